@@ -1,0 +1,262 @@
+"""The one reader and writer of `best_model.pt`.
+
+A checkpoint is one file of tensors and primitives that loads with `weights_only=True` and describes
+itself: network, classes, preprocessing, where the data was and how it was split, fingerprints of
+every training image. Nothing in it shows a picture.
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tumorlens import __version__
+from tumorlens.errors import TumorlensError
+from tumorlens.models.build import build_model
+from tumorlens.models.resnet import ResNet
+from tumorlens.output_folder import replacing, write_json
+
+FORMAT = "tumorlens-checkpoint"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an 8-bit grey picture to the network's input.
+
+    `readers.fit_square` to `image_size` pixels, divided by 255, minus `mean`, divided by `std`,
+    repeated to `channels`.
+    """
+
+    image_size: int
+    mean: float
+    std: float
+    channels: int = 3
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, S, S) uint8 to (N, channels, S, S) float32; the channels share memory."""
+        return self.normalise(images.float() / 255)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """(N, S, S) float in 0..1 to (N, channels, S, S) float32; the channels share memory."""
+        normal = (pictures - self.mean) / self.std
+        return normal[:, None].expand(-1, self.channels, -1, -1)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Where the pictures were and which was used for what.
+
+    Attributes:
+        data_dir: the folder as given at training, made absolute.
+        layout: as in `data.folder.DataFolder`.
+        protocol: in words, how the validation images were chosen.
+        train, valid, test: paths relative to `data_dir`.
+        skipped: path to the reason it was left out.
+        fingerprints: (len(train), 32) uint8, perceptual, of each training image.
+        digests: (len(train), 16) uint8, BLAKE2b of each training file's bytes.
+    """
+
+    data_dir: str
+    layout: str
+    protocol: str
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...]
+    skipped: dict[str, str]
+    fingerprints: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and all that is needed to use it.
+
+    Attributes:
+        model_name: "resnet18" or "se_resnet18".
+        classes: name of each logit.
+        preprocessing: from picture to input.
+        weights: the network's state dict.
+        data: where the pictures were; None in a checkpoint made to be handed on.
+        settings: the run's settings and recipe, primitives.
+        selected: epoch (1-based) and validation figures of these weights.
+        temperature: divides the logits for calibrated probabilities; None: not fitted.
+        uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
+        feature_mean, feature_covariance: (512,), (512, 512) of training features; None: not kept.
+        path: the file it was read from.
+    """
+
+    model_name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: Mapping[str, Tensor]
+    data: DataRecord | None
+    settings: dict[str, Any]
+    selected: dict[str, Any]
+    temperature: float | None = None
+    uncertainty_threshold: float | None = None
+    feature_mean: Tensor | None = None
+    feature_covariance: Tensor | None = None
+    path: Path | None = field(default=None, compare=False)
+
+    def network(self) -> ResNet:
+        """The network with its trained weights, in evaluation mode, on the CPU."""
+        network = build_model(self.model_name, len(self.classes))
+        network.load_state_dict(dict(self.weights))
+        return network.eval()
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The data folder remembered from training."""
+        return Path(self.data.data_dir) if self.data else None
+
+
+def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, Any]) -> Checkpoint:
+    """`template` with a copy of the network's weights, and the figures that selected them."""
+    weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    return replace(template, weights=weights, selected=selected)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step."""
+    data = checkpoint.data
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "tumorlens": __version__,
+        "model_name": checkpoint.model_name,
+        "classes": list(checkpoint.classes),
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "weights": {key: value.detach().cpu() for key, value in checkpoint.weights.items()},
+        "data": _data_content(data) if data else None,
+        "settings": checkpoint.settings,
+        "selected": checkpoint.selected,
+        "temperature": checkpoint.temperature,
+        "uncertainty_threshold": checkpoint.uncertainty_threshold,
+        "feature_mean": checkpoint.feature_mean,
+        "feature_covariance": checkpoint.feature_covariance,
+    }
+    with replacing(path) as beside:
+        torch.save(content, beside)
+    for_eyes = {key: content[key] for key in content if not key.startswith(("weights", "feature"))}
+    if data:
+        for_eyes["data"] = {
+            "data_dir": data.data_dir,
+            "layout": data.layout,
+            "protocol": data.protocol,
+            "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
+            "skipped": data.skipped,
+        }
+    write_json(path.with_suffix(".json"), for_eyes)
+
+
+def _data_content(data: DataRecord) -> dict[str, Any]:
+    return {
+        "data_dir": data.data_dir,
+        "layout": data.layout,
+        "protocol": data.protocol,
+        "train": list(data.train),
+        "valid": list(data.valid),
+        "test": list(data.test),
+        "skipped": dict(data.skipped),
+        "fingerprints": torch.from_numpy(np.ascontiguousarray(data.fingerprints)),
+        "digests": torch.from_numpy(np.array(data.digests)),
+    }
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote.
+
+    Raises:
+        TumorlensError: missing, truncated, foreign, or of a newer tumorlens.
+    """
+    content = _content(path)
+    try:
+        data = content["data"]
+        record = None
+        if data is not None:
+            record = DataRecord(
+                data_dir=str(data["data_dir"]),
+                layout=str(data["layout"]),
+                protocol=str(data["protocol"]),
+                train=tuple(data["train"]),
+                valid=tuple(data["valid"]),
+                test=tuple(data["test"]),
+                skipped=dict(data["skipped"]),
+                fingerprints=data["fingerprints"].numpy(),
+                digests=data["digests"].numpy(),
+            )
+        checkpoint = Checkpoint(
+            model_name=str(content["model_name"]),
+            classes=tuple(content["classes"]),
+            preprocessing=Preprocessing(**content["preprocessing"]),
+            weights=content["weights"],
+            data=record,
+            settings=dict(content["settings"]),
+            selected=dict(content["selected"]),
+            temperature=content["temperature"],
+            uncertainty_threshold=content["uncertainty_threshold"],
+            feature_mean=content["feature_mean"],
+            feature_covariance=content["feature_covariance"],
+        )
+        checkpoint.network()
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: a tumorlens checkpoint with a damaged entry "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); train again or restore it."
+        ) from error
+    return replace(checkpoint, path=path)
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise TumorlensError(
+            f"--checkpoint {path}: found {found}, expected a best_model.pt that train.py wrote; "
+            "train first, or name another file."
+        )
+    expected = "expected a best_model.pt that train.py wrote"
+    if not zipfile.is_zipfile(path):
+        raise TumorlensError(
+            f"--checkpoint {path}: not a PyTorch file, or truncated ({path.stat().st_size:,} "
+            f"bytes); {expected}."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: holds pickled objects, which could run code and are not loaded; "
+            f"{expected}."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: cannot be read as a PyTorch file "
+            f"({str(error).splitlines()[0]}); {expected}."
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise TumorlensError(
+            f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {expected}."
+        )
+    if content.get("schema") != SCHEMA:
+        raise TumorlensError(
+            f"--checkpoint {path}: schema {content.get('schema')}, this tumorlens ({__version__}) "
+            f"reads schema {SCHEMA}; update tumorlens, or train again."
+        )
+    return content
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The JSON beside a checkpoint, read without torch; empty if there is none."""
+    try:
+        value = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,8 @@
+"""`python -m tumorlens.cli`."""
+
+import sys
+
+from tumorlens.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

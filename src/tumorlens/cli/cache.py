@@ -1,0 +1,21 @@
+"""`tumorlens cache [show | clear]`."""
+
+from collections.abc import Sequence
+
+from tumorlens.errors import TumorlensError
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Say how large the decode cache is, or remove it."""
+    word = argv[0] if argv else "show"
+    if word in ("-h", "--help"):
+        print(f"usage: {prog} [show | clear]\n\nShow or clear the cache of decoded pictures.")
+        return 0
+    if word not in ("show", "clear") or len(argv) > 1:
+        raise TumorlensError(f"found `{' '.join(argv)}`, expected `show` or `clear`.")
+    from tumorlens.data import cache
+
+    entries, size = cache.clear() if word == "clear" else cache.contents()
+    verb = "removed" if word == "clear" else "holds"
+    print(f"{cache.cache_folder()}: {verb} {entries} entries, {size / 1e6:.1f} MB.")
+    return 0

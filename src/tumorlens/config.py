@@ -1,0 +1,152 @@
+"""The settings of every verb: frozen, documented, and refusing nonsense at birth.
+
+These classes are the command line too: a field's name is its flag, its docstring its help.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+ModelName = Literal["resnet18", "se_resnet18"]
+
+
+def _at_least(settings: object, **bounds: float) -> None:
+    for name, bound in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise ValueError(f"--{name} {value}: expected {bound} or more.")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Train a network from scratch; keep the weights of the best validation epoch."""
+
+    model: ModelName | None = None
+    """Network: ResNet18, or the same with squeeze-and-excitation in every block."""
+    data_dir: Path | None = None
+    """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
+    out_dir: Path = Path("model")
+    """Where runs/ and best_model.pt go."""
+    recipe: Literal["plain", "paper"] = "plain"
+    """What the flags below default to: `plain` is 96 px, 15 epochs, batch 32, one-cycle Adam 1e-3;
+    `paper` is the published study's 224 px, 50 epochs, batch 128, constant Adam 2e-4."""
+    epochs: int | None = None
+    """Passes over the training images."""
+    batch_size: int | None = None
+    """Images for each optimiser step, over all processes together."""
+    image_size: int | None = None
+    """Side of the square that the network sees, pixels."""
+    lr: float | None = None
+    """Learning rate; of one-cycle and cosine schedules the highest."""
+    schedule: Literal["one_cycle", "cosine", "constant"] | None = None
+    """How the learning rate moves, step by step."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation figure."""
+    monitor: Literal["macro_f1", "loss"] = "macro_f1"
+    """The validation figure that chooses the epoch."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced` weighs each class by the inverse of its share in the training images."""
+    seed: int = 0
+    """Decides initial weights, order and augmentation; the same seed gives the same weights."""
+    splits: Path | None = None
+    """CSV with columns `path, split`, or `path, fold[, run]` with --fold."""
+    fold: int | None = None
+    """Fold that is the test part, with a --splits file of folds."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What to do when a file cannot be decoded; `skip` records which."""
+    resume: Path | None = None
+    """Run folder (model/runs/...) to go on with; its own settings are used, --epochs may change."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads for each process; default: all cores."""
+    devices: int = 1
+    """Processes or GPUs on each node."""
+    num_nodes: int = 1
+    """Machines."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+    """Arithmetic, as Lightning names it."""
+
+    def __post_init__(self) -> None:
+        _at_least(
+            self, epochs=1, batch_size=2, image_size=32, patience=1, fold=0, threads=1, devices=1
+        )
+        _at_least(self, num_nodes=1, seed=0)
+        if self.lr is not None and not 0 < self.lr <= 10:
+            raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
+        if self.fold is not None and self.splits is None:
+            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        if self.resume is None:
+            missing = [name for name in ("model", "data_dir") if getattr(self, name) is None]
+            if missing:
+                raise ValueError(
+                    " and ".join(f"--{name}" for name in missing) + " must be given, for example "
+                    "--model se_resnet18 --data_dir data/."
+                )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Score a checkpoint class by class, with intervals, with and without training copies."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt)."""
+    data_dir: Path | None = None
+    """Folder to score; default: the one remembered from training."""
+    split: Literal["auto", "train", "valid", "test"] = "auto"
+    """Part to score; `auto`: test where there is one, else valid."""
+    splits: Path | None = None
+    """CSV that says which image is in which part, instead of the checkpoint's own record."""
+    fold: int | None = None
+    """Fold that is the test part, with a --splits file of folds."""
+    groups: Path | None = None
+    """CSV with columns `path, group`: intervals resample groups instead of images."""
+    out_dir: Path | None = None
+    """Where the files go; default: evaluation/ beside the checkpoint."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What to do when a file cannot be decoded; `skip` records which."""
+    resamples: int = 2000
+    """Bootstrap resamples behind each interval."""
+    seed: int = 0
+    """Decides the resamples."""
+    batch_size: int = 64
+    """Images at once; changes speed and memory, not results."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, batch_size=1, resamples=100, seed=0, fold=0, threads=1)
+        if self.fold is not None and self.splits is None:
+            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+
+
+@dataclass(frozen=True)
+class PhantomSettings:
+    """Make a simulated data set: brain slices with and without tumors, masks and boxes."""
+
+    out: Path = Path("data")
+    """Folder to write (--out_dir is the same flag)."""
+    train: int = 60
+    """Training images for each class."""
+    valid: int = 20
+    """Validation images for each class."""
+    test: int = 20
+    """Test images for each class."""
+    size: int = 224
+    """Side of the pictures, pixels."""
+    seed: int = 0
+    """Decides every picture."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, train=2, valid=1, test=0, size=64, seed=0)
+
+
+def primitives(settings: object) -> dict[str, str | int | float | bool | None]:
+    """A settings object as JSON primitives, paths as text."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}  # type: ignore[arg-type]
+    return {
+        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
+    }

@@ -1,0 +1,1 @@
+"""Images on disk: folders, readers, cache, augmentation, copies, splits, phantom."""

@@ -1,0 +1,13 @@
+"""Errors for humans: one sentence that names the place, the surprise and the next step."""
+
+
+class TumorlensError(Exception):
+    """Something the user can put right. The command line prints the message and exits with 2.
+
+    The message is one sentence that names the file or flag, what was found, what was expected and
+    what to do. Never raised for a fault of our own.
+    """
+
+
+class UnreadableImageError(TumorlensError):
+    """A file that cannot be decoded as an image; the message names the file and why."""

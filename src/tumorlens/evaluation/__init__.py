@@ -1,0 +1,1 @@
+"""Scores with their uncertainty, and the pictures of them."""

@@ -1,0 +1,1 @@
+"""The networks: ResNet18 and SE-ResNet18."""

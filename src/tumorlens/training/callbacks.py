@@ -1,0 +1,139 @@
+"""What happens after each epoch of a run: history, best weights, news for the listener."""
+
+import csv
+import io
+import math
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint
+from tumorlens.evaluation import plots
+from tumorlens.output_folder import write_text
+from tumorlens.progress import Progress
+from tumorlens.training.module import Classifier
+
+COLUMNS = (
+    "epoch",
+    "train_loss",
+    "valid_loss",
+    "valid_accuracy",
+    "valid_macro_f1",
+    "lr",
+    "seconds",
+)
+
+
+class History(Callback):
+    """One row an epoch in `metrics.csv` and `training_curves.png`; travels in `last.ckpt`."""
+
+    def __init__(self, folder: Path, progress: Progress) -> None:
+        self.folder = folder
+        self.progress = progress
+        self.rows: list[dict[str, float]] = []
+        self._started = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the rows of the interrupted run."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Start the epoch's clock."""
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
+        """Tell the listener how far the whole run is."""
+        steps = int(trainer.num_training_batches)
+        epochs = trainer.max_epochs or 0
+        if trainer.is_global_zero:
+            self.progress(
+                "training",
+                trainer.current_epoch * steps + trainer.fit_loop.batch_idx + 1,
+                epochs * steps,
+                f"epoch {trainer.current_epoch + 1}/{epochs}",
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's row."""
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {name: figures[name] for name in COLUMNS if name in figures}
+        row["epoch"] = trainer.current_epoch + 1
+        row["train_loss"] = float(cast(Classifier, pl_module).train_loss.compute())
+        row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["seconds"] = time.monotonic() - self._started
+        self.rows = [kept for kept in self.rows if kept["epoch"] < row["epoch"]] + [row]
+        if not trainer.is_global_zero:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.folder / "metrics.csv", text.getvalue())
+        best = max(kept["valid_macro_f1"] for kept in self.rows)
+        self.progress(
+            "epoch",
+            int(row["epoch"]),
+            trainer.max_epochs or 0,
+            f"train loss {row['train_loss']:.3f}, valid loss {row['valid_loss']:.3f}, "
+            f"accuracy {row['valid_accuracy']:.4f}, macro F1 {row['valid_macro_f1']:.4f} "
+            f"(best {best:.4f})",
+        )
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Draw the curves."""
+        if trainer.is_global_zero and self.rows:
+            plots.save(plots.training_curves(self.rows), self.folder / "training_curves.png")
+
+
+class BestWeights(Callback):
+    """Copies the weights of the best validation epoch so far into `best_model.pt`.
+
+    Args:
+        template: the run's checkpoint but for weights and figures.
+        path: where to write.
+        monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
+    """
+
+    def __init__(self, template: Checkpoint, path: Path, monitor: str) -> None:
+        self.template = template
+        self.path = path
+        self.monitor = monitor
+        self.sign = -1.0 if monitor == "valid_loss" else 1.0
+        self.best = -math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best figure so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the best figure of the interrupted run."""
+        self.best = float(state_dict["best"])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the weights if this epoch is better than every one before."""
+        if trainer.sanity_checking:
+            return
+        figures = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("valid_")
+        }
+        value = self.sign * figures[self.monitor]
+        if not value > self.best:  # a NaN is never better
+            return
+        self.best = value
+        if trainer.is_global_zero:
+            network = cast(Classifier, pl_module).network
+            checkpoints.save(
+                checkpoints.with_weights(
+                    self.template, network, {"epoch": trainer.current_epoch + 1, **figures}
+                ),
+                self.path,
+            )

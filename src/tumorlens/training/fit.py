@@ -1,0 +1,346 @@
+"""Train one network: from settings to a run folder with its best checkpoint."""
+
+import contextlib
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
+from tumorlens.config import TrainSettings, primitives
+from tumorlens.data import splits
+from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.errors import TumorlensError
+from tumorlens.models.build import build_model
+from tumorlens.output_folder import replacing
+from tumorlens.progress import Progress, silent
+from tumorlens.training.batches import training_batches, validation_batches
+from tumorlens.training.callbacks import BestWeights, History
+from tumorlens.training.module import Classifier, balanced_weights
+from tumorlens.training.recipes import Recipe, resolve
+from tumorlens.training.run_folder import (
+    finish_run_folder,
+    new_run_folder,
+    published_run,
+    settings_of_run,
+)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run left.
+
+    Attributes:
+        run_dir: the run's own folder.
+        checkpoint: `best_model.pt` in `out_dir`, a copy of the run's own.
+        selected: epoch (1-based) and validation figures of the best weights.
+        epochs: how many epochs were run.
+        stopped_early: whether patience ran out.
+        replaced: run folder whose checkpoint was in `checkpoint`'s place before; None if none was.
+        protocol: where the validation images came from.
+        counts: images in "train", "valid" and "test".
+        skipped: path to the reason it was left out.
+        note: what the user should know about the cache; empty if nothing.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    selected: dict[str, Any]
+    epochs: int
+    stopped_early: bool
+    replaced: str | None
+    protocol: str
+    counts: dict[str, int]
+    skipped: dict[str, str]
+    note: str
+
+
+class TrainingInterruptedError(KeyboardInterrupt):
+    """Ctrl-C during training; `run_dir` is what `--resume` takes."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(f"interrupted; go on with --resume {run_dir}")
+        self.run_dir = run_dir
+
+
+def train(
+    settings: TrainSettings,
+    progress: Progress = silent,
+    extra_callbacks: tuple[Callback, ...] = (),
+) -> TrainingResult:
+    """Train `settings.model` on `settings.data_dir`, or go on with `settings.resume`.
+
+    Args:
+        settings: see `TrainSettings`.
+        progress: told of "reading", "decoding", "training" (steps of the whole run) and "epoch".
+        extra_callbacks: Lightning callbacks of the caller.
+
+    Raises:
+        TumorlensError: faults of the data, the flags or the files.
+        TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
+    """
+    run_dir = settings.resume
+    if run_dir is not None:
+        settings = settings_of_run(run_dir, settings)
+    assert settings.model is not None  # TrainSettings.__post_init__ saw to it
+    assert settings.data_dir is not None
+    published = settings.out_dir / "best_model.pt"
+    published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
+    recipe = resolve(settings)
+    assignment = splits.assignment(settings.splits, settings.fold) if settings.splits else None
+    data = load_for_training(
+        settings.data_dir,
+        recipe.image_size,
+        assignment=assignment,
+        on_bad_image=settings.on_bad_image,
+        seed=settings.seed,
+        progress=progress,
+    )
+    lead = _rank() == 0
+    if run_dir is None and lead:
+        run_dir = new_run_folder(settings)
+    with _threads(settings.threads), _quiet_lightning():
+        history = _fit(settings, recipe, data, run_dir, progress, extra_callbacks)
+    run_dir = run_dir or settings.out_dir
+    replaced = publish(run_dir / "best_model.pt", published) if lead else None
+    best = checkpoints.load(run_dir / "best_model.pt") if lead else None
+    if best:
+        finish_run_folder(run_dir, selected=best.selected, epochs=len(history.rows))
+    return TrainingResult(
+        run_dir=run_dir,
+        checkpoint=published,
+        selected=best.selected if best else {},
+        epochs=len(history.rows),
+        stopped_early=len(history.rows) < recipe.epochs,
+        replaced=replaced,
+        protocol=data.protocol,
+        counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
+        skipped=data.skipped,
+        note=data.note,
+    )
+
+
+def _fit(
+    settings: TrainSettings,
+    recipe: Recipe,
+    data: Dataset,
+    run_dir: Path | None,
+    progress: Progress,
+    extra_callbacks: tuple[Callback, ...],
+) -> History:
+    train_indices = data.indices("train")
+    world = settings.devices * settings.num_nodes
+    share = _share(recipe.batch_size, world, len(train_indices))
+    steps = len(train_indices) // (share * world)
+    mean, std = _grey_statistics(data.images, train_indices)
+    preprocessing = Preprocessing(recipe.image_size, mean, std)
+    weights = None
+    if settings.class_weights == "balanced":
+        labels = torch.from_numpy(data.labels[train_indices])
+        weights = balanced_weights(labels, len(data.classes))
+    module = Classifier(
+        build_model(str(settings.model), len(data.classes), settings.seed),
+        preprocessing,
+        recipe,
+        total_steps=steps * recipe.epochs,
+        seed=settings.seed,
+        class_weights=weights,
+    )
+    folder = run_dir or settings.out_dir
+    history = History(folder, progress)
+    monitor = f"valid_{settings.monitor}"
+    # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
+    callbacks = [
+        history,
+        BestWeights(
+            _template(settings, recipe, data, preprocessing, folder),
+            folder / "best_model.pt",
+            monitor,
+        ),
+        EarlyStopping(
+            monitor,
+            mode="min" if settings.monitor == "loss" else "max",
+            patience=recipe.patience,
+            check_on_train_epoch_end=False,
+        ),
+        *extra_callbacks,
+        ModelCheckpoint(
+            folder,
+            filename="last",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    last = folder / "last.ckpt"
+    accelerator, strategy = _accelerator(settings)
+    trainer = Trainer(
+        accelerator=accelerator,
+        strategy=strategy,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        precision=settings.precision,
+        max_epochs=recipe.epochs,
+        callbacks=callbacks,
+        logger=_loggers(folder),
+        log_every_n_steps=max(1, min(50, steps)),
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # ours never counts a validation image twice
+    )
+    rank = _rank()
+    try:
+        trainer.fit(
+            module,
+            training_batches(
+                data.images,
+                data.labels,
+                train_indices,
+                share,
+                settings.seed,
+                rank=rank,
+                world=world,
+            ),
+            validation_batches(
+                data.images, data.labels, data.indices("valid"), rank=rank, world=world
+            ),
+            ckpt_path=last if settings.resume and last.is_file() else None,
+            weights_only=True,
+        )
+    except KeyboardInterrupt as stop:
+        raise TrainingInterruptedError(folder) from stop
+    except SystemExit as stop:
+        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
+            raise TrainingInterruptedError(folder) from stop
+        raise
+    if trainer.interrupted:
+        raise TrainingInterruptedError(folder)
+    return history
+
+
+def _rank() -> int:
+    # Lightning reads it from the launcher's environment (its own, torchrun's, SLURM's).
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
+def _share(batch_size: int, world: int, images: int) -> int:
+    share = max(1, min(batch_size, images) // world)
+    if share * world < 2 or images < share * world:
+        raise TumorlensError(
+            f"--batch_size {batch_size}: {images} training images cannot be dealt to {world} "
+            "processes; use fewer --devices."
+        )
+    return share
+
+
+def _grey_statistics(
+    images: np.ndarray[Any, np.dtype[np.uint8]], indices: np.ndarray[Any, np.dtype[np.int64]]
+) -> tuple[float, float]:
+    # Exact from a histogram: no copy of the pictures as floats.
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(indices), 512):
+        counts += np.bincount(images[indices[start : start + 512]].ravel(), minlength=256)
+    values = np.arange(256) / 255
+    mean = float((counts * values).sum() / counts.sum())
+    variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
+    return round(mean, 6), round(max(variance, 1e-6) ** 0.5, 6)
+
+
+def _template(
+    settings: TrainSettings,
+    recipe: Recipe,
+    data: Dataset,
+    preprocessing: Preprocessing,
+    folder: Path,
+) -> Checkpoint:
+    train = data.indices("train")
+    return Checkpoint(
+        model_name=str(settings.model),
+        classes=data.classes,
+        preprocessing=preprocessing,
+        weights={},
+        data=DataRecord(
+            data_dir=str(data.root.resolve()),
+            layout=data.layout,
+            protocol=data.protocol,
+            train=data.paths_of("train"),
+            valid=data.paths_of("valid"),
+            test=data.paths_of("test"),
+            skipped=data.skipped,
+            fingerprints=data.fingerprints[train],
+            digests=data.digests[train],
+        ),
+        settings={
+            **primitives(settings),
+            "recipe_resolved": recipe.record(),
+            "run": folder.name,
+        },
+        selected={},
+    )
+
+
+def _accelerator(settings: TrainSettings) -> tuple[str, str]:
+    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise TumorlensError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu.")
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise TumorlensError("--device mps: PyTorch sees no Apple GPU here; use --device cpu.")
+    return accelerator, "ddp" if settings.devices * settings.num_nodes > 1 else "auto"
+
+
+def _loggers(folder: Path) -> Any:
+    try:
+        from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
+
+        return TensorBoardLogger(folder, name=None, version="tensorboard")
+    except ModuleNotFoundError:
+        return False
+
+
+def publish(best: Path, published: Path) -> str | None:
+    """Copy a run's best checkpoint and its JSON to `published`; return whose place it took."""
+    replaced = published_run(published)
+    for source, target in (
+        (best, published),
+        (best.with_suffix(".json"), published.with_suffix(".json")),
+    ):
+        with replacing(target) as beside:
+            shutil.copyfile(source, beside)
+    return replaced
+
+
+@contextlib.contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    # Lightning advertises at level INFO and warns of worker processes that we do not need: the
+    # pictures are already in memory.
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*TensorBoard.*")
+        try:
+            yield
+        finally:
+            logger.setLevel(before)

@@ -1,0 +1,125 @@
+"""What Lightning drives: one network, its loss, its optimiser, its validation figures."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from tumorlens.checkpoint import Preprocessing
+from tumorlens.data.augment import augment
+from tumorlens.models.resnet import ResNet
+from tumorlens.training.recipes import Recipe
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class Classifier(LightningModule):
+    """Cross-entropy training of a network on 8-bit grey squares.
+
+    A batch is (images (N, S, S) uint8, labels (N,) int64, indices (N,) int64 into the data set).
+
+    Args:
+        network: (N, 3, S, S) to (N, K) logits.
+        preprocessing: from picture to network input.
+        recipe: how to train.
+        total_steps: optimiser steps of the whole run; the schedules need to know.
+        seed: of the augmentation.
+        class_weights: (K,) weight of each class in the loss; None: all alike.
+    """
+
+    def __init__(
+        self,
+        network: ResNet,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        total_steps: int,
+        seed: int,
+        class_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        # Measured 3 to 10% faster on CPU cores than the default layout.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.preprocessing = preprocessing
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self.seed = seed
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        classes = network.fc.out_features
+        # Sums over images, added up over processes: each validation image counts once.
+        self.train_loss = MeanMetric()
+        self.valid_loss = MeanMetric()
+        self.valid_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.valid_macro_f1 = MulticlassF1Score(classes, average="macro")
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, S, S) float in 0..1 to (N, K) logits."""
+        inputs = self.preprocessing.normalise(pictures)
+        logits: Tensor = self.network(inputs.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 (Lightning's name)
+        """The batch's mean loss, weighted by class where asked."""
+        images, labels, indices = batch
+        pictures = augment(
+            images.float() / 255, indices, self.recipe.augmentation, self.seed, self.current_epoch
+        )
+        weight = self.class_weights
+        loss = F.cross_entropy(
+            self(pictures), labels, weight=weight if isinstance(weight, Tensor) else None
+        )
+        self.train_loss.update(loss.detach(), len(labels))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
+        """Add the batch to the epoch's figures."""
+        images, labels, _ = batch
+        logits = self(images.float() / 255).float()
+        self.valid_loss.update(F.cross_entropy(logits, labels), len(labels))
+        self.valid_accuracy.update(logits, labels)
+        self.valid_macro_f1.update(logits, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Publish the epoch's figures under the names that callbacks monitor."""
+        for name in ("valid_loss", "valid_accuracy", "valid_macro_f1"):
+            metric = getattr(self, name)
+            self.log(name, metric.compute(), rank_zero_only=False)
+            metric.reset()
+
+    def on_train_epoch_start(self) -> None:
+        """Forget the last epoch's training loss."""
+        self.train_loss.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Adam, and the recipe's schedule stepped after every batch."""
+        optimizer = Adam(self.network.parameters(), lr=self.recipe.lr)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"},
+        }
+
+    def _scheduler(self, optimizer: Optimizer) -> LRScheduler:
+        if self.recipe.schedule == "one_cycle":
+            return OneCycleLR(optimizer, max_lr=self.recipe.lr, total_steps=self.total_steps)
+        if self.recipe.schedule == "cosine":
+            return CosineAnnealingLR(optimizer, T_max=self.total_steps)
+        return LambdaLR(optimizer, lambda _: 1.0)
+
+
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """N / (K n_k) for each class k (King and Zeng 2001), so that each class weighs alike in sum.
+
+    Args:
+        labels: (N,) int64 of the training images.
+        classes: K.
+
+    Returns:
+        (K,) float32.
+    """
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return len(labels) / (classes * counts.float())

@@ -1,0 +1,67 @@
+"""How to train: every number that a run's result depends on, in one frozen record."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tumorlens.config import TrainSettings
+from tumorlens.data.augment import Augmentation
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one run.
+
+    Attributes:
+        image_size: side of the network's input, pixels.
+        epochs: passes over the training images.
+        batch_size: images for each optimiser step, over all processes.
+        lr: learning rate of Adam; the highest one under "one_cycle" and "cosine".
+        schedule: "one_cycle" (Smith and Topin 2018; warm-up over the first 30% of steps),
+            "cosine" (from `lr` to 0) or "constant".
+        patience: epochs without a better validation figure before training stops.
+        augmentation: how much training pictures are changed.
+    """
+
+    image_size: int
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: str
+    patience: int
+    augmentation: Augmentation
+
+    def record(self) -> dict[str, Any]:
+        """As primitives, for a checkpoint."""
+        return asdict(self)
+
+
+RECIPES = {
+    # A plain correct loop that fits two CPU cores.
+    "plain": Recipe(
+        image_size=96,
+        epochs=15,
+        batch_size=32,
+        lr=1e-3,
+        schedule="one_cycle",
+        patience=10,
+        augmentation=Augmentation(),
+    ),
+    # The published study's settings: 224 px, batch 128, Adam 2e-4, flip and rotation by 10 degrees.
+    "paper": Recipe(
+        image_size=224,
+        epochs=50,
+        batch_size=128,
+        lr=2e-4,
+        schedule="constant",
+        patience=10,
+        augmentation=Augmentation(scale=0, shift=0, brightness=0, contrast=0),
+    ),
+}
+
+
+def resolve(settings: TrainSettings) -> Recipe:
+    """The named recipe with every flag that the user gave in its place."""
+    names = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience")
+    given = {name: getattr(settings, name) for name in names}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(RECIPES[settings.recipe], **chosen)
