@@ -5,6 +5,7 @@ itself: network, classes, preprocessing, where the data was and how it was split
 every training image. Nothing in it shows a picture.
 """
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -251,6 +252,12 @@ def _content(path: Path) -> dict[str, Any]:
             f"reads schema {SCHEMA}; update tumorlens, or train again."
         )
     return content
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, for manifests."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def summary(path: Path) -> dict[str, Any]:

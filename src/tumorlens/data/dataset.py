@@ -8,6 +8,7 @@ The three ways to choose the epoch and the test images, by layout:
 - any layout with an assignment (a splits file, or the record in a checkpoint): as that says.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,15 @@ class Dataset:
         """Which images are in `part`."""
         return np.flatnonzero(self.parts == part)
 
+    def fingerprint(self) -> str:
+        """Hex digest of every path, label, part and file content: what data exactly this was."""
+        whole = hashlib.blake2b(digest_size=16)
+        for path, label, part, digest in zip(
+            self.paths, self.labels, self.parts, self.digests, strict=True
+        ):
+            whole.update(f"{path}\0{self.classes[label]}\0{part}\0".encode() + digest.tobytes())
+        return whole.hexdigest()
+
     def paths_of(self, part: str) -> tuple[str, ...]:
         """Paths of the images in `part`."""
         return tuple(self.paths[index] for index in self.indices(part))
@@ -99,11 +109,11 @@ def load_for_training(
     cached = cache.load(root, [file.path for file in folder.files], size, progress)
     skipped = dict(cached.faults)
     whole = folder.without(skipped)
-    needed = [split for split in ("train", "valid", "test") if split in folder.layout.split()]
+    needed = ["train", *(split for split in ("valid", "test") if split in folder.layout.split())]
     faults = class_faults(whole, needed)
     if on_bad_image == "stop":
         faults = [*folder.faults, *cached.faults.values(), *faults]
-        hint = "; put them right, or leave undecodable files out with --on_bad_image skip"
+        hint = "; or leave undecodable files out with --on_bad_image skip" if skipped else ""
     else:
         hint = f" after leaving out {len(skipped)} undecodable"
     refuse(root, faults, hint)
@@ -139,10 +149,85 @@ def load_for_training(
 
 def _assigned(folder: DataFolder, assignment: Mapping[str, str]) -> DataFolder:
     assigned = folder.with_splits(assignment)
-    if not assigned.of_split("train"):
+    if not assigned.files:
         example = next(iter(assignment), "nothing")
         raise TumorlensError(
-            f"--splits: none of its training images is in {folder.root}; it lists {example}, the "
+            f"--splits: none of its images is in {folder.root}; it lists {example}, the "
             f"folder has {folder.files[0].path}. Paths are relative to --data_dir."
         )
     return assigned
+
+
+def load_for_scoring(
+    root: Path,
+    size: int,
+    classes: tuple[str, ...],
+    *,
+    part: str = "auto",
+    assignment: Mapping[str, str] | None = None,
+    on_bad_image: Literal["stop", "skip"] = "stop",
+    progress: Progress = silent,
+) -> Dataset:
+    """Check and decode the images of one part.
+
+    Args:
+        root: the data folder.
+        size: side of the square, pixels.
+        classes: those that the network knows; labels become indices into them.
+        part: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
+            the folder has no parts at all, every image ("all").
+        assignment: path to part; None: as the folders say.
+        on_bad_image: as for `load_for_training`.
+        progress: see `cache.load`.
+
+    Raises:
+        TumorlensError: the folder's faults, all of them at once.
+    """
+    folder = scan(root)
+    if assignment is not None:
+        folder = _assigned(folder, assignment)
+    there = {file.split for file in folder.files}
+    if part == "auto":
+        part = next((name for name in ("test", "valid") if name in there), "")
+        if not part and there != {""}:
+            raise TumorlensError(
+                f"--data_dir {root}: has training images alone; name a folder with test/ or valid/, "
+                "or score them all the same with --split train."
+            )
+    elif part not in there:
+        raise TumorlensError(
+            f"--split {part}: {root} has no such part, only "
+            f"{', '.join(sorted(there - {''})) or 'class folders'}."
+        )
+    files = folder.of_split(part)
+    strangers = sorted({file.label for file in files} - set(classes))
+    if strangers:
+        raise TumorlensError(
+            f"--data_dir {root}: the checkpoint does not know the class {', '.join(strangers)}; it "
+            f"was trained on {', '.join(classes)}."
+        )
+    missing = sorted(set(assignment or ()) - {file.path for file in folder.files})
+    missing = [path for path in missing if (assignment or {})[path] == part]
+    cached = cache.load(root, [file.path for file in files], size, progress)
+    faults = [f"{root / path}: listed, but there is no such file." for path in missing]
+    if on_bad_image == "stop":
+        faults += cached.faults.values()
+    refuse(root, faults, "; or score the others with --on_bad_image skip" if cached.faults else "")
+    keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
+    if not keep.any():
+        raise TumorlensError(f"--data_dir {root}: no image left to score.")
+    kept = [file for file in files if file.path not in cached.faults]
+    return Dataset(
+        root=root,
+        layout=folder.layout,
+        protocol="as the splits file says" if assignment is not None else "as the folders say",
+        classes=classes,
+        paths=tuple(file.path for file in kept),
+        images=cached.images if keep.all() else cached.images[keep],
+        labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
+        parts=np.array([part or "all"] * len(kept)),
+        fingerprints=cached.fingerprints[keep],
+        digests=cached.digests[keep],
+        skipped=dict(cached.faults),
+        note=cached.note,
+    )

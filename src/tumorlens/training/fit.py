@@ -20,6 +20,7 @@ from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import TrainSettings, primitives
 from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.output_folder import replacing
@@ -109,7 +110,7 @@ def train(
     lead = _rank() == 0
     if run_dir is None and lead:
         run_dir = new_run_folder(settings)
-    with _threads(settings.threads), _quiet_lightning():
+    with cpu_threads(settings.threads), _quiet_lightning():
         history = _fit(settings, recipe, data, run_dir, progress, extra_callbacks)
     run_dir = run_dir or settings.out_dir
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
@@ -290,12 +291,9 @@ def _template(
 
 
 def _accelerator(settings: TrainSettings) -> tuple[str, str]:
-    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise TumorlensError("--device cuda: PyTorch sees no CUDA GPU here; use --device cpu.")
-    if settings.device == "mps" and not torch.backends.mps.is_available():
-        raise TumorlensError("--device mps: PyTorch sees no Apple GPU here; use --device cpu.")
-    return accelerator, "ddp" if settings.devices * settings.num_nodes > 1 else "auto"
+    return pick_device(
+        settings.device
+    ).type, "ddp" if settings.devices * settings.num_nodes > 1 else "auto"
 
 
 def _loggers(folder: Path) -> Any:
@@ -317,16 +315,6 @@ def publish(best: Path, published: Path) -> str | None:
         with replacing(target) as beside:
             shutil.copyfile(source, beside)
     return replaced
-
-
-@contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,31 @@
+"""`tumorlens evaluate`, and evaluate.py at the project's root."""
+
+from collections.abc import Sequence
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import EvaluateSettings
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Score a checkpoint; print the tables and where the files are."""
+    settings = parse(EvaluateSettings, argv, prog)
+    from rich.console import Console
+
+    from tumorlens.cli import tables
+    from tumorlens.cli.progress import shown
+    from tumorlens.evaluation.evaluate import evaluate
+
+    with shown() as progress:
+        report = evaluate(settings, progress)
+    console = Console(highlight=False)
+    console.print(
+        f"{report.model_name} on the {report.part} images of {report.data.root}: "
+        f"n = {len(report.data.labels)}"
+    )
+    console.print(tables.scores(report.scores))
+    for caveat in report.caveats:
+        console.print(f"[bold]Note:[/bold] {caveat}")
+    if report.data.note:
+        console.print(report.data.note)
+    console.print(f"Figures and pictures: {report.out_dir}", soft_wrap=True)
+    return 0

@@ -1,0 +1,304 @@
+"""Score a checkpoint on the images it never learned from, and say how far to believe the score."""
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
+from tumorlens.config import EvaluateSettings, primitives
+from tumorlens.data import splits
+from tumorlens.data.copies import copies_in, duplicate_groups
+from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.device import cpu_threads, pick_device
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import plots
+from tumorlens.evaluation.scores import Scores, score
+from tumorlens.output_folder import claim, write_json, write_manifest, write_text
+from tumorlens.progress import Progress, silent
+
+METRICS_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `evaluate` found.
+
+    Attributes:
+        checkpoint: the file scored.
+        model_name: its network.
+        data: the images scored, in the order of the arrays below.
+        part: "test", "valid", "train" or "all".
+        probabilities: (N, K) float64, softmax of the logits.
+        copies: (N,) "" (no copy in training), "exact" (same bytes) or "near" (same picture, turned
+            or mirrored or re-encoded); None where the checkpoint kept no fingerprints.
+        scores: every figure with its interval.
+        caveats: what a reader must know before quoting a figure, a sentence each.
+        out_dir: where the files are.
+    """
+
+    checkpoint: Path
+    model_name: str
+    data: Dataset
+    part: str
+    probabilities: npt.NDArray[np.float64]
+    copies: npt.NDArray[np.str_] | None
+    scores: Scores
+    caveats: tuple[str, ...]
+    out_dir: Path
+
+
+def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
+    """Score `settings.checkpoint` and write the figures and pictures to the output folder.
+
+    Raises:
+        TumorlensError: faults of the checkpoint, the data, the flags or the output folder.
+    """
+    loaded = checkpoints.load(settings.checkpoint)
+    device = pick_device(settings.device)
+    root, assignment = images_of(loaded, settings.data_dir, settings.splits, settings.fold)
+    data = load_for_scoring(
+        root,
+        loaded.preprocessing.image_size,
+        loaded.classes,
+        part=settings.split,
+        assignment=assignment,
+        on_bad_image=settings.on_bad_image,
+        progress=progress,
+    )
+    part = str(data.parts[0])
+    groups = _groups(settings.groups, data)
+    out_dir = claim(settings.out_dir or settings.checkpoint.parent / "evaluation", "evaluate")
+    with cpu_threads(settings.threads):
+        logits = predict(
+            loaded.network(),
+            loaded.preprocessing,
+            data.images,
+            device=device,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+    probabilities = softmax(logits)
+    record = loaded.data
+    copies = copies_of_training(record, data) if record and part != "train" else None
+    report = Report(
+        checkpoint=settings.checkpoint,
+        model_name=loaded.model_name,
+        data=data,
+        part=part,
+        probabilities=probabilities,
+        copies=copies,
+        scores=score(
+            data.labels,
+            probabilities,
+            loaded.classes,
+            groups=groups,
+            copies=copies,
+            seed=settings.seed,
+            resamples=settings.resamples,
+        ),
+        caveats=_caveats(part, loaded, data),
+        out_dir=out_dir,
+    )
+    _write(report, settings)
+    return report
+
+
+def images_of(
+    loaded: Checkpoint, data_dir: Path | None, splits_file: Path | None, fold: int | None
+) -> tuple[Path, Mapping[str, str] | None]:
+    """The data folder to use with a checkpoint, and which image is in which part of it.
+
+    Args:
+        loaded: the checkpoint, which remembers its data folder and split.
+        data_dir: the user's own choice; the remembered split still holds where the folder has the
+            same files (a folder that was moved), else the folder's own layout does.
+        splits_file, fold: a split that overrides both.
+
+    Returns:
+        The folder, and path to part, or None for the folder's own layout.
+
+    Raises:
+        TumorlensError: no folder is known, or the remembered one is gone.
+    """
+    record = loaded.data
+    root = data_dir or loaded.data_dir
+    if root is None:
+        raise TumorlensError(
+            f"--checkpoint {loaded.path}: remembers no data folder; name one with --data_dir."
+        )
+    if not root.is_dir() and data_dir is None:
+        raise TumorlensError(
+            f"--checkpoint {loaded.path}: the data folder that it remembers, {root}, is gone; name "
+            "its new place with --data_dir."
+        )
+    if splits_file is not None:
+        return root, splits.assignment(splits_file, fold)
+    if record is None:
+        return root, None
+    held_back = [*record.test, *record.valid]
+    if data_dir is not None and not all((root / path).is_file() for path in held_back):
+        return root, None
+    parts = {"train": record.train, "valid": record.valid, "test": record.test}
+    return root, {path: part for part, paths in parts.items() for path in paths}
+
+
+def predict(
+    network: nn.Module,
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> npt.NDArray[np.float64]:
+    """Logits of a network in evaluation mode.
+
+    Args:
+        network: (N, C, S, S) to (N, K).
+        preprocessing: from picture to input.
+        images: (N, S, S) uint8.
+        device: where to compute; the network is moved there.
+        batch_size: images at once.
+        progress: told of the stage "predicting".
+
+    Returns:
+        (N, K) float64.
+    """
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    logits = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+            inputs = preprocessing(batch).contiguous(memory_format=torch.channels_last)
+            logits.append(network(inputs).double().cpu().numpy())
+            progress("predicting", start + len(batch), len(images))
+    return np.concatenate(logits)
+
+
+def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, K) logits to (N, K) probabilities."""
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+    return probabilities
+
+
+def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
+    """Which scored images show a picture that the network was trained on.
+
+    From what the checkpoint keeps of the training images: the digest of each file's bytes, and a
+    perceptual fingerprint. The training images themselves are not needed.
+
+    Returns:
+        (N,) "", "exact" or "near".
+    """
+    near = copies_in(record.fingerprints, data.fingerprints).found
+    known = {digest.tobytes() for digest in record.digests}
+    exact = np.array([digest.tobytes() in known for digest in data.digests], dtype=bool)
+    return np.where(exact, "exact", np.where(near, "near", ""))
+
+
+def _groups(path: Path | None, data: Dataset) -> npt.NDArray[np.int64]:
+    if path is None:
+        return duplicate_groups(data.fingerprints)
+    named = splits.read_groups(path)
+    # An image that the file does not name is a group of its own.
+    names = [named.get(file, f"\0{file}") for file in data.paths]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def _caveats(part: str, loaded: Checkpoint, data: Dataset) -> tuple[str, ...]:
+    caveats = []
+    if part == "valid":
+        caveats.append(
+            "Optimistic: these are the validation images, which selected the model. Score images "
+            "that had no say in it."
+        )
+    if part == "train":
+        caveats.append("Memory, not skill: these are the images that the network was trained on.")
+    if loaded.data is None:
+        caveats.append(
+            "The checkpoint keeps no fingerprints of its training images: copies of them among "
+            "these images cannot be found."
+        )
+    if data.skipped:
+        caveats.append(f"{len(data.skipped)} undecodable files were left out.")
+    return tuple(caveats)
+
+
+def _write(report: Report, settings: EvaluateSettings) -> None:
+    out, data, scores = report.out_dir, report.data, report.scores
+    classes = data.classes
+    write_json(
+        out / "metrics.json",
+        {
+            "schema": METRICS_SCHEMA,
+            "checkpoint": str(report.checkpoint),
+            "model_name": report.model_name,
+            "data_dir": str(data.root),
+            "part": report.part,
+            "images": len(data.labels),
+            "classes": list(classes),
+            "caveats": list(report.caveats),
+            "skipped": data.skipped,
+            **scores.to_dict(),
+        },
+    )
+    write_text(out / "predictions.csv", predictions_csv(report))
+    predicted = report.probabilities.argmax(axis=1)
+    what = f"{report.model_name}, {report.part} images (n = {len(data.labels)})"
+    figures = {
+        "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),
+        "roc": plots.roc_curves(data.labels, report.probabilities, classes, title=what),
+        "reliability": plots.reliability(data.labels, report.probabilities, title=what),
+    }
+    wrong = np.flatnonzero(predicted != data.labels)
+    worst = wrong[np.argsort(-report.probabilities[wrong].max(axis=1))][:12]
+    figures["errors"] = plots.error_gallery(
+        data.images[worst],
+        [classes[label] for label in data.labels[worst]],
+        [classes[label] for label in predicted[worst]],
+        report.probabilities[worst].max(axis=1),
+        [data.paths[index] for index in worst],
+        title=f"{what}: most confident of {len(wrong)} errors",
+    )
+    for name, figure in figures.items():
+        plots.save(figure, out / f"{name}.png")
+    write_manifest(
+        out,
+        "evaluate",
+        settings=primitives(settings),
+        checkpoint_sha256=checkpoints.sha256(report.checkpoint),
+        data_fingerprint=data.fingerprint(),
+        seed=settings.seed,
+    )
+
+
+def predictions_csv(report: Report) -> str:
+    """One row an image: path, label, prediction, prob_CLASS for each class, copy."""
+    data = report.data
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    copy_column = [] if report.copies is None else ["copy_in_training"]
+    writer.writerow(
+        ["path", "label", "prediction", *(f"prob_{name}" for name in data.classes), *copy_column]
+    )
+    for index, path in enumerate(data.paths):
+        row: list[Any] = [
+            path,
+            data.classes[data.labels[index]],
+            data.classes[int(report.probabilities[index].argmax())],
+            *(f"{value:.6f}" for value in report.probabilities[index]),
+        ]
+        if report.copies is not None:
+            row.append(report.copies[index])
+        writer.writerow(row)
+    return text.getvalue()

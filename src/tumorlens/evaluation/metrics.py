@@ -1,0 +1,169 @@
+"""Every figure that a classifier is judged by, for one sample or for thousands of resamples at once.
+
+Each function takes weights (B, N): row b says how often image n counts in resample b. A row of ones
+is the sample itself, so a figure and its interval come from the same formula. Tests hold the
+unweighted figures against scikit-learn.
+
+A figure that has no meaning (the recall of a class without images) is NaN; means over classes skip
+it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.evaluation.calibration import BINS, bin_of
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "ece")
+PER_CLASS = ("recall", "precision", "specificity", "f1", "auroc", "average_precision")
+
+
+def confusion(labels: Labels, predictions: Labels, classes: int, weights: Floats) -> Floats:
+    """(B, K, K) weighted counts; rows are true classes, columns predicted ones."""
+    cell = np.zeros((len(labels), classes * classes))
+    cell[np.arange(len(labels)), labels * classes + predictions] = 1
+    return (weights @ cell).reshape(len(weights), classes, classes)
+
+
+def figures(
+    labels: Labels, probabilities: Floats, classes: Sequence[str], weights: Floats | None = None
+) -> dict[str, Floats]:
+    """All figures by name.
+
+    Args:
+        labels: (N,) indices into `classes`.
+        probabilities: (N, K), rows sum to 1; the largest is the prediction.
+        classes: K names.
+        weights: (B, N) counts; None: one row of ones.
+
+    Returns:
+        (B,) arrays: those of `OVERALL`; `FIGURE_CLASS` for each of `PER_CLASS`; and the class-wise
+        bias figures of `bias`. Log loss is in nats; Brier is the mean over images of the summed
+        squared differences over classes, 0 to 2 (Brier 1950).
+    """
+    if weights is None:
+        weights = np.ones((1, len(labels)))
+    count = len(classes)
+    predictions = probabilities.argmax(axis=1)
+    table = confusion(labels, predictions, count, weights)
+    found = from_confusion(table, classes)
+    total = weights.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1)
+        found["log_loss"] = weights @ -np.log(own) / total
+        truth = np.eye(count)[labels]
+        found["brier"] = weights @ ((probabilities - truth) ** 2).sum(axis=1) / total
+        found["ece"] = expected_calibration_error(labels, probabilities, weights)
+        for index, name in enumerate(classes):
+            area, precision = _ranking(labels == index, probabilities[:, index], weights)
+            found[f"auroc_{name}"] = area
+            found[f"average_precision_{name}"] = precision
+    return found
+
+
+def from_confusion(table: Floats, classes: Sequence[str]) -> dict[str, Floats]:
+    """The figures that counts alone decide, from (B, K, K) confusion matrices."""
+    found: dict[str, Floats] = {}
+    diagonal = np.diagonal(table, axis1=1, axis2=2)
+    actual, predicted = table.sum(axis=2), table.sum(axis=1)
+    total = table.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = diagonal / actual
+        precision = diagonal / predicted
+        negatives = total[:, None] - actual
+        specificity = (negatives - predicted + diagonal) / negatives
+        # Of a class that is there but was never predicted F1 is 0; of an absent class it is none.
+        f1 = np.where(actual > 0, 2 * diagonal / (actual + predicted), np.nan)
+        found["accuracy"] = diagonal.sum(axis=1) / total
+        found["balanced_accuracy"] = _mean(recall)
+        found["macro_f1"] = _mean(f1)
+        found["mcc"] = _matthews(diagonal, actual, predicted, total)
+        for index, name in enumerate(classes):
+            found[f"recall_{name}"] = recall[:, index]
+            found[f"precision_{name}"] = precision[:, index]
+            found[f"specificity_{name}"] = specificity[:, index]
+            found[f"f1_{name}"] = f1[:, index]
+        for name, (row, column) in confusion_rates(classes).items():
+            found[name] = table[:, row, column] / actual[:, row]
+        if {"glioma", "meningioma"} <= set(classes):
+            found["recall_gap_meningioma_minus_glioma"] = (
+                found["recall_meningioma"] - found["recall_glioma"]
+            )
+    return found
+
+
+def confusion_rates(classes: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Name and cell of every rate at which one class is taken for another: "a->b"."""
+    return {
+        f"{true}->{taken}": (row, column)
+        for row, true in enumerate(classes)
+        for column, taken in enumerate(classes)
+        if row != column
+    }
+
+
+def bias(table: Floats, classes: Sequence[str]) -> tuple[str, str] | None:
+    """The two classes whose mutual confusion is reported by name.
+
+    Glioma and meningioma where both are known; else the pair with the largest sum of the two rates
+    at which one is taken for the other; None where there are no two classes with images.
+
+    Args:
+        table: (K, K) counts, rows true.
+        classes: K names.
+    """
+    if {"glioma", "meningioma"} <= set(classes):
+        return "glioma", "meningioma"
+    rates = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    mutual = np.triu(rates + rates.T, k=1)
+    if len(classes) < 2 or not mutual.any():
+        return None
+    row, column = np.unravel_index(int(mutual.argmax()), mutual.shape)
+    return classes[int(row)], classes[int(column)]
+
+
+def expected_calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """(B,) ECE of the top probability over equal-width bins (Guo et al. 2017, eq. 3)."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    which = np.eye(BINS)[bin_of(confidence)]
+    gap = (weights[:, :, None] * (right - confidence)[None, :, None] * which[None]).sum(axis=1)
+    error: Floats = np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+    return error
+
+
+def _mean(values: Floats) -> Floats:
+    there = np.isfinite(values)
+    summed = np.where(there, values, 0).sum(axis=1)
+    return np.where(there.any(axis=1), summed / np.maximum(there.sum(axis=1), 1), np.nan)
+
+
+def _matthews(diagonal: Floats, actual: Floats, predicted: Floats, total: Floats) -> Floats:
+    # Gorodkin 2004, R_K; 0 where truth or prediction is one class alone, as scikit-learn has it.
+    right = diagonal.sum(axis=1)
+    covariance = right * total - (actual * predicted).sum(axis=1)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (actual**2).sum(axis=1))
+    return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+
+
+def _ranking(
+    positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats
+) -> tuple[Floats, Floats]:
+    """One-vs-rest (B,) area under the ROC curve and average precision, ties counted as one step."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * positive[order], axis=1)[:, ends]
+    alarms = np.cumsum(ordered * ~positive[order], axis=1)[:, ends]
+    all_hits, all_alarms = hits[:, -1], alarms[:, -1]
+    new_hits = np.diff(hits, axis=1, prepend=0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0)
+    # A step adds the alarms it brings times the hits before it and half of those it brings.
+    area = (new_alarms * (hits - new_hits / 2)).sum(axis=1) / (all_hits * all_alarms)
+    seen = np.maximum(hits + alarms, 1e-300)
+    precision = (new_hits * hits / seen).sum(axis=1) / all_hits
+    return area, precision

@@ -1,0 +1,224 @@
+"""All figures with intervals: of all images, of those without a copy in training, and the gap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.evaluation import metrics
+from tumorlens.evaluation.statistics import (
+    Estimate,
+    bootstrap,
+    exact_interval,
+    percentile_interval,
+)
+
+Floats = npt.NDArray[np.float64]
+
+# Proportions of images: where every resample agrees (all right, all wrong) the bootstrap sees no
+# chance at all, and the exact interval over groups stands in.
+_PROPORTIONS = ("accuracy", "recall_", "specificity_")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Figures of one set of images.
+
+    Attributes:
+        name: "all", "without_exact_copies" or "without_copies".
+        n: images.
+        groups: groups among them.
+        support: images of each class.
+        confusion: (K, K) counts, rows true.
+        figures: by the names of `metrics.figures`.
+    """
+
+    name: str
+    n: int
+    groups: int
+    support: dict[str, int]
+    confusion: npt.NDArray[np.int64]
+    figures: dict[str, Estimate]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        return {
+            "n": self.n,
+            "groups": self.groups,
+            "support": self.support,
+            "confusion_matrix": self.confusion.tolist(),
+            "figures": {name: value.to_dict() for name, value in self.figures.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score` found.
+
+    Attributes:
+        classes: K names.
+        all: every image.
+        without_exact_copies: without images whose bytes are in training; None: not known.
+        without_copies: without images that show a picture of training; None: not known, or none
+            left.
+        flattery: figure by figure, `all` minus `without_copies`, on the same resamples.
+        copies: how many images are "exact" and "near" copies, by class; None: not known.
+        bias_pair: the two classes whose mutual confusion is named.
+        resamples: behind each interval.
+    """
+
+    classes: tuple[str, ...]
+    all: Subset
+    without_exact_copies: Subset | None
+    without_copies: Subset | None
+    flattery: dict[str, Estimate]
+    copies: dict[str, dict[str, int]] | None
+    bias_pair: tuple[str, str] | None
+    resamples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        exact, clean = self.without_exact_copies, self.without_copies
+        return {
+            "interval": f"95%, percentile bootstrap over groups, {self.resamples} resamples; exact "
+            "(Clopper-Pearson over groups) where all or none were right",
+            "bias_pair": list(self.bias_pair) if self.bias_pair else None,
+            "copies_in_training": self.copies,
+            "all": self.all.to_dict(),
+            "without_exact_copies": exact.to_dict() if exact else None,
+            "without_copies": clean.to_dict() if clean else None,
+            "flattery": {name: value.to_dict() for name, value in self.flattery.items()},
+        }
+
+
+def score(
+    labels: npt.NDArray[np.int64],
+    probabilities: Floats,
+    classes: Sequence[str],
+    *,
+    groups: npt.NDArray[np.int64] | None = None,
+    copies: npt.NDArray[np.str_] | None = None,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> Scores:
+    """Score predictions.
+
+    Args:
+        labels: (N,) indices into `classes`.
+        probabilities: (N, K), rows sum to 1.
+        classes: K names.
+        groups: (N,) images of one group are resampled together; None: each image for itself.
+        copies: (N,) "", "exact" or "near": does training have the image? None: not known.
+        seed: of the resamples.
+        resamples: behind each interval.
+    """
+    if groups is None:
+        groups = np.arange(len(labels))
+    whole = np.ones(len(labels), dtype=bool)
+    masks = {"all": whole}
+    if copies is not None:
+        masks["without_exact_copies"] = copies != "exact"
+        masks["without_copies"] = copies == ""
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for name, mask in masks.items():
+            if mask.any():
+                part = metrics.figures(labels[mask], probabilities[mask], classes, weights[:, mask])
+                found |= {f"{name}/{figure}": values for figure, values in part.items()}
+        return found
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        point = {name: float(value[0]) for name, value in figures(np.ones((1, len(labels)))).items()}
+        resampled = bootstrap(figures, groups, resamples, seed)
+    subsets = {
+        name: _subset(name, mask, labels, probabilities, classes, groups, point, resampled)
+        for name, mask in masks.items()
+        if mask.any()
+    }
+    clean = subsets.get("without_copies")
+    return Scores(
+        classes=tuple(classes),
+        all=subsets["all"],
+        without_exact_copies=subsets.get("without_exact_copies"),
+        without_copies=clean,
+        flattery=_flattery(point, resampled, clean.n) if clean and clean.n < len(labels) else {},
+        copies=None if copies is None else _count_copies(labels, classes, copies),
+        bias_pair=metrics.bias(subsets["all"].confusion.astype(np.float64), classes),
+        resamples=resamples,
+    )
+
+
+def _subset(
+    name: str,
+    mask: npt.NDArray[np.bool_],
+    labels: npt.NDArray[np.int64],
+    probabilities: Floats,
+    classes: Sequence[str],
+    groups: npt.NDArray[np.int64],
+    point: dict[str, float],
+    resampled: dict[str, Floats],
+) -> Subset:
+    predictions = probabilities.argmax(axis=1)
+    table = metrics.confusion(
+        labels[mask], predictions[mask], len(classes), np.ones((1, int(mask.sum())))
+    )[0].astype(np.int64)
+    estimates = {}
+    for key, value in point.items():
+        subset, figure = key.split("/", 1)
+        if subset != name:
+            continue
+        low, high = percentile_interval(resampled[key])
+        of_class = _class_of(figure, classes)
+        counted = mask if of_class is None else mask & (labels == of_class)
+        if figure.startswith("specificity_"):
+            counted = mask & (labels != of_class)
+        if figure.startswith(_PROPORTIONS) and low == high == value and value in (0.0, 1.0):
+            independent = len(np.unique(groups[counted]))
+            low, high = exact_interval(round(value * independent), independent)
+        estimates[figure] = Estimate(value, low, high, int(counted.sum()))
+    return Subset(
+        name=name,
+        n=int(mask.sum()),
+        groups=len(np.unique(groups[mask])),
+        support={label: int((labels[mask] == index).sum()) for index, label in enumerate(classes)},
+        confusion=table,
+        figures=estimates,
+    )
+
+
+def _class_of(figure: str, classes: Sequence[str]) -> int | None:
+    """The class whose images a figure is counted over; None: all of them."""
+    if "->" in figure:
+        return list(classes).index(figure.split("->")[0])
+    for index, name in enumerate(classes):
+        if figure in (f"recall_{name}", f"specificity_{name}"):
+            return index
+    return None
+
+
+def _flattery(
+    point: dict[str, float], resampled: dict[str, Floats], n: int
+) -> dict[str, Estimate]:
+    found = {}
+    for key, value in point.items():
+        subset, figure = key.split("/", 1)
+        if subset == "all":
+            clean = f"without_copies/{figure}"
+            interval = percentile_interval(resampled[key] - resampled[clean])
+            found[figure] = Estimate(value - point[clean], *interval, n)
+    return found
+
+
+def _count_copies(
+    labels: npt.NDArray[np.int64], classes: Sequence[str], copies: npt.NDArray[np.str_]
+) -> dict[str, dict[str, int]]:
+    return {
+        kind: {
+            name: int(((copies == kind) & (labels == index)).sum())
+            for index, name in enumerate(classes)
+        }
+        for kind in ("exact", "near")
+    }

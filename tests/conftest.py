@@ -1,0 +1,67 @@
+"""What many tests need: a cache of their own, and small data sets of drawn pictures."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# One thread a test: workers run side by side, and sums come out in one order.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TUMORLENS_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The public data set; skips where this checkout has none beside it."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"the real data set is not beside this checkout ({REAL_DATA})")
+    return REAL_DATA
+
+
+def drawn(label: int, number: int, size: int = 48) -> np.ndarray:
+    """A grey picture that a small network learns to tell by `label`: a blob in one of four corners.
+
+    Pictures of different `number` are no copies of one another.
+    """
+    rng = np.random.default_rng((label, number))
+    noise = rng.normal(60, 25, (8, 8)).clip(0, 255).astype(np.uint8)
+    picture = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)).copy()
+    top, left = (size // 8, size * 5 // 8)[label // 2], (size // 8, size * 5 // 8)[label % 2]
+    picture[top : top + size // 4, left : left + size // 4] = 230
+    return picture
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write a data folder: make_folder({"train": 6, "valid": 3}, classes=("a", "b"))."""
+
+    def make(
+        counts: dict[str, int],
+        classes: tuple[str, ...] = ("glioma", "meningioma", "notumor", "pituitary"),
+        name: str = "data",
+        size: int = 48,
+    ) -> Path:
+        root = tmp_path / name
+        first = 0
+        for split, count in counts.items():
+            for label, class_name in enumerate(classes):
+                folder = root / split / class_name
+                folder.mkdir(parents=True)
+                for number in range(count):
+                    image = Image.fromarray(drawn(label, first + number, size))
+                    image.save(folder / f"{class_name}{first + number:03d}.png")
+            first += count
+        return root
+
+    return make

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from tumorlens.data.augment import NONE, Augmentation, augment, uniform
+
+PICTURES = torch.rand(6, 20, 28, generator=torch.Generator().manual_seed(0))
+INDICES = torch.tensor([4, 9, 2, 7, 100, 31])
+
+
+def test_picture_depends_on_seed_epoch_and_index_alone() -> None:
+    settings = Augmentation()
+    together = augment(PICTURES, INDICES, settings, seed=3, epoch=5)
+    for row in (0, 3, 5):
+        alone = augment(PICTURES[row : row + 1], INDICES[row : row + 1], settings, seed=3, epoch=5)
+        torch.testing.assert_close(alone[0], together[row])
+    order = torch.tensor([5, 1, 0, 2, 4, 3])
+    shuffled = augment(PICTURES[order], INDICES[order], settings, seed=3, epoch=5)
+    torch.testing.assert_close(shuffled, together[order])
+    for seed, epoch in ((4, 5), (3, 6)):
+        assert not torch.allclose(augment(PICTURES, INDICES, settings, seed, epoch), together)
+
+
+def test_global_random_state_is_neither_read_nor_moved() -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = augment(PICTURES, INDICES, Augmentation(), 0, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(augment(PICTURES, INDICES, Augmentation(), 0, 0), first)
+
+
+def test_no_augmentation_changes_nothing() -> None:
+    assert torch.equal(augment(PICTURES, INDICES, NONE, 0, 0), PICTURES)
+
+
+def test_flip_alone_gives_the_picture_or_its_mirror_image_about_half_of_the_time() -> None:
+    settings = Augmentation(rotation=0, scale=0, shift=0, brightness=0, contrast=0)
+    pictures = PICTURES[:1].expand(400, -1, -1)
+    changed = augment(pictures, torch.arange(400), settings, 0, 0)
+    mirrored = PICTURES[0].flip(1)
+    is_same = [torch.allclose(picture, PICTURES[0], atol=1e-5) for picture in changed]
+    is_mirror = [torch.allclose(picture, mirrored, atol=1e-5) for picture in changed]
+    assert all(same != mirror for same, mirror in zip(is_same, is_mirror, strict=True))
+    assert 150 < sum(is_mirror) < 250
+
+
+def test_turning_a_rectangle_does_not_shear_it() -> None:
+    # A disc stays a disc of the same area under rotation, whatever the frame's proportions.
+    y, x = torch.meshgrid(torch.arange(60.0), torch.arange(90.0), indexing="ij")
+    disc = (((y - 29.5) ** 2 + (x - 44.5) ** 2) < 15**2).float().expand(20, -1, -1)
+    settings = Augmentation(flip=False, rotation=90, scale=0, shift=0, brightness=0, contrast=0)
+    turned = augment(disc, torch.arange(20), settings, 0, 0)
+    assert (turned - disc).abs().mean() < 0.01
+
+
+def test_shift_moves_by_at_most_the_fraction_of_the_side() -> None:
+    picture = torch.zeros(200, 40, 80)
+    picture[:, 20, 40] = 1
+    settings = Augmentation(flip=False, rotation=0, scale=0, shift=0.1, brightness=0, contrast=0)
+    moved = augment(picture, torch.arange(200), settings, 0, 0)
+    rows = (moved.sum(2) * torch.arange(40)).sum(1) / moved.sum((1, 2)) - 20
+    columns = (moved.sum(1) * torch.arange(80)).sum(1) / moved.sum((1, 2)) - 40
+    assert 3 < rows.abs().max() <= 4.01
+    assert 6 < columns.abs().max() <= 8.01
+
+
+def test_brightness_and_contrast_stay_within_bounds() -> None:
+    grey = torch.full((300, 4, 4), 0.5)
+    settings = Augmentation(flip=False, rotation=0, scale=0, shift=0, brightness=0.1, contrast=0)
+    values = augment(grey, torch.arange(300), settings, 0, 0)[:, 0, 0]
+    assert values.min() >= 0.4
+    assert values.max() <= 0.6
+    assert values.std() > 0.04
+    assert augment(PICTURES, INDICES, Augmentation(brightness=0.9), 0, 0).min() >= 0
+
+
+def test_random_numbers_are_uniform_and_uncorrelated() -> None:
+    drawn = uniform(7, 3, np.arange(20_000), 4)
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    np.testing.assert_allclose(drawn.mean(axis=0), 0.5, atol=0.01)
+    np.testing.assert_allclose(drawn.var(axis=0), 1 / 12, atol=0.003)
+    correlation = np.corrcoef(np.hstack([drawn, uniform(7, 4, np.arange(20_000), 4)]).T)
+    assert np.abs(correlation - np.eye(8)).max() < 0.03
+
+
+def test_nonsense_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="rotation is 200"):
+        Augmentation(rotation=200)

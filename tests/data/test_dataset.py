@@ -1,0 +1,135 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tumorlens.data.dataset import load_for_scoring, load_for_training
+from tumorlens.data.readers import read_grey
+from tumorlens.errors import TumorlensError
+
+
+def test_folders_say_which_image_is_for_what(make_folder: Callable[..., Path]) -> None:
+    data = load_for_training(make_folder({"train": 4, "valid": 2, "test": 1}), 32)
+    assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [16, 8, 4]
+    assert data.images.shape == (28, 32, 32)
+    assert all(
+        path.split("/")[1] == data.classes[label]
+        for path, label in zip(data.paths, data.labels, strict=True)
+    )
+
+
+def test_public_layout_gives_up_a_tenth_of_each_class(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"Training": 20, "Testing": 2})
+    data = load_for_training(root, 32, seed=1)
+    assert np.bincount(data.labels[data.indices("valid")]).tolist() == [2, 2, 2, 2]
+    assert len(data.indices("train")) == 72
+    again, other = load_for_training(root, 32, seed=1), load_for_training(root, 32, seed=2)
+    assert data.paths_of("valid") == again.paths_of("valid") != other.paths_of("valid")
+
+
+def test_mirror_images_are_never_divided_between_training_and_validation(
+    make_folder: Callable[..., Path],
+) -> None:
+    root = make_folder({"Training": 12, "Testing": 2})
+    for path in sorted((root / "Training").rglob("*.png")):
+        mirrored = np.fliplr(read_grey(path))
+        Image.fromarray(mirrored).save(path.with_name(f"{path.stem}_mirrored.png"))
+    data = load_for_training(root, 32)
+    part = dict(zip(data.paths, data.parts, strict=True))
+    pairs = [
+        (path, path.replace(".png", "_mirrored.png"))
+        for path in part
+        if path.startswith("Training") and "mirrored" not in path
+    ]
+    assert len(pairs) == 48
+    assert all(part[one] == part[two] for one, two in pairs)
+    assert "valid" in part.values()
+
+
+def test_assignment_overrides_the_folders(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 4, "valid": 1})
+    names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    assignment = {
+        name: ("test" if "002" in name else "valid" if "001" in name else "train")
+        for name in names
+        if "004" not in name
+    }
+    data = load_for_training(root, 32, assignment=assignment)
+    assert set(data.paths) == set(assignment)
+    assert dict(zip(data.paths, data.parts, strict=True)) == assignment
+    with pytest.raises(TumorlensError, match=r"--splits: none of its images"):
+        load_for_training(root, 32, assignment={"elsewhere/x.png": "train"})
+
+
+def test_all_faults_are_listed_at_once_and_skipping_records_them(
+    make_folder: Callable[..., Path],
+) -> None:
+    root = make_folder({"train": 4, "valid": 2})
+    (root / "train/glioma/glioma000.png").write_bytes(b"")
+    (root / "train/glioma/glioma001.png").write_text("no picture")
+    (root / "valid/notumor/readme.txt").write_text("hello")
+    with pytest.raises(TumorlensError) as refused:
+        load_for_training(root, 32)
+    for words in ("3 faults", "glioma000.png", "glioma001.png", "readme.txt", "--on_bad_image"):
+        assert words in str(refused.value)
+    data = load_for_training(root, 32, on_bad_image="skip")
+    assert set(data.skipped) == {"train/glioma/glioma000.png", "train/glioma/glioma001.png"}
+    assert len(data.paths) == 22
+    assert data.images.all(axis=0).any()  # rows still belong to their paths
+    index = data.paths.index("train/glioma/glioma002.png")
+    assert data.labels[index] == 0
+    assert data.images[index].any()
+
+
+def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 3, "valid": 1})
+    (root / "valid/glioma/glioma003.png").write_text("no picture")
+    with pytest.raises(TumorlensError, match="class glioma has no image in valid"):
+        load_for_training(root, 32, on_bad_image="skip")
+
+
+def test_class_folders_alone_need_a_split(make_folder: Callable[..., Path]) -> None:
+    with pytest.raises(TumorlensError, match="tumorlens split"):
+        load_for_training(make_folder({".": 3}), 32)
+
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+
+
+def test_scoring_takes_test_else_valid_else_everything(make_folder: Callable[..., Path]) -> None:
+    for counts, part, images in (
+        ({"train": 3, "valid": 2, "test": 1}, "test", 4),
+        ({"train": 3, "valid": 2}, "valid", 8),
+        ({".": 2}, "all", 8),
+    ):
+        root = make_folder(counts, name=part)
+        data = load_for_scoring(root, 32, CLASSES)
+        assert set(data.parts) == {part}
+        assert len(data.labels) == images
+
+
+def test_scoring_refuses_unknown_parts_and_classes(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 3, "valid": 2})
+    with pytest.raises(TumorlensError, match=r"--split test: .* has no such part, only train, valid"):
+        load_for_scoring(root, 32, CLASSES, part="test")
+    with pytest.raises(TumorlensError, match="does not know the class pituitary"):
+        load_for_scoring(root, 32, CLASSES[:3])
+
+
+def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 3, "test": 2})
+    assignment = {
+        path.relative_to(root).as_posix(): "test" for path in (root / "test").rglob("*.png")
+    }
+    (root / "test/glioma/glioma003.png").unlink()
+    with pytest.raises(TumorlensError, match="glioma003.png: listed, but there is no such file"):
+        load_for_scoring(root, 32, CLASSES, part="test", assignment=assignment)
+
+
+def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2, "test": 1})
+    backwards = CLASSES[::-1]
+    data = load_for_scoring(root, 32, backwards)
+    assert [backwards[label] for label in data.labels] == [path.split("/")[1] for path in data.paths]

@@ -1,0 +1,78 @@
+import json
+
+import numpy as np
+import pytest
+
+from tumorlens.evaluation.scores import score
+
+CLASSES = ("glioma", "meningioma", "notumor")
+
+
+def _sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """300 images; the 100 copies are always right, of the others one third is wrong."""
+    rng = np.random.default_rng(0)
+    labels = np.tile([0, 1, 2], 100)
+    copies = np.array(["exact"] * 60 + ["near"] * 40 + [""] * 200)
+    predicted = np.where((copies == "") & (rng.random(300) < 1 / 3), (labels + 1) % 3, labels)
+    return labels, np.eye(3)[predicted] * 0.94 + 0.02, copies
+
+
+def test_score_without_copies_and_by_how_much_they_flatter() -> None:
+    labels, probabilities, copies = _sample()
+    scores = score(labels, probabilities, CLASSES, copies=copies, resamples=500)
+    right = probabilities.argmax(axis=1) == labels
+    assert scores.without_copies is not None
+    assert scores.without_exact_copies is not None
+    assert scores.all.figures["accuracy"].value == pytest.approx(right.mean())
+    clean = scores.without_copies.figures["accuracy"]
+    assert clean.value == pytest.approx(right[100:].mean())
+    assert (scores.without_copies.n, scores.without_exact_copies.n) == (200, 240)
+    flattery = scores.flattery["accuracy"]
+    assert flattery.value == pytest.approx(right.mean() - right[100:].mean())
+    assert 0 < flattery.low < flattery.value < flattery.high
+    assert scores.copies == {
+        "exact": {"glioma": 20, "meningioma": 20, "notumor": 20},
+        "near": {"glioma": 14, "meningioma": 13, "notumor": 13},
+    }
+
+
+def test_every_interval_holds_its_value() -> None:
+    labels, probabilities, copies = _sample()
+    scores = score(labels, probabilities, CLASSES, copies=copies, resamples=500)
+    for name, estimate in scores.all.figures.items():
+        assert estimate.low <= estimate.value + 1e-12, name
+        assert estimate.value <= estimate.high + 1e-12, name
+
+
+def test_perfect_recall_of_few_images_has_an_honest_lower_end() -> None:
+    labels = np.array([0] * 20 + [1] * 5)
+    scores = score(labels, np.eye(2)[labels], ("a", "b"), resamples=200)
+    recall = scores.all.figures["recall_b"]
+    assert (recall.value, recall.high, recall.n) == (1, 1, 5)
+    assert recall.low == pytest.approx(0.025 ** (1 / 5))
+    grouped = score(
+        labels, np.eye(2)[labels], ("a", "b"), groups=np.repeat(np.arange(5), 5), resamples=200
+    )
+    assert grouped.all.figures["accuracy"].low == pytest.approx(0.025 ** (1 / 5))
+
+
+def test_without_fingerprints_nothing_is_claimed_about_copies() -> None:
+    labels, probabilities, _ = _sample()
+    scores = score(labels, probabilities, CLASSES, resamples=100)
+    assert scores.without_copies is None
+    assert scores.copies is None
+    assert scores.flattery == {}
+
+
+def test_nothing_left_without_copies() -> None:
+    labels, probabilities, _ = _sample()
+    scores = score(labels, probabilities, CLASSES, copies=np.full(300, "near"), resamples=100)
+    assert scores.without_copies is None
+    assert scores.copies is not None
+
+
+def test_scores_become_json() -> None:
+    labels, probabilities, copies = _sample()
+    content = score(labels, probabilities, CLASSES, copies=copies, resamples=100).to_dict()
+    assert json.loads(json.dumps(content))["all"]["n"] == 300
+    assert content["bias_pair"] == ["glioma", "meningioma"]
