@@ -36,7 +36,9 @@ def drawn(label: int, number: int, size: int = 48) -> np.ndarray:
     """
     rng = np.random.default_rng((label, number))
     noise = rng.normal(60, 25, (8, 8)).clip(0, 255).astype(np.uint8)
-    picture = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)).copy()
+    picture = np.asarray(
+        Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
+    ).copy()
     top, left = (size // 8, size * 5 // 8)[label // 2], (size // 8, size * 5 // 8)[label % 2]
     picture[top : top + size // 4, left : left + size // 4] = 230
     return picture

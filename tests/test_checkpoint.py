@@ -126,9 +126,7 @@ def test_file_that_is_no_checkpoint_gets_one_sentence(tmp_path: Path, make, word
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_file_gets_one_sentence(
-    whole: Checkpoint, tmp_path: Path, share: float
-) -> None:
+def test_truncated_file_gets_one_sentence(whole: Checkpoint, tmp_path: Path, share: float) -> None:
     path = tmp_path / "best_model.pt"
     checkpoints.save(whole, path)
     content = path.read_bytes()

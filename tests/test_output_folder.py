@@ -46,9 +46,14 @@ def test_manifest_says_who_when_and_with_what(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), replacing(path) as beside:
-        beside.write_text("half of the new")
-        raise RuntimeError("power cut")
+
+    def interrupted() -> None:
+        with replacing(path) as beside:
+            beside.write_text("half of the new")
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["table.csv"]
 

@@ -112,9 +112,11 @@ def test_scoring_takes_test_else_valid_else_everything(make_folder: Callable[...
 
 def test_scoring_refuses_unknown_parts_and_classes(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 3, "valid": 2})
-    with pytest.raises(TumorlensError, match=r"--split test: .* has no such part, only train, valid"):
+    with pytest.raises(
+        TumorlensError, match=r"--split test: .* has no such part, only train, valid"
+    ):
         load_for_scoring(root, 32, CLASSES, part="test")
-    with pytest.raises(TumorlensError, match="does not know the class pituitary"):
+    with pytest.raises(TumorlensError, match=r"does not know the class pituitary"):
         load_for_scoring(root, 32, CLASSES[:3])
 
 
@@ -132,4 +134,6 @@ def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) ->
     root = make_folder({"train": 2, "test": 1})
     backwards = CLASSES[::-1]
     data = load_for_scoring(root, 32, backwards)
-    assert [backwards[label] for label in data.labels] == [path.split("/")[1] for path in data.paths]
+    assert [backwards[label] for label in data.labels] == [
+        path.split("/")[1] for path in data.paths
+    ]

@@ -22,7 +22,9 @@ def _sample(n: int = 300, seed: int = 0, ties: bool = False) -> tuple[np.ndarray
 @pytest.mark.parametrize("ties", [False, True])
 def test_every_figure_is_scikit_learns(ties: bool) -> None:
     labels, probabilities = _sample(ties=ties)
-    found = {name: float(value[0]) for name, value in figures(labels, probabilities, CLASSES).items()}
+    found = {
+        name: float(value[0]) for name, value in figures(labels, probabilities, CLASSES).items()
+    }
     predicted = probabilities.argmax(axis=1)
     expected = {
         "accuracy": oracle.accuracy_score(labels, predicted),

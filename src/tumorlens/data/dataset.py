@@ -191,8 +191,8 @@ def load_for_scoring(
         part = next((name for name in ("test", "valid") if name in there), "")
         if not part and there != {""}:
             raise TumorlensError(
-                f"--data_dir {root}: has training images alone; name a folder with test/ or valid/, "
-                "or score them all the same with --split train."
+                f"--data_dir {root}: has training images alone; name a folder with test/ or "
+                "valid/, or score them all the same with --split train."
             )
     elif part not in there:
         raise TumorlensError(

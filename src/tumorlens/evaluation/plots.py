@@ -1,7 +1,247 @@
-"""Stub."""
+"""The pictures of an evaluation and of a training run.
 
-def save(figure, path):
-    pass
+Every function returns a matplotlib figure and touches no global state; colours are of the
+Okabe-Ito palette, which colour-blind readers can tell apart.
+"""
 
-def training_curves(rows):
-    return None
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from tumorlens.evaluation.calibration import BINS
+from tumorlens.evaluation.calibration import reliability as reliability_bins
+from tumorlens.output_folder import replacing
+
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINES = ("-", "--", "-.", ":")
+_GREY = "#666666"
+
+
+def save(figure: Figure, path: Path, dpi: int = 150) -> None:
+    """Write a figure as PNG in one step."""
+    FigureCanvasAgg(figure)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=dpi, format="png", facecolor="white")
+
+
+def confusion_matrix(
+    counts: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = ""
+) -> Figure:
+    """(K, K) counts, rows true: each cell shows its count and its share of the row."""
+    size = max(4.6, 1.15 * len(classes) + 1.6)
+    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        axes.text(
+            column,
+            row,
+            f"{counts[row, column]}\n{share[row, column]:.1%}",
+            ha="center",
+            va="center",
+            color="white" if share[row, column] > 0.55 else "black",
+            fontweight="bold" if row == column else "normal",
+            fontsize=11,
+        )
+    totals = counts.sum(axis=1)
+    axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
+    axes.set_yticks(
+        range(len(classes)),
+        [f"{name}\n(n = {total})" for name, total in zip(classes, totals, strict=True)],
+    )
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    axes.set_title(title, fontsize=11)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046, pad=0.03)
+    return figure
+
+
+def roc_curves(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    classes: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """One curve a class against the rest; classes without images or without others are left out."""
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":", label="chance")
+    for index, name in enumerate(classes):
+        truth = labels == index
+        if truth.all() or not truth.any():
+            continue
+        false_alarms, hits, _ = roc_curve(truth, probabilities[:, index])
+        area = roc_auc_score(truth, probabilities[:, index])
+        axes.plot(
+            false_alarms,
+            hits,
+            color=COLOURS[index % len(COLOURS)],
+            linestyle=_LINES[index % len(_LINES)],
+            linewidth=1.8,
+            label=f"{name}, AUROC {area:.3f}",
+        )
+    axes.set_xlabel("1 - specificity (false-positive rate)")
+    axes.set_ylabel("recall (true-positive rate)")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.01)
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.set_title(title, fontsize=11)
+    _plain(axes)
+    return figure
+
+
+def reliability(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    *,
+    title: str = "",
+) -> Figure:
+    """Accuracy against confidence in 15 bins, and how many images each bin holds."""
+    bins = reliability_bins(labels, probabilities)
+    figure = Figure(figsize=(5.2, 5.8), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    filled = bins.count > 0
+    upper.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":", label="as promised")
+    upper.plot(
+        bins.confidence[filled],
+        bins.accuracy[filled],
+        color=COLOURS[1],
+        marker="o",
+        markersize=4,
+        label=f"these images (ECE {bins.ece:.3f})",
+    )
+    upper.set_ylabel("share predicted right")
+    upper.set_ylim(-0.02, 1.02)
+    upper.legend(loc="upper left", frameon=False, fontsize=9)
+    upper.set_title(title, fontsize=11)
+    centres = (np.arange(BINS) + 0.5) / BINS
+    lower.bar(centres, bins.count, width=0.9 / BINS, color=COLOURS[1])
+    lower.set_xlabel("probability of the predicted class")
+    lower.set_ylabel("images")
+    lower.set_xlim(0, 1)
+    lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    for axes in (upper, lower):
+        _plain(axes)
+    return figure
+
+
+def error_gallery(
+    images: npt.NDArray[np.uint8],
+    labels: Sequence[str],
+    predictions: Sequence[str],
+    probabilities: npt.NDArray[np.float64],
+    paths: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """The errors shown, with true and predicted class, the probability and the file.
+
+    Args:
+        images: (n, H, W) uint8; n may be 0.
+        labels, predictions: true and predicted class of each.
+        probabilities: (n,) of the predicted class.
+        paths: file of each.
+        title: above all.
+    """
+    count = len(images)
+    columns = min(4, max(1, count))
+    rows = max(1, math.ceil(count / columns))
+    figure = Figure(figsize=(max(5.0, 2.5 * columns), 3.0 * rows + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    panels = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
+    for axes in panels:
+        axes.set_axis_off()
+    for index in range(count):
+        axes = panels[index]
+        axes.imshow(images[index], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(
+            f"true: {labels[index]}\nsaid: {predictions[index]}, {probabilities[index]:.2f}",
+            fontsize=9,
+        )
+        axes.text(
+            0.5,
+            -0.03,
+            _short(paths[index]),
+            transform=axes.transAxes,
+            ha="center",
+            va="top",
+            fontsize=7,
+            color=_GREY,
+        )
+    if count == 0:
+        panels[0].text(0.5, 0.5, "no errors", ha="center", va="center", fontsize=14)
+    return figure
+
+
+def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+    """Loss, validation figures and learning rate, epoch by epoch.
+
+    Args:
+        rows: one an epoch with the keys epoch, train_loss, valid_loss, valid_accuracy,
+            valid_macro_f1, lr.
+    """
+    epochs = [row["epoch"] for row in rows]
+    best = max(rows, key=lambda row: row["valid_macro_f1"])
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    loss, score, rate = figure.subplots(1, 3)
+    marker = "o" if len(rows) < 30 else ""
+    for axes, name, label, colour, line in (
+        (loss, "train_loss", "training (augmented)", COLOURS[0], "-"),
+        (loss, "valid_loss", "validation", COLOURS[1], "--"),
+        (score, "valid_accuracy", "accuracy", COLOURS[2], "-"),
+        (score, "valid_macro_f1", "macro F1", COLOURS[1], "--"),
+        (rate, "lr", "", COLOURS[6], "-"),
+    ):
+        axes.plot(
+            epochs,
+            [row[name] for row in rows],
+            color=colour,
+            linestyle=line,
+            marker=marker,
+            markersize=3,
+            label=label,
+        )
+    for axes, name in (
+        (loss, "cross-entropy loss"),
+        (score, "validation figure"),
+        (rate, "learning rate at the epoch's end"),
+    ):
+        axes.axvline(best["epoch"], color=_GREY, linewidth=0.8, linestyle=":")
+        axes.set_xlabel("epoch")
+        axes.set_title(name, fontsize=10)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _plain(axes)
+    loss.set_ylim(bottom=0)
+    loss.legend(frameon=False, fontsize=9)
+    score.legend(frameon=False, fontsize=9, loc="lower right")
+    score.annotate(
+        f"epoch {best['epoch']:.0f}: {best['valid_macro_f1']:.3f}",
+        (best["epoch"], best["valid_macro_f1"]),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=_GREY,
+    )
+    score.margins(y=0.12)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+
+
+def _short(path: str, length: int = 38) -> str:
+    return path if len(path) <= length else "..." + path[-(length - 3) :]

@@ -131,7 +131,9 @@ def score(
         return found
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        point = {name: float(value[0]) for name, value in figures(np.ones((1, len(labels)))).items()}
+        point = {
+            name: float(value[0]) for name, value in figures(np.ones((1, len(labels)))).items()
+        }
         resampled = bootstrap(figures, groups, resamples, seed)
     subsets = {
         name: _subset(name, mask, labels, probabilities, classes, groups, point, resampled)
@@ -192,16 +194,14 @@ def _subset(
 def _class_of(figure: str, classes: Sequence[str]) -> int | None:
     """The class whose images a figure is counted over; None: all of them."""
     if "->" in figure:
-        return list(classes).index(figure.split("->")[0])
+        return list(classes).index(figure.split("->", maxsplit=1)[0])
     for index, name in enumerate(classes):
         if figure in (f"recall_{name}", f"specificity_{name}"):
             return index
     return None
 
 
-def _flattery(
-    point: dict[str, float], resampled: dict[str, Floats], n: int
-) -> dict[str, Estimate]:
+def _flattery(point: dict[str, float], resampled: dict[str, Floats], n: int) -> dict[str, Estimate]:
     found = {}
     for key, value in point.items():
         subset, figure = key.split("/", 1)

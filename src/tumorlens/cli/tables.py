@@ -1,0 +1,111 @@
+"""Scores as tables for the terminal."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from tumorlens.evaluation.metrics import OVERALL
+from tumorlens.evaluation.scores import Scores, Subset
+from tumorlens.evaluation.statistics import Estimate
+
+_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "MCC",
+    "log_loss": "log loss (nats)",
+    "brier": "Brier (0-2)",
+    "ece": "ECE",
+}
+
+
+def scores(found: Scores) -> RenderableType:
+    """Headline figures, figures by class, class-wise bias, and what the copies do."""
+    parts: list[RenderableType] = [_headline(found), _by_class(found)]
+    if found.bias_pair:
+        parts.append(_bias(found, *found.bias_pair))
+    parts.append(_verdict(found))
+    return Group(*parts)
+
+
+def _subsets(found: Scores) -> list[tuple[str, Subset]]:
+    listed = [("all images", found.all)]
+    if found.without_copies and found.without_copies.n < found.all.n:
+        listed.append(("without copies", found.without_copies))
+    return listed
+
+
+def _table(title: str, found: Scores) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for name, subset in _subsets(found):
+        table.add_column(f"{name}\nn = {subset.n}", justify="right")
+    return table
+
+
+def _headline(found: Scores) -> Table:
+    table = _table("Overall, with 95% intervals", found)
+    rows = {name: _NAMES[name] for name in OVERALL}
+    for figure, label in rows.items():
+        table.add_row(label, *(_cell(subset.figures[figure]) for _, subset in _subsets(found)))
+    return table
+
+
+def _by_class(found: Scores) -> Table:
+    table = Table(title="By class, all images", title_justify="left", title_style="bold")
+    table.add_column("class")
+    table.add_column("n", justify="right")
+    for name in ("recall, 95% interval", "precision", "specificity", "F1", "AUROC", "AP"):
+        table.add_column(name, justify="right")
+    for name in found.classes:
+        figures = found.all.figures
+        table.add_row(
+            name,
+            str(found.all.support[name]),
+            _cell(figures[f"recall_{name}"]),
+            *(
+                f"{figures[f'{figure}_{name}'].value:.4f}"
+                for figure in ("precision", "specificity", "f1", "auroc", "average_precision")
+            ),
+        )
+    return table
+
+
+def _bias(found: Scores, one: str, other: str) -> Table:
+    table = _table(f"Class-wise bias: {one} against {other}", found)
+    rows = {
+        f"recall_{one}": f"{one} recall",
+        f"recall_{other}": f"{other} recall",
+        "recall_gap_meningioma_minus_glioma": f"gap, {other} minus {one}",
+        f"{one}->{other}": f"{one} taken for {other}",
+        f"{other}->{one}": f"{other} taken for {one}",
+    }
+    for figure, label in rows.items():
+        if figure in found.all.figures:
+            table.add_row(label, *(_cell(subset.figures[figure]) for _, subset in _subsets(found)))
+    return table
+
+
+def _verdict(found: Scores) -> str:
+    if found.copies is None:
+        return "Copies of training images: not known, the checkpoint keeps no fingerprints."
+    exact = sum(found.copies["exact"].values())
+    near = sum(found.copies["near"].values())
+    if exact + near == 0:
+        return "No image shows the same picture as a training image."
+    counts = (
+        f"{exact + near} of {found.all.n} images show the same picture as a training image "
+        f"({exact} byte for byte, {near} mirrored, turned or re-encoded)"
+    )
+    if found.without_copies is None:
+        return f"{counts}: none is left to score without them."
+    gain = found.flattery["accuracy"]
+    return (
+        f"{counts}. They flatter accuracy by {100 * gain.value:.1f} points "
+        f"(95% {100 * gain.low:.1f} to {100 * gain.high:.1f})."
+    )
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.value != estimate.value:
+        return "-"
+    return f"{estimate.value:.4f} [dim]({estimate.low:.3f}-{estimate.high:.3f})[/dim]"

@@ -1,0 +1,102 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorlens.data.splits import assignment, hold_out, read_groups
+from tumorlens.errors import TumorlensError
+
+
+def test_hold_out_is_stratified_deterministic_and_never_divides_a_group() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1, 2], [500, 300, 50]))
+    groups = np.empty(850, dtype=np.int64)
+    for label in range(3):  # groups of up to five images of one class
+        members = np.flatnonzero(labels == label)
+        groups[members] = label * 1000 + rng.integers(0, len(members) // 2, len(members))
+    held = hold_out(labels, groups, 0.1, seed=4)
+    assert np.bincount(labels[held]).tolist() == [50, 30, 5]
+    assert not set(groups[held]) & set(groups[~held])
+    assert (held == hold_out(labels, groups, 0.1, seed=4)).all()
+    assert not (held == hold_out(labels, groups, 0.1, seed=5)).all()
+
+
+def test_small_class_still_gives_one_and_a_single_image_none() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    held = hold_out(labels, np.arange(6), 0.1, seed=0)
+    assert np.bincount(labels[held], minlength=3).tolist() == [1, 1, 0]
+
+
+def _write(folder: Path, text: str) -> Path:
+    path = folder / "splits.csv"
+    path.write_text(text)
+    return path
+
+
+def test_split_column_is_taken_as_written(tmp_path: Path) -> None:
+    path = _write(tmp_path, "path,split\na/1.png,train\na\\2.png,valid\na/3.png,test\na/4.png,\n")
+    assert assignment(path) == {"a/1.png": "train", "a/2.png": "valid", "a/3.png": "test"}
+
+
+def test_fold_tests_one_run_of_the_next_validates_the_rest_trains(tmp_path: Path) -> None:
+    rows = [f"{run}.png,{run % 5},{run}" for run in range(10)] + ["purged.png,,"]
+    path = _write(tmp_path, "path,fold,run\n" + "\n".join(rows))
+    parts = assignment(path, fold=4)
+    assert {name for name, part in parts.items() if part == "test"} == {"4.png", "9.png"}
+    assert {name for name, part in parts.items() if part == "valid"} == {"0.png"}
+    assert {name for name, part in parts.items() if part == "train"} == {
+        f"{run}.png" for run in (1, 2, 3, 5, 6, 7, 8)
+    }
+
+
+def test_fold_without_runs_validates_on_undivided_groups_of_the_next(tmp_path: Path) -> None:
+    rows = [f"{index}.png,{index % 3},g{index // 6}" for index in range(60)]
+    parts = assignment(_write(tmp_path, "path,fold,group\n" + "\n".join(rows)), fold=0)
+    assert Counter(parts.values())["test"] == 20
+    assert 8 <= Counter(parts.values())["valid"] <= 10
+    valid = {int(name[:-4]) for name, part in parts.items() if part == "valid"}
+    assert {index % 3 for index in valid} == {1}
+    for index in valid:  # the other image of its group in this fold
+        twins = [other for other in range(60) if other // 6 == index // 6 and other % 3 == 1]
+        assert set(twins) <= valid
+
+
+def test_real_annotations_work_as_they_are(real_data: Path) -> None:
+    parts = assignment(real_data / "annotations_training.csv", fold=0)
+    assert set(Counter(parts.values())) == {"train", "valid", "test"}
+    assert len(parts) < 5708  # purged images are not used
+
+
+@pytest.mark.parametrize(
+    ("text", "fold", "words"),
+    [
+        ("name,split\nx,train", None, "no column `path`; found name, split"),
+        ("path,part\nx,train", None, "has the columns path, part; expected path, split"),
+        ("path,fold\nx,1", None, "name one with --fold"),
+        ("path,split\nx,train", 1, "no column `fold`"),
+        ("path,split\nx,teach", None, "x has the split `teach`; expected train, valid, test"),
+        ("path,split\nx,train\nx,test", None, "lists x more than once"),
+        ("path,fold\nx,one", 1, "x has the fold `one`; expected a whole number"),
+        ("path,fold\nx,0\ny,1", 7, "--fold 7: .* has the folds 0, 1"),
+        ("", None, "no column `path`; found nothing"),
+    ],
+)
+def test_wrong_files_get_one_sentence(
+    tmp_path: Path, text: str, fold: int | None, words: str
+) -> None:
+    with pytest.raises(TumorlensError, match=words):
+        assignment(_write(tmp_path, text), fold)
+
+
+def test_missing_and_binary_files_get_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(TumorlensError, match="no such file"):
+        assignment(tmp_path / "gone.csv")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    with pytest.raises(TumorlensError, match="cannot be read as CSV"):
+        assignment(tmp_path / "binary.csv")
+
+
+def test_groups_file_names_groups(tmp_path: Path) -> None:
+    path = _write(tmp_path, "path,group\na.png,one\nb.png,\n")
+    assert read_groups(path) == {"a.png": "one"}
