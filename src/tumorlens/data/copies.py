@@ -96,7 +96,11 @@ def _distances(
     for name in TRANSFORMS:
         turned = _signs(transformed(reference, name)).T
         for start in range(0, len(queries), _ROWS_AT_ONCE):
-            yield name, start, (256 - signs[start : start + _ROWS_AT_ONCE] @ turned) * np.float32(0.5)
+            yield (
+                name,
+                start,
+                (256 - signs[start : start + _ROWS_AT_ONCE] @ turned) * np.float32(0.5),
+            )
 
 
 def _signs(fingerprints: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

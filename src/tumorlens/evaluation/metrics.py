@@ -1,286 +1,169 @@
-"""How good are predictions? Every figure of a classification, as scikit-learn defines them.
+"""Every figure that a classifier is judged by, for one sample or for thousands of resamples at once.
 
-What is undefined is NaN, and null in JSON: the recall of a class without images, the AUROC where
-one side is missing, the precision of a class that was never predicted.
+Each function takes weights (B, N): row b says how often image n counts in resample b. A row of ones
+is the sample itself, so a figure and its interval come from the same formula. Tests hold the
+unweighted figures against scikit-learn.
+
+A figure that has no meaning (the recall of a class without images) is NaN; means over classes skip
+it.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    matthews_corrcoef,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
 
-from tumorlens.evaluation.calibration import expected_calibration_error
-
-HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "ece")
-PER_CLASS = ("precision", "recall", "specificity", "f1", "auroc", "average_precision")
-# The pair whose confusion this project is about.
-BIAS_PAIR = ("glioma", "meningioma")
+from tumorlens.evaluation.calibration import BINS, bin_of
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64]
+
+OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "ece")
+PER_CLASS = ("recall", "precision", "specificity", "f1", "auroc", "average_precision")
 
 
-@dataclass(frozen=True)
-class ClassMetrics:
-    """One class against all others.
-
-    Attributes:
-        name: of the class.
-        support: images of it.
-        precision: share of the images predicted as it that are it.
-        recall: share of its images predicted as it (sensitivity).
-        specificity: share of the other images not predicted as it.
-        f1: harmonic mean of precision and recall; 0 if never right, NaN without images of it.
-        auroc: chance that an image of it scores above another one, ties counting half.
-        average_precision: precision averaged over the ranks of its images (not interpolated).
-    """
-
-    name: str
-    support: int
-    precision: float
-    recall: float
-    specificity: float
-    f1: float
-    auroc: float
-    average_precision: float
+def confusion(labels: Labels, predictions: Labels, classes: int, weights: Floats) -> Floats:
+    """(B, K, K) weighted counts; rows are true classes, columns predicted ones."""
+    cell = np.zeros((len(labels), classes * classes))
+    cell[np.arange(len(labels)), labels * classes + predictions] = 1
+    return (weights @ cell).reshape(len(weights), classes, classes)
 
 
-@dataclass(frozen=True)
-class Bias:
-    """How differently two classes fare, and how often each is taken for the other.
-
-    Attributes:
-        first, second: class names: glioma and meningioma where the data have both, else the pair
-            most often taken for each other.
-        by_name: False where the pair was picked because it is the worst on these images, which
-            makes its figures look worse than new images will.
-        first_recall, second_recall: 0..1.
-        gap: second_recall - first_recall; above 0 the first class is missed more often.
-        first_as_second: share of the first class's images predicted as the second.
-        second_as_first: share of the second class's images predicted as the first.
-    """
-
-    first: str
-    second: str
-    by_name: bool
-    first_recall: float
-    second_recall: float
-    gap: float
-    first_as_second: float
-    second_as_first: float
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Every figure of one set of predictions.
-
-    Attributes:
-        classes: names, in the order of the confusion matrix.
-        n: images.
-        accuracy: share of right predictions.
-        balanced_accuracy: mean recall of the classes that have images.
-        macro_f1: mean F1 of the classes that have images.
-        mcc: Matthews' correlation for any number of classes (Gorodkin 2004), -1..1; NaN when all
-            images are of one class, 0 when all predictions are.
-        log_loss: mean -ln(probability of the true class), in nats.
-        brier: mean over images of the sum over classes of (probability - truth)^2, 0..2
-            (Brier 1950).
-        ece: expected calibration error, 15 equal-width bins (`calibration`).
-        per_class: in the order of `classes`.
-        confusion: (K, K) int64, rows are true classes, columns predictions.
-        bias: of the pair in question; None with fewer than two classes.
-    """
-
-    classes: tuple[str, ...]
-    n: int
-    accuracy: float
-    balanced_accuracy: float
-    macro_f1: float
-    mcc: float
-    log_loss: float
-    brier: float
-    ece: float
-    per_class: tuple[ClassMetrics, ...]
-    confusion: Ints
-    bias: Bias | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: primitives; what is undefined is None."""
-        figures: dict[str, Any] = {"n": self.n}
-        figures |= {name: _or_none(getattr(self, name)) for name in HEADLINE}
-        figures["per_class"] = {
-            each.name: {
-                "support": each.support,
-                **{name: _or_none(getattr(each, name)) for name in PER_CLASS},
-            }
-            for each in self.per_class
-        }
-        figures["confusion"] = self.confusion.tolist()
-        bias = None if self.bias is None else vars(self.bias)
-        figures["bias"] = bias and {key: _or_none(value) for key, value in bias.items()}
-        return figures
-
-
-def _or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def measure(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, classes: Sequence[str]
-) -> Metrics:
-    """Every figure of `probabilities` against `labels`. The prediction is the likeliest class.
+def figures(
+    labels: Labels, probabilities: Floats, classes: Sequence[str], weights: Floats | None = None
+) -> dict[str, Floats]:
+    """All figures by name.
 
     Args:
-        labels: (N,) class numbers, N >= 1.
-        probabilities: (N, K), rows sum to 1.
+        labels: (N,) indices into `classes`.
+        probabilities: (N, K), rows sum to 1; the largest is the prediction.
         classes: K names.
+        weights: (B, N) counts; None: one row of ones.
 
-    Raises:
-        ValueError: shapes, labels or probabilities that cannot be.
+    Returns:
+        (B,) arrays: those of `OVERALL`; `FIGURE_CLASS` for each of `PER_CLASS`; and the class-wise
+        bias figures of `bias`. Log loss is in nats; Brier is the mean over images of the summed
+        squared differences over classes, 0 to 2 (Brier 1950).
     """
-    truth, likelihood = checked(labels, probabilities, len(classes))
-    numbers = range(len(classes))
-    predicted = likelihood.argmax(axis=1)
-    confusion = confusion_matrix(truth, predicted, labels=numbers).astype(np.int64)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth, predicted, labels=numbers, zero_division=np.nan
-    )
-    present = support > 0
-    several = np.count_nonzero(present) > 1
-    specificity = specificities(confusion)
-    per_class = []
-    for number, name in enumerate(classes):
-        ranked = (truth == number, likelihood[:, number])
-        both = 0 < support[number] < len(truth)
-        per_class.append(
-            ClassMetrics(
-                name=name,
-                support=int(support[number]),
-                precision=float(precision[number]),
-                recall=float(recall[number]),
-                specificity=float(specificity[number]),
-                # scikit-learn gives 0 to a class without images that was predicted
-                f1=float(f1[number]) if present[number] else math.nan,
-                auroc=float(roc_auc_score(*ranked)) if both else math.nan,
-                average_precision=float(average_precision_score(*ranked)) if both else math.nan,
+    if weights is None:
+        weights = np.ones((1, len(labels)))
+    count = len(classes)
+    predictions = probabilities.argmax(axis=1)
+    table = confusion(labels, predictions, count, weights)
+    found = from_confusion(table, classes)
+    total = weights.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        own = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1)
+        found["log_loss"] = weights @ -np.log(own) / total
+        truth = np.eye(count)[labels]
+        found["brier"] = weights @ ((probabilities - truth) ** 2).sum(axis=1) / total
+        found["ece"] = expected_calibration_error(labels, probabilities, weights)
+        for index, name in enumerate(classes):
+            area, precision = _ranking(labels == index, probabilities[:, index], weights)
+            found[f"auroc_{name}"] = area
+            found[f"average_precision_{name}"] = precision
+    return found
+
+
+def from_confusion(table: Floats, classes: Sequence[str]) -> dict[str, Floats]:
+    """The figures that counts alone decide, from (B, K, K) confusion matrices."""
+    found: dict[str, Floats] = {}
+    diagonal = np.diagonal(table, axis1=1, axis2=2)
+    actual, predicted = table.sum(axis=2), table.sum(axis=1)
+    total = table.sum(axis=(1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = diagonal / actual
+        precision = diagonal / predicted
+        negatives = total[:, None] - actual
+        specificity = (negatives - predicted + diagonal) / negatives
+        # Of a class that is there but was never predicted F1 is 0; of an absent class it is none.
+        f1 = np.where(actual > 0, 2 * diagonal / (actual + predicted), np.nan)
+        found["accuracy"] = diagonal.sum(axis=1) / total
+        found["balanced_accuracy"] = _mean(recall)
+        found["macro_f1"] = _mean(f1)
+        found["mcc"] = _matthews(diagonal, actual, predicted, total)
+        for index, name in enumerate(classes):
+            found[f"recall_{name}"] = recall[:, index]
+            found[f"precision_{name}"] = precision[:, index]
+            found[f"specificity_{name}"] = specificity[:, index]
+            found[f"f1_{name}"] = f1[:, index]
+        for name, (row, column) in confusion_rates(classes).items():
+            found[name] = table[:, row, column] / actual[:, row]
+        if {"glioma", "meningioma"} <= set(classes):
+            found["recall_gap_meningioma_minus_glioma"] = (
+                found["recall_meningioma"] - found["recall_glioma"]
             )
-        )
-    return Metrics(
-        classes=tuple(classes),
-        n=len(truth),
-        accuracy=float(np.mean(predicted == truth)),
-        balanced_accuracy=float(recall[present].mean()),
-        macro_f1=float(f1[present].mean()),
-        mcc=float(matthews_corrcoef(truth, predicted)) if several else math.nan,
-        log_loss=float(log_losses(truth, likelihood).mean()),
-        brier=float(brier_scores(truth, likelihood).mean()),
-        ece=expected_calibration_error(truth, likelihood),
-        per_class=tuple(per_class),
-        confusion=confusion,
-        bias=_bias(confusion, classes),
-    )
+    return found
 
 
-def checked(
-    labels: npt.ArrayLike, probabilities: npt.ArrayLike, num_classes: int
-) -> tuple[Ints, Floats]:
-    """`labels` as (N,) int64 and `probabilities` as (N, K) float64, if they can be scored.
+def confusion_rates(classes: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Name and cell of every rate at which one class is taken for another: "a->b"."""
+    return {
+        f"{true}->{taken}": (row, column)
+        for row, true in enumerate(classes)
+        for column, taken in enumerate(classes)
+        if row != column
+    }
 
-    Raises:
-        ValueError: no images, or shapes, labels or probabilities that cannot be.
+
+def bias(table: Floats, classes: Sequence[str]) -> tuple[str, str] | None:
+    """The two classes whose mutual confusion is reported by name.
+
+    Glioma and meningioma where both are known; else the pair with the largest sum of the two rates
+    at which one is taken for the other; None where there are no two classes with images.
+
+    Args:
+        table: (K, K) counts, rows true.
+        classes: K names.
     """
-    truth = np.asarray(labels).astype(np.int64)
-    likelihood = np.asarray(probabilities, dtype=np.float64)
-    if likelihood.shape != (len(truth), num_classes) or not likelihood.size:
-        raise ValueError(
-            f"probabilities have shape {likelihood.shape}, expected ({len(truth)}, {num_classes}) "
-            "and at least one image"
-        )
-    if truth.min() < 0 or truth.max() >= num_classes:
-        raise ValueError(f"labels reach {truth.min()}..{truth.max()}, there are {num_classes}")
-    if not np.isfinite(likelihood).all() or likelihood.min() < 0:
-        bad = int((~np.isfinite(likelihood) | (likelihood < 0)).any(axis=1).sum())
-        raise ValueError(f"probabilities of {bad} images are negative or not finite")
-    if np.abs(likelihood.sum(axis=1) - 1).max() > 1e-3:
-        raise ValueError("probabilities do not sum to 1 in each row")
-    return truth, likelihood
-
-
-def log_losses(labels: Ints, probabilities: Floats) -> Floats:
-    """(N,) -ln(probability of the true class); one of 0 counts as 2.2e-16, as in scikit-learn."""
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    losses: Floats = -np.log(np.maximum(of_truth, np.finfo(np.float64).eps))
-    return losses
-
-
-def brier_scores(labels: Ints, probabilities: Floats) -> Floats:
-    """(N,) sum over classes of (probability - truth)^2, 0..2."""
-    truth = np.eye(probabilities.shape[1])[labels]
-    scores: Floats = ((probabilities - truth) ** 2).sum(axis=1)
-    return scores
-
-
-def specificities(confusion: npt.NDArray[Any]) -> Floats:
-    """(..., K, K) confusion matrices to (..., K) true negative rates."""
-    total = confusion.sum(axis=(-2, -1))[..., None]
-    truly, said = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    return ratio(total - truly - said + right, total - truly)
-
-
-def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
-    """`part` / `whole`, NaN where `whole` is 0."""
-    part, whole = np.broadcast_arrays(part, whole)
-    undefined = np.full(part.shape, np.nan)
-    quotient: Floats = np.divide(part, whole, out=undefined, where=whole != 0)
-    return quotient
-
-
-def bias_pair(confusion: Ints, classes: Sequence[str]) -> tuple[int, int, bool] | None:
-    """Which two classes the bias figures are about, and whether they were chosen by name.
-
-    Glioma and meningioma where `classes` has both; else the two with the highest sum of the rates
-    at which each is taken for the other, the first pair where several are equal.
-    """
-    if len(classes) < 2:
-        return None
-    if set(BIAS_PAIR) <= set(classes):
-        return classes.index(BIAS_PAIR[0]), classes.index(BIAS_PAIR[1]), True
-    rates = np.nan_to_num(ratio(confusion, confusion.sum(axis=1, keepdims=True)))
+    if {"glioma", "meningioma"} <= set(classes):
+        return "glioma", "meningioma"
+    rates = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     mutual = np.triu(rates + rates.T, k=1)
-    mutual[np.tril_indices(len(classes))] = -1
-    first, second = np.unravel_index(int(mutual.argmax()), mutual.shape)
-    return int(first), int(second), False
-
-
-def confusion_rates(confusion: npt.NDArray[Any]) -> Floats:
-    """(..., K, K) counts to the share of each true class's images; rows sum to 1 or are NaN."""
-    return ratio(confusion, confusion.sum(axis=-1, keepdims=True))
-
-
-def _bias(confusion: Ints, classes: Sequence[str]) -> Bias | None:
-    pair = bias_pair(confusion, classes)
-    if pair is None:
+    if len(classes) < 2 or not mutual.any():
         return None
-    first, second, by_name = pair
-    rates = confusion_rates(confusion)
-    return Bias(
-        first=classes[first],
-        second=classes[second],
-        by_name=by_name,
-        first_recall=float(rates[first, first]),
-        second_recall=float(rates[second, second]),
-        gap=float(rates[second, second] - rates[first, first]),
-        first_as_second=float(rates[first, second]),
-        second_as_first=float(rates[second, first]),
-    )
+    row, column = np.unravel_index(int(mutual.argmax()), mutual.shape)
+    return classes[int(row)], classes[int(column)]
+
+
+def expected_calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
+    """(B,) ECE of the top probability over equal-width bins (Guo et al. 2017, eq. 3)."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    which = np.eye(BINS)[bin_of(confidence)]
+    gap = (weights[:, :, None] * (right - confidence)[None, :, None] * which[None]).sum(axis=1)
+    error: Floats = np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+    return error
+
+
+def _mean(values: Floats) -> Floats:
+    there = np.isfinite(values)
+    summed = np.where(there, values, 0).sum(axis=1)
+    return np.where(there.any(axis=1), summed / np.maximum(there.sum(axis=1), 1), np.nan)
+
+
+def _matthews(diagonal: Floats, actual: Floats, predicted: Floats, total: Floats) -> Floats:
+    # Gorodkin 2004, R_K; 0 where truth or prediction is one class alone, as scikit-learn has it.
+    right = diagonal.sum(axis=1)
+    covariance = right * total - (actual * predicted).sum(axis=1)
+    spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (actual**2).sum(axis=1))
+    return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
+
+
+def _ranking(
+    positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats
+) -> tuple[Floats, Floats]:
+    """One-vs-rest (B,) area under the ROC curve and average precision, ties counted as one step."""
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * positive[order], axis=1)[:, ends]
+    alarms = np.cumsum(ordered * ~positive[order], axis=1)[:, ends]
+    all_hits, all_alarms = hits[:, -1], alarms[:, -1]
+    new_hits = np.diff(hits, axis=1, prepend=0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0)
+    # A step adds the alarms it brings times the hits before it and half of those it brings.
+    area = (new_alarms * (hits - new_hits / 2)).sum(axis=1) / (all_hits * all_alarms)
+    seen = np.maximum(hits + alarms, 1e-300)
+    precision = (new_hits * hits / seen).sum(axis=1) / all_hits
+    return area, precision
