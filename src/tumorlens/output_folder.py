@@ -126,7 +126,7 @@ def write_manifest(folder: Path, verb: str, *, complete: bool = True, **facts: A
 
 def environment() -> dict[str, Any]:
     """Python, platform and the versions of the packages that numbers depend on."""
-    names = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "Pillow", "kornia")
+    names = ("torch", "lightning", "numpy", "scipy", "scikit-learn", "Pillow")
     versions = {}
     for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -1,5 +1,6 @@
 """Scores as tables for the terminal."""
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -35,11 +36,15 @@ def _subsets(found: Scores) -> list[tuple[str, Subset]]:
 
 
 def _table(title: str, found: Scores) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = _empty(title)
     table.add_column("")
     for name, subset in _subsets(found):
-        table.add_column(f"{name}\nn = {subset.n}", justify="right")
+        table.add_column(f"{name}\nn = {subset.n}", justify="right", no_wrap=True)
     return table
+
+
+def _empty(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
 
 
 def _headline(found: Scores) -> Table:
@@ -51,11 +56,11 @@ def _headline(found: Scores) -> Table:
 
 
 def _by_class(found: Scores) -> Table:
-    table = Table(title="By class, all images", title_justify="left", title_style="bold")
+    table = _empty("By class, all images")
     table.add_column("class")
     table.add_column("n", justify="right")
-    for name in ("recall, 95% interval", "precision", "specificity", "F1", "AUROC", "AP"):
-        table.add_column(name, justify="right")
+    for name in ("recall", "precision", "F1", "AUROC", "AP"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name in found.classes:
         figures = found.all.figures
         table.add_row(
@@ -64,7 +69,7 @@ def _by_class(found: Scores) -> Table:
             _cell(figures[f"recall_{name}"]),
             *(
                 f"{figures[f'{figure}_{name}'].value:.4f}"
-                for figure in ("precision", "specificity", "f1", "auroc", "average_precision")
+                for figure in ("precision", "f1", "auroc", "average_precision")
             ),
         )
     return table
@@ -98,14 +103,17 @@ def _verdict(found: Scores) -> str:
     )
     if found.without_copies is None:
         return f"{counts}: none is left to score without them."
-    gain = found.flattery["accuracy"]
+    accuracy, balanced = (
+        f"{100 * gain.value:.1f} points (95% {100 * gain.low:.1f} to {100 * gain.high:.1f})"
+        for gain in (found.flattery["accuracy"], found.flattery["balanced_accuracy"])
+    )
     return (
-        f"{counts}. They flatter accuracy by {100 * gain.value:.1f} points "
-        f"(95% {100 * gain.low:.1f} to {100 * gain.high:.1f})."
+        f"{counts}. They flatter accuracy by {accuracy} and balanced accuracy, which does not "
+        f"depend on the class mix that is left, by {balanced}."
     )
 
 
 def _cell(estimate: Estimate) -> str:
     if estimate.value != estimate.value:
         return "-"
-    return f"{estimate.value:.4f} [dim]({estimate.low:.3f}-{estimate.high:.3f})[/dim]"
+    return f"{estimate.value:.4f} [dim]({estimate.low:.3f}, {estimate.high:.3f})[/dim]"

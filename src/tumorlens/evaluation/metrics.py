@@ -1,4 +1,4 @@
-"""Every figure that a classifier is judged by, for one sample or for thousands of resamples at once.
+"""Every figure that a classifier is judged by, for one sample or for thousands of resamples.
 
 Each function takes weights (B, N): row b says how often image n counts in resample b. A row of ones
 is the sample itself, so a figure and its interval come from the same formula. Tests hold the

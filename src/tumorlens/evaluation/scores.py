@@ -17,9 +17,9 @@ from tumorlens.evaluation.statistics import (
 
 Floats = npt.NDArray[np.float64]
 
-# Proportions of images: where every resample agrees (all right, all wrong) the bootstrap sees no
-# chance at all, and the exact interval over groups stands in.
-_PROPORTIONS = ("accuracy", "recall_", "specificity_")
+# Of proportions with fewer images than this right or wrong the percentile bootstrap is too narrow
+# (with none it has no width at all), and the exact interval over groups stands in.
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Scores:
         exact, clean = self.without_exact_copies, self.without_copies
         return {
             "interval": f"95%, percentile bootstrap over groups, {self.resamples} resamples; exact "
-            "(Clopper-Pearson over groups) where all or none were right",
+            f"(Clopper-Pearson over groups) for proportions with fewer than {_FEW} right or wrong",
             "bias_pair": list(self.bias_pair) if self.bias_pair else None,
             "copies_in_training": self.copies,
             "all": self.all.to_dict(),
@@ -177,9 +177,16 @@ def _subset(
         counted = mask if of_class is None else mask & (labels == of_class)
         if figure.startswith("specificity_"):
             counted = mask & (labels != of_class)
-        if figure.startswith(_PROPORTIONS) and low == high == value and value in (0.0, 1.0):
-            independent = len(np.unique(groups[counted]))
-            low, high = exact_interval(round(value * independent), independent)
+        is_proportion = figure == "accuracy" or of_class is not None
+        if is_proportion and not np.isnan(value):
+            right = round(value * int(counted.sum()))
+            if min(right, int(counted.sum()) - right) < _FEW:
+                independent = len(np.unique(groups[counted]))
+                low, high = exact_interval(round(value * independent), independent)
+        if figure == "ece":
+            # Resampling adds noise to every bin and so raises ECE: reflect its spread about the
+            # value (Efron and Tibshirani 1993, sec. 13.4) instead of taking it as it is.
+            low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
         estimates[figure] = Estimate(value, low, high, int(counted.sum()))
     return Subset(
         name=name,

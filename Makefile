@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+# The version of torch is named: a looser request brings gigabytes of CUDA on some machines.
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up .venv (a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: pictures in minutes, in demo/
+	@mkdir -p $(DEMO)
+	$(BIN)/tumorlens phantom --out $(DEMO)/data --train 200 --valid 40 --test 60
+	$(BIN)/python train.py --model se_resnet18 --data_dir $(DEMO)/data --out_dir $(DEMO)/model --epochs 10
+	$(BIN)/python evaluate.py --checkpoint $(DEMO)/model/best_model.pt
+	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma
+	@echo
+	@echo "Pictures to look at:"
+	@ls $(DEMO)/model/runs/*/training_curves.png $(DEMO)/model/evaluation/*.png $(DEMO)/model/gradcam/panel.png | sed 's/^/  /'
+
+test: check  ## lint, types and all tests
+	$(BIN)/pytest -n 2 --durations=5
+
+check: $(STAMP)  ## lint, format, strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## measure speed against peers (needs the extra `bench`)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the environment and the demo
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,67 @@
+"""Every verb as a function that returns its result and prints nothing.
+
+Arguments are those of the settings classes in `tumorlens.config`; importing this module loads
+nothing heavy.
+
+    from tumorlens import api
+    run = api.train(model="se_resnet18", data_dir="data")
+    report = api.evaluate(checkpoint=run.checkpoint)
+    report.scores.all.figures["recall_glioma"]
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tumorlens.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from tumorlens.data.phantom import PhantomSummary
+    from tumorlens.evaluation.evaluate import Report
+    from tumorlens.explain.panels import Explanation
+    from tumorlens.training.fit import TrainingResult
+
+Settings = TypeVar("Settings")
+
+
+def train(*, progress: Progress = silent, **settings: Any) -> TrainingResult:
+    """Train a network; see `config.TrainSettings`."""
+    from tumorlens.config import TrainSettings
+    from tumorlens.training import fit
+
+    return fit.train(_settings(TrainSettings, settings), progress)
+
+
+def evaluate(*, progress: Progress = silent, **settings: Any) -> Report:
+    """Score a checkpoint; see `config.EvaluateSettings`."""
+    from tumorlens.config import EvaluateSettings
+    from tumorlens.evaluation import evaluate as module
+
+    return module.evaluate(_settings(EvaluateSettings, settings), progress)
+
+
+def gradcam(*, progress: Progress = silent, **settings: Any) -> Explanation:
+    """See where a network looked; see `config.GradcamSettings`."""
+    from tumorlens.config import GradcamSettings
+    from tumorlens.explain import panels
+
+    return panels.explain(_settings(GradcamSettings, settings), progress)
+
+
+def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
+    """Make a simulated data set; see `config.PhantomSettings`."""
+    from tumorlens.config import PhantomSettings
+    from tumorlens.data import phantom as module
+
+    return module.write(_settings(PhantomSettings, settings), progress)
+
+
+def _settings(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    paths = {item.name for item in fields(kind) if "Path" in str(item.type)}  # type: ignore[arg-type]
+    given = {
+        name: Path(value) if name in paths and isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    return kind(**given)

@@ -1,0 +1,258 @@
+"""A head to be imaged: the MNI152 template's brain, with skull, scalp, sella and face around it.
+
+The brain is the ICBM 2009a nonlinear symmetric average of 152 people (Fonov et al. 2011, NeuroImage
+54), as nilearn ships it: 1 mm, T1 and the probabilities of grey and white matter. It ends at the
+brain's surface; everything outside is drawn by distance from that surface and by simple solids.
+Coordinates are MNI millimetres throughout: x to the patient's right, y forward, z up.
+"""
+
+import importlib.util
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from tumorlens.errors import TumorlensError
+
+Array = npt.NDArray[np.float32]
+
+_ORIGIN = (-98.0, -134.0, -72.0)  # millimetres of voxel (0, 0, 0) of the template
+_FIELD_ORIGIN = (-130.0, -160.0, -130.0)  # the distance field reaches further than the brain
+_FIELD_SHAPE = (131, 151, 126)
+_FIELD_STEP = 2.0  # mm: skull and scalp are smooth, a finer grid would show no more
+
+SELLA = np.array([0.0, 2.0, -33.0], dtype=np.float32)  # centre of the pituitary gland
+
+# Signal of T1-weighted images after contrast agent, where fat is about 1.
+AIR, BONE, FLUID, MUSCLE, FAT = 0.008, 0.035, 0.10, 0.34, 0.95
+GREY, WHITE, MARROW, MUCOSA, VESSEL, GLAND = 0.335, 0.405, 0.50, 0.72, 0.80, 0.68
+
+
+def smoothstep(low: float | Array, high: float | Array, value: Array) -> Array:
+    """0 below `low`, 1 above `high`, a smooth cubic between; `low` > `high` turns it round."""
+    t = np.clip((value - low) / (high - low), 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
+
+
+class Ripples:
+    """A smooth random field over space, mean 0 and variance 1: plane waves of random directions.
+
+    The field is a function of millimetres, so a slice looks the same at every image size.
+    """
+
+    def __init__(self, rng: np.random.Generator, wavelength: float, waves: int = 8) -> None:
+        direction = rng.normal(size=(waves, 3))
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        length = wavelength * rng.uniform(0.75, 1.35, size=(waves, 1))
+        self._vectors = (2 * np.pi * direction / length).astype(np.float32)
+        self._phases = rng.uniform(0, 2 * np.pi, size=waves).astype(np.float32)
+
+    def __call__(self, points: Array) -> Array:
+        """The field at `points` (3, ...) mm."""
+        total = np.zeros(points.shape[1:], dtype=np.float32)
+        for vector, phase in zip(self._vectors, self._phases, strict=True):
+            total += np.cos(
+                vector[0] * points[0] + vector[1] * points[1] + vector[2] * points[2] + phase
+            )
+        return total * np.float32(np.sqrt(2.0 / len(self._phases)))
+
+
+@dataclass(frozen=True)
+class Template:
+    """The averaged brain, and how far every place is from the space that it fills.
+
+    Attributes:
+        t1: (197, 233, 189) uint8, T1 signal, 0 outside the brain.
+        grey: (197, 233, 189) uint8, probability of grey matter times 255.
+        white: the same for white matter.
+        distance: millimetres to the inside of the skull, negative inside, on the coarser field.
+    """
+
+    t1: npt.NDArray[np.uint8]
+    grey: npt.NDArray[np.uint8]
+    white: npt.NDArray[np.uint8]
+    distance: Array
+
+    def sample(self, volume: npt.NDArray[np.uint8], points: Array) -> Array:
+        """`volume` / 255 at `points` (3, H, W) mm, linearly interpolated, 0 outside."""
+        places = points - np.array(_ORIGIN, dtype=np.float32)[:, None, None]
+        values = ndimage.map_coordinates(volume, places, order=1, output=np.float32)
+        return np.asarray(values, dtype=np.float32) / np.float32(255)
+
+    def depth(self, points: Array) -> Array:
+        """Millimetres from `points` (3, H, W) to the inside of the skull, negative inside."""
+        origin = np.array(_FIELD_ORIGIN, dtype=np.float32)[:, None, None]
+        places = (points - origin) / np.float32(_FIELD_STEP)
+        values = ndimage.map_coordinates(
+            self.distance, places, order=1, output=np.float32, mode="nearest"
+        )
+        return np.asarray(values, dtype=np.float32)
+
+
+@lru_cache(maxsize=1)
+def load_template() -> Template:
+    """The template that nilearn carries in its package; nothing is downloaded.
+
+    Raises:
+        TumorlensError: nilearn is missing, or a version of it that no longer has the files.
+    """
+    volumes = {name: _volume(name) for name in ("t1", "gm", "wm")}
+    return Template(volumes["t1"], volumes["gm"], volumes["wm"], _distance(volumes["t1"]))
+
+
+def _volume(name: str) -> npt.NDArray[np.uint8]:
+    # The files are read where they lie: importing nilearn itself takes seconds.
+    spec = importlib.util.find_spec("nilearn")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    file = f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    for root in roots:
+        path = Path(root) / file
+        if path.is_file():
+            return np.ascontiguousarray(np.asarray(nibabel.load(path).dataobj), dtype=np.uint8)
+    raise TumorlensError(
+        f"nilearn/{file}: not found, expected the MNI152 template that nilearn ships; "
+        "install nilearn 0.11 or newer."
+    )
+
+
+def _distance(t1: npt.NDArray[np.uint8]) -> Array:
+    """Distance to the closed hull of the brain: sulci, fissures and cisterns belong inside."""
+    brain = np.zeros(_FIELD_SHAPE, dtype=bool)
+    start = [round((a - b) / _FIELD_STEP) for a, b in zip(_ORIGIN, _FIELD_ORIGIN, strict=True)]
+    coarse = t1[::2, ::2, ::2] > 40
+    stop = [first + count for first, count in zip(start, coarse.shape, strict=True)]
+    brain[start[0] : stop[0], start[1] : stop[1], start[2] : stop[2]] = coarse
+    closing = 10.0 / _FIELD_STEP
+    grown = ndimage.distance_transform_edt(~brain) <= closing
+    hull = ndimage.distance_transform_edt(grown) > closing
+    outside = ndimage.distance_transform_edt(~hull)
+    inside = ndimage.distance_transform_edt(hull)
+    smooth = ndimage.gaussian_filter((outside - inside) * _FIELD_STEP, 1.0)
+    # 1.5 mm of fluid between the brain and the skull.
+    return np.asarray(smooth - 1.5, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which slice is looked at: a grid of points in the head.
+
+    Attributes:
+        plane: "axial", "coronal" or "sagittal".
+        offset: mm along the slice's normal from the sella.
+        points: (3, size, size) mm; rows from top to bottom of the image.
+        across: (3,) unit vector along a row; down: (3,) unit vector along a column.
+        spacing: mm from one pixel to the next.
+    """
+
+    plane: str
+    offset: float
+    points: Array
+    across: Array
+    down: Array
+    spacing: float
+
+
+# Columns, rows (downwards) and normal of each plane, and the head's centre in the image.
+_PLANES = {
+    "axial": ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, -8, 0)),
+    "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0), (0, 0, -18)),
+    "sagittal": ((0, 1, 0), (0, 0, -1), (1, 0, 0), (0, -6, -20)),
+}
+# How far a slice may lie from the sella (mm along the normal), and how far it may lean (degrees).
+_OFFSETS = {"axial": (-8.0, 19.0), "coronal": (-14.0, 14.0), "sagittal": (-14.0, 14.0)}
+_LEANS = {"axial": (11.0, 3.0), "coronal": (9.0, 3.0), "sagittal": (4.0, 4.0)}
+
+
+def draw_view(rng: np.random.Generator, size: int) -> View:
+    """A slice through the sella's surroundings, leaning this way and that, in a bent head.
+
+    Every slice passes within two centimetres of the sella: a pituitary tumor has to, and no class
+    may be told by where its slices lie.
+    """
+    plane = str(rng.choice(list(_PLANES)))
+    across, down, normal, centre = (np.array(v, dtype=np.float64) for v in _PLANES[plane])
+    lean = np.clip(rng.normal(size=2), -2, 2) * _LEANS[plane] / 1.5
+    turn = _rotation(across, lean[0]) @ _rotation(down, lean[1])
+    turn = turn @ _rotation(normal, float(np.clip(rng.normal(0, 4), -9, 9)))
+    across, down, normal = turn @ across, turn @ down, turn @ normal
+    offset = float(rng.uniform(*_OFFSETS[plane]))
+    width = float(rng.uniform(218, 252))
+    spacing = width / size
+    start = SELLA + offset * normal
+    middle = (centre - start) - ((centre - start) @ normal) * normal + start
+    middle = middle + rng.uniform(-7, 7) * across + rng.uniform(-7, 7) * down
+    steps = (np.arange(size) - (size - 1) / 2) * spacing
+    points = (
+        middle[:, None, None]
+        + across[:, None, None] * steps[None, None, :]
+        + down[:, None, None] * steps[None, :, None]
+    )
+    points = _bent(rng, points.astype(np.float32))
+    return View(
+        plane, offset, points, across.astype(np.float32), down.astype(np.float32), spacing
+    )
+
+
+def _rotation(axis: npt.NDArray[np.float64], degrees: float) -> npt.NDArray[np.float64]:
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.deg2rad(degrees)
+    turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    return np.asarray(turned, dtype=np.float64)
+
+
+def _bent(rng: np.random.Generator, points: Array) -> Array:
+    """Another person's head: scaled along each axis, bent smoothly, its gyri moved a little."""
+    scale = rng.uniform(0.93, 1.07, size=3).astype(np.float32)[:, None, None]
+    bent = SELLA[:, None, None] + (points - SELLA[:, None, None]) / scale
+    for wavelength, amplitude, waves in ((110.0, 3.0, 5), (30.0, 1.3, 6)):
+        bent = bent + amplitude * np.stack(
+            [Ripples(rng, wavelength, waves)(points) for _ in range(3)]
+        )
+    return np.asarray(bent, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Person:
+    """What differs from head to head besides its shape; drawn without knowing the class."""
+
+    rng: np.random.Generator = field(repr=False)
+
+    skull: float = field(init=False)
+    scalp: float = field(init=False)
+    marrow: float = field(init=False)
+    fat: float = field(init=False)
+    contrast: float = field(init=False)
+    ventricles: float = field(init=False)
+    vessels: float = field(init=False)
+    sinus: float = field(init=False)
+    gland: float = field(init=False)
+    fields: dict[str, Ripples] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        rng = self.rng
+        drawn = {
+            "skull": rng.uniform(5.0, 8.5),  # mm
+            "scalp": rng.uniform(4.5, 9.0),  # mm
+            "marrow": rng.uniform(0.4, 1.1),
+            "fat": rng.uniform(0.72, 1.05),
+            "contrast": rng.uniform(0.6, 1.6),  # of white against grey matter
+            "ventricles": rng.uniform(0.2, 0.5),
+            "vessels": rng.uniform(0.55, 1.1),
+            "sinus": rng.uniform(0.75, 1.15),
+            "gland": rng.uniform(0.75, 1.2),
+            "fields": {
+                "skull": Ripples(rng, 60, 6),
+                "scalp": Ripples(rng, 70, 6),
+                "folds": Ripples(rng, 21, 8),
+                "fibres": Ripples(rng, 11, 8),
+                "mucosa": Ripples(rng, 8, 6),
+                "tissue": Ripples(rng, 26, 6),
+            },
+        }
+        for name, value in drawn.items():
+            object.__setattr__(self, name, value)

@@ -1,0 +1,129 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from tumorlens.errors import TumorlensError
+from tumorlens.explain.gradcam import _by_gradient, grad_cam
+from tumorlens.models.build import build_model
+from tumorlens.models.resnet import ResNet
+
+IMAGES = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=["resnet18", "se_resnet18"])
+def model(request: pytest.FixtureRequest) -> Iterator[ResNet]:
+    network = build_model(request.param, 4, seed=2)
+    network.train()
+    with torch.no_grad():
+        network(IMAGES)  # batch norm's running figures are no longer the trivial ones
+    yield network.eval()
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.0", "layer4.1.conv1"])
+def test_map_is_captums(model: ResNet, layer: str) -> None:
+    found = grad_cam(model, IMAGES, 2, layer)
+    oracle = LayerGradCam(model, dict(model.named_modules())[layer])
+    expected = oracle.attribute(IMAGES, target=2, relu_attributions=True)[:, 0]
+    torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.logits, model(IMAGES))
+
+
+def test_last_stage_without_backward_pass_equals_the_gradient(model: ResNet) -> None:
+    targets = torch.tensor([0, 3, 1])
+    short = grad_cam(model, IMAGES, targets)
+    long = _by_gradient(model, model.layer4, IMAGES, targets, "layer4")
+    assert short.maps.shape == (3, 2, 3)
+    torch.testing.assert_close(short.maps, long.maps, atol=1e-5, rtol=1e-5)
+
+
+def test_each_image_is_explained_for_its_own_class(model: ResNet) -> None:
+    together = grad_cam(model, IMAGES, torch.tensor([3, 0, 2]), "layer3").maps
+    for row, target in enumerate((3, 0, 2)):
+        alone = grad_cam(model, IMAGES[row : row + 1], target, "layer3").maps
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
+
+
+class Toy(nn.Module):
+    """Two channels, pooled; logit 0 is 2 a - b, logit 1 is b: Grad-CAM by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(2, 2, bias=False)
+        self.fc.weight = nn.Parameter(torch.tensor([[2.0, -1.0], [0.0, 1.0]]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.relu(self.features(x)).mean(dim=(2, 3)))
+
+
+def test_map_by_hand_with_an_in_place_relu_behind_the_layer() -> None:
+    x = torch.tensor([[[[4.0, -8.0], [0.5, 1.0]], [[1.0, 2.0], [6.0, 0.5]]]])
+    before = x.clone()
+    found = grad_cam(Toy(), x, 0, "features")
+    # mean gradient: channel a passes the ReLU at 3 of 4 places, channel b at 4 of 4
+    weight_a, weight_b = 2 / 4 * 3 / 4, -1 / 4
+    expected = (weight_a * before[:, 0] + weight_b * before[:, 1]).clamp(min=0)
+    torch.testing.assert_close(found.maps, expected)
+    assert torch.equal(x, before)
+
+
+def _state(model: nn.Module) -> tuple:
+    return (
+        sum(len(module._forward_hooks) + len(module._backward_hooks) for module in model.modules()),
+        [module.training for module in model.modules()],
+        [parameter.requires_grad for parameter in model.parameters()],
+        [parameter.grad for parameter in model.parameters()],
+    )
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3"])
+def test_nothing_is_left_behind(model: ResNet, layer: str) -> None:
+    model.train()
+    model.layer1.eval()  # a mixed mode comes back mixed
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    before = _state(model)
+    grad_cam(model, IMAGES, 1, layer)
+    assert _state(model) == before
+    assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert IMAGES.grad is None
+    assert not IMAGES.requires_grad
+
+
+def test_nothing_is_left_behind_after_an_error(model: ResNet) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("broken layer")
+
+    model.train()
+    handle = model.layer4.register_forward_hook(fail)
+    before = _state(model)
+    with pytest.raises(RuntimeError, match="broken layer"):
+        grad_cam(model, IMAGES, 1, "layer3")
+    with pytest.raises(ValueError, match="expected 4D"):
+        grad_cam(model, IMAGES[:, :, 0], 1, "layer3")
+    assert _state(model) == before
+    handle.remove()
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3"])
+def test_frozen_parameters_and_callers_without_gradients_do_no_harm(
+    model: ResNet, layer: str
+) -> None:
+    expected = grad_cam(model, IMAGES, 1, layer).maps
+    model.requires_grad_(False)
+    torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer).maps, expected)
+    with torch.no_grad():
+        torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer).maps, expected)
+    with torch.inference_mode():
+        found = grad_cam(model, IMAGES * 1, 1, layer).maps
+    torch.testing.assert_close(found, expected)
+
+
+def test_unknown_layer_lists_the_layers_there_are(model: ResNet) -> None:
+    with pytest.raises(TumorlensError, match=r"--layer layer9: .*layer1.0.*layer4, layer4.0"):
+        grad_cam(model, IMAGES, 0, "layer9")
+    with pytest.raises(TumorlensError, match=r"--layer fc: has an output of shape \(3, 4\)"):
+        grad_cam(model, IMAGES, 0, "fc")

@@ -1,0 +1,283 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.config import TrainSettings
+from tumorlens.errors import TumorlensError
+from tumorlens.training.fit import TrainingInterruptedError, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
+    small = TrainSettings(
+        "se_resnet18", data, out, epochs=3, batch_size=8, image_size=32, threads=1, device="cpu"
+    )
+    return replace(small, **changes)
+
+
+def _same_weights(one: Path, other: Path) -> bool:
+    a, b = (checkpoints.load(path).weights for path in (one, other))
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def data(make_folder: Callable[..., Path]) -> Path:
+    return make_folder({"train": 6, "valid": 3, "test": 2})
+
+
+def test_run_leaves_what_the_contract_says(data: Path, tmp_path: Path) -> None:
+    heard = []
+    result = train(
+        _settings(data, tmp_path / "model"),
+        lambda stage, done, total, note="": heard.append((stage, done, total)),
+    )
+    assert result.run_dir == tmp_path / "model/runs/se_resnet18-seed0-1"
+    names = {path.name for path in result.run_dir.iterdir() if path.is_file()}
+    assert {
+        "best_model.pt",
+        "best_model.json",
+        "last.ckpt",
+        "metrics.csv",
+        "training_curves.png",
+        "manifest.json",
+    } <= names
+    assert result.counts == {"train": 24, "valid": 12, "test": 8}
+    assert _same_weights(result.checkpoint, result.run_dir / "best_model.pt")
+    with (result.run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    best = max(rows, key=lambda row: float(row["valid_macro_f1"]))
+    assert result.selected["valid_macro_f1"] == pytest.approx(float(best["valid_macro_f1"]))
+    assert result.selected["epoch"] == int(best["epoch"])
+    assert ("training", 9, 9) in heard
+    assert [item for item in heard if item[0] == "epoch"] == [("epoch", n, 3) for n in (1, 2, 3)]
+    record = checkpoints.load(result.checkpoint).data
+    assert record is not None
+    assert record.fingerprints.shape == (24, 32)
+    assert len(record.test) == 8
+
+
+def test_every_image_is_trained_on_in_every_epoch(data: Path, tmp_path: Path) -> None:
+    # The published notebook returned from inside its batch loop: an "epoch" was one batch.
+    class Count(Callback):
+        seen: dict[int, list[int]] = {}
+
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            self.seen.setdefault(trainer.current_epoch, []).extend(batch[2].tolist())
+
+    count = Count()
+    train(_settings(data, tmp_path / "model", epochs=2), extra_callbacks=(count,))
+    assert {epoch: len(set(seen)) for epoch, seen in count.seen.items()} == {0: 24, 1: 24}
+
+
+def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
+    data: Path, tmp_path: Path
+) -> None:
+    class Keep(Callback):
+        weights: dict[int, dict[str, torch.Tensor]] = {}
+
+        def on_validation_end(self, trainer, module):
+            state = module.network.state_dict()
+            self.weights[trainer.current_epoch + 1] = {k: v.clone() for k, v in state.items()}
+
+    keep = Keep()
+    result = train(
+        _settings(data, tmp_path / "model", epochs=6, lr=0.05, schedule="constant", patience=2),
+        extra_callbacks=(keep,),
+    )
+    best = checkpoints.load(result.checkpoint)
+    assert result.epochs > result.selected["epoch"], "choose a setting whose last epoch is worse"
+    kept = keep.weights[result.selected["epoch"]]
+    assert all(torch.equal(best.weights[key], kept[key]) for key in kept)
+    assert any(
+        not torch.equal(best.weights[key], keep.weights[result.epochs][key]) for key in kept
+    )
+    assert result.stopped_early
+
+
+def test_same_seed_same_weights_other_seed_other_weights(data: Path, tmp_path: Path) -> None:
+    runs = [
+        train(_settings(data, tmp_path / "model", epochs=1, seed=seed)).run_dir / "best_model.pt"
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] != runs[1]  # the second run did not overwrite the first
+    assert _same_weights(runs[0], runs[1])
+    assert not _same_weights(runs[0], runs[2])
+
+
+def test_two_networks_leave_two_runs_and_say_what_was_replaced(data: Path, tmp_path: Path) -> None:
+    first = train(_settings(data, tmp_path / "model", epochs=1))
+    second = train(_settings(data, tmp_path / "model", epochs=1, model="resnet18"))
+    assert first.replaced is None
+    assert second.replaced == "se_resnet18-seed0-1"
+    assert checkpoints.load(first.run_dir / "best_model.pt").model_name == "se_resnet18"
+    assert checkpoints.load(second.checkpoint).model_name == "resnet18"
+
+
+def test_file_in_the_checkpoints_place_that_is_not_ours_stays(data: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "model/best_model.pt"
+    theirs.parent.mkdir()
+    torch.save({"their": "model"}, theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(TumorlensError, match="not written by tumorlens"):
+        train(_settings(data, theirs.parent))
+    assert theirs.read_bytes() == before
+    assert not (theirs.parent / "runs").exists()
+
+
+class _StopIn(Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_run_resumed_after_ctrl_c_ends_like_one_never_interrupted(
+    data: Path, tmp_path: Path, epoch: int
+) -> None:
+    whole = train(_settings(data, tmp_path / "whole"))
+    settings = _settings(data, tmp_path / "model")
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        train(settings, extra_callbacks=(_StopIn(epoch),))
+    run = stopped.value.run_dir
+    assert not (tmp_path / "model/best_model.pt").exists()
+    resumed = train(TrainSettings(resume=run, threads=1, device="cpu"))
+    assert resumed.run_dir == run
+    assert _same_weights(resumed.checkpoint, whole.checkpoint)
+    last = [torch.load(r.run_dir / "last.ckpt", weights_only=True) for r in (whole, resumed)]
+    for key, value in last[0]["state_dict"].items():
+        assert torch.equal(value, last[1]["state_dict"][key]), key
+    columns = ("epoch", "train_loss", "valid_loss", "valid_macro_f1", "lr")
+    tables = []
+    for folder in (whole.run_dir, run):
+        with (folder / "metrics.csv").open() as file:
+            tables.append([[row[name] for name in columns] for row in csv.DictReader(file)])
+    assert tables[0] == tables[1]
+    with pytest.raises(TumorlensError, match="this run is complete"):
+        train(TrainSettings(resume=run))
+
+
+def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
+    data: Path, tmp_path: Path
+) -> None:
+    whole = train(_settings(data, tmp_path / "whole"))
+    # A real process, killed by itself in the middle of the second epoch.
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        from lightning.pytorch import Callback
+        from tumorlens.config import TrainSettings
+        from tumorlens.training.fit import train
+
+        class Die(Callback):
+            def on_train_batch_start(self, trainer, module, batch, batch_idx):
+                if trainer.current_epoch == 1 and batch_idx == 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        train(TrainSettings("se_resnet18", Path(sys.argv[1]), Path(sys.argv[2]), epochs=3,
+              batch_size=8, image_size=32, threads=1, device="cpu"), extra_callbacks=(Die(),))
+    """)
+    died = subprocess.run(
+        [sys.executable, "-c", script, str(data), str(tmp_path / "model")], check=False, timeout=120
+    )
+    assert died.returncode == -signal.SIGKILL
+    run = tmp_path / "model/runs/se_resnet18-seed0-1"
+    resumed = train(TrainSettings(resume=run, threads=1, device="cpu"))
+    assert _same_weights(resumed.checkpoint, whole.checkpoint)
+    assert resumed.epochs == 3
+
+
+def test_resume_wants_a_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(TumorlensError, match="not a run folder"):
+        train(TrainSettings(resume=tmp_path))
+
+
+def test_skipped_files_are_recorded(data: Path, tmp_path: Path) -> None:
+    (data / "train/glioma/glioma000.png").write_text("no picture")
+    result = train(_settings(data, tmp_path / "model", epochs=1, on_bad_image="skip"))
+    summary = json.loads((tmp_path / "model/best_model.json").read_text())
+    assert list(result.skipped) == ["train/glioma/glioma000.png"]
+    assert list(summary["data"]["skipped"]) == ["train/glioma/glioma000.png"]
+
+
+_TWO = """
+import sys
+import numpy as np, torch
+from lightning.pytorch import Callback, Trainer
+from tumorlens.checkpoint import Preprocessing
+from tumorlens.data.augment import Augmentation
+from tumorlens.models.build import build_model
+from tumorlens.training.batches import training_batches, validation_batches
+from tumorlens.training.module import Classifier
+from tumorlens.training.recipes import Recipe
+
+world, out = int(sys.argv[1]), sys.argv[2]
+
+class Watch(Callback):
+    losses, seen, gradients = [], [], None
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]) * (1 if world == 2 else 2))
+        self.seen += batch[2].tolist()
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if self.gradients is None:
+            self.gradients = {k: p.grad.clone() for k, p in module.network.named_parameters()}
+
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (21, 32, 32), dtype=np.uint8)
+labels = rng.integers(0, 4, 21)
+recipe = Recipe(32, 1, 8, 1e-3, "constant", 5, Augmentation())
+module = Classifier(build_model("se_resnet18", 4, 1), Preprocessing(32, 0.5, 0.3), recipe, 2, 0)
+watch = Watch()
+trainer = Trainer(accelerator="cpu", devices=world, strategy="ddp" if world == 2 else "auto",
+    max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+    accumulate_grad_batches=1 if world == 2 else 2, callbacks=[watch])
+rank = trainer.global_rank
+trainer.fit(module,
+    training_batches(images, labels, np.arange(16), 4, 0, rank=rank, world=world),
+    validation_batches(images, labels, np.arange(16, 21), rank=rank, world=world))
+torch.save({"losses": watch.losses, "seen": watch.seen, "gradients": watch.gradients,
+    "valid": {k: float(v) for k, v in trainer.callback_metrics.items()}}, f"{out}.{rank}")
+"""
+
+
+def test_two_processes_equal_one_that_accumulates_two_half_batches(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(_TWO)
+    for world in (1, 2):
+        done = subprocess.run(
+            [sys.executable, str(script), str(world), str(tmp_path / f"world{world}")],
+            check=False,
+            timeout=180,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    alone = torch.load(tmp_path / "world1.0", weights_only=True)
+    first, second = (torch.load(tmp_path / f"world2.{rank}", weights_only=True) for rank in (0, 1))
+    assert not set(first["seen"]) & set(second["seen"])
+    assert sorted(first["seen"] + second["seen"]) == sorted(alone["seen"]) == list(range(16))
+    for step in (0,):  # before the first optimiser step the weights are the same in both
+        assert first["losses"][step] == pytest.approx(alone["losses"][2 * step], abs=1e-5)
+        assert second["losses"][step] == pytest.approx(alone["losses"][2 * step + 1], abs=1e-5)
+    for key, gradient in alone["gradients"].items():
+        torch.testing.assert_close(first["gradients"][key], gradient, atol=1e-5, rtol=1e-5)
+        assert torch.equal(first["gradients"][key], second["gradients"][key])
+    # Running means of batch norm differ by process, so the figures may; their images may not.
+    assert first["valid"] == second["valid"]

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from tumorlens.checkpoint import Preprocessing
+from tumorlens.config import TrainSettings
+from tumorlens.data.augment import NONE
+from tumorlens.models.build import build_model
+from tumorlens.training.module import Classifier, balanced_weights
+from tumorlens.training.recipes import RECIPES, Recipe, resolve
+
+
+def test_balanced_weights_are_the_inverse_of_the_share() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 3)
+    assert balanced_weights(labels, 3).tolist() == pytest.approx([12 / 18, 12 / 9, 12 / 9])
+    assert (balanced_weights(labels, 3)[labels]).sum().item() == pytest.approx(12)
+
+
+def _classifier(schedule: str) -> Classifier:
+    recipe = Recipe(32, 4, 8, 0.01, schedule, 5, NONE)
+    return Classifier(build_model("resnet18", 3), Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "highest", "last"),
+    [("one_cycle", 0.0004, 0.01, 1e-6), ("cosine", 0.01, 0.01, 1e-4), ("constant", 0.01, 0.01, 0.01)],
+)
+def test_schedules_go_from_where_to_where(
+    schedule: str, first: float, highest: float, last: float
+) -> None:
+    configured = _classifier(schedule).configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(40):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(first)
+    assert max(rates) == pytest.approx(highest)
+    assert rates[-1] <= last * 1.1
+
+
+def test_validation_figures_are_of_all_batches_together() -> None:
+    module = _classifier("constant")
+    module.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 3))
+    with torch.no_grad():
+        module.network[1].weight.zero_()
+        module.network[1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    for labels in (torch.tensor([0, 0, 0]), torch.tensor([1])):
+        images = torch.zeros(len(labels), 4, 4, dtype=torch.uint8)
+        module.validation_step((images, labels, labels), 0)
+    assert module.valid_accuracy.compute().item() == pytest.approx(0.75)
+    right, wrong = (-torch.log_softmax(torch.tensor([1.0, 0, 0]), 0)[i].item() for i in (0, 1))
+    assert module.valid_loss.compute().item() == pytest.approx((3 * right + wrong) / 4)
+
+
+def test_flags_override_the_recipe_and_paper_is_the_published_one() -> None:
+    paper = resolve(TrainSettings("resnet18", "data", recipe="paper"))
+    assert (paper.image_size, paper.batch_size, paper.lr) == (224, 128, 2e-4)
+    assert (paper.augmentation.flip, paper.augmentation.rotation) == (True, 10)
+    assert (paper.augmentation.scale, paper.augmentation.contrast) == (0, 0)
+    own = resolve(TrainSettings("resnet18", "data", epochs=3, lr=0.5))
+    assert (own.epochs, own.lr) == (3, 0.5)
+    assert own.batch_size == RECIPES["plain"].batch_size
