@@ -1,6 +1,6 @@
 """Augmenting a batch: our plain torch against kornia's geometry and enhance functions, in one run.
 
-    pip install kornia && python benchmarks/augmentation_vs_kornia.py [--out results/augmentation.json]
+pip install kornia && python benchmarks/augmentation_vs_kornia.py [--out results/augmentation.json]
 """
 
 import argparse

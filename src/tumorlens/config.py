@@ -5,7 +5,7 @@ These classes are the command line too: a field's name is its flag, its docstrin
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
@@ -124,6 +124,45 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True)
+class GradcamSettings:
+    """Show where a network looked when it scored a class."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt)."""
+    class_name: str | None = None
+    """Explain images of this class (flag --class); with --images it only sets the target."""
+    target: str | None = None
+    """Logit to explain: predicted, true, or a class; default: --class, else predicted."""
+    images: tuple[Path, ...] = ()
+    """Files or folders to explain instead of the data set's."""
+    compare: Path | None = None
+    """Second checkpoint, shown beside the first on the same images and scale."""
+    layer: str = "layer4"
+    """Module whose output is explained; layer4 is the last block's, after the addition."""
+    count: int = 12
+    """Images in the panel."""
+    split: Literal["auto", "train", "valid", "test"] = "auto"
+    """Part the images come from; `auto`: test where there is one, else valid."""
+    data_dir: Path | None = None
+    """Folder the images come from; default: the one remembered from training."""
+    out_dir: Path | None = None
+    """Where the files go; default: gradcam/ beside the checkpoint."""
+    save_maps: bool = False
+    """Also write each raw map as .npy, (h, w) float32, not rescaled."""
+    seed: int = 0
+    """Decides which images are drawn."""
+    batch_size: int = 32
+    """Images at once."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, count=1, batch_size=1, seed=0, threads=1)
+
+
+@dataclass(frozen=True)
 class PhantomSettings:
     """Make a simulated data set: brain slices with and without tumors, masks and boxes."""
 
@@ -144,9 +183,13 @@ class PhantomSettings:
         _at_least(self, train=2, valid=1, test=0, size=64, seed=0)
 
 
-def primitives(settings: object) -> dict[str, str | int | float | bool | None]:
+def primitives(settings: object) -> dict[str, Any]:
     """A settings object as JSON primitives, paths as text."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}  # type: ignore[arg-type]
-    return {
-        name: str(value) if isinstance(value, Path) else value for name, value in values.items()
-    }
+    return {name: _primitive(value) for name, value in values.items()}
+
+
+def _primitive(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_primitive(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,12 +1,10 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import _by_gradient, grad_cam
+from tumorlens.explain.gradcam import explain, grad_cam
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 
@@ -14,35 +12,39 @@ IMAGES = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(params=["resnet18", "se_resnet18"])
-def model(request: pytest.FixtureRequest) -> Iterator[ResNet]:
+def model(request: pytest.FixtureRequest) -> ResNet:
     network = build_model(request.param, 4, seed=2)
     network.train()
     with torch.no_grad():
         network(IMAGES)  # batch norm's running figures are no longer the trivial ones
-    yield network.eval()
+    return network.eval()
 
 
 @pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.0", "layer4.1.conv1"])
 def test_map_is_captums(model: ResNet, layer: str) -> None:
-    found = grad_cam(model, IMAGES, 2, layer)
+    found = explain(model, IMAGES, 2, layer)
     oracle = LayerGradCam(model, dict(model.named_modules())[layer])
     expected = oracle.attribute(IMAGES, target=2, relu_attributions=True)[:, 0]
     torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.logits, model(IMAGES))
 
 
-def test_last_stage_without_backward_pass_equals_the_gradient(model: ResNet) -> None:
+def test_map_of_the_last_stage_is_the_class_weights_times_the_features(model: ResNet) -> None:
+    # Behind it come the mean over places and one linear layer: the gradient is known.
     targets = torch.tensor([0, 3, 1])
-    short = grad_cam(model, IMAGES, targets)
-    long = _by_gradient(model, model.layer4, IMAGES, targets, "layer4")
-    assert short.maps.shape == (3, 2, 3)
-    torch.testing.assert_close(short.maps, long.maps, atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        features = model.forward_features(IMAGES)
+        weights = model.fc.weight[targets] / 6
+        expected = torch.einsum("nc,nchw->nhw", weights, features).relu()
+    found = grad_cam(model, IMAGES, targets)
+    assert found.shape == (3, 2, 3)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_each_image_is_explained_for_its_own_class(model: ResNet) -> None:
-    together = grad_cam(model, IMAGES, torch.tensor([3, 0, 2]), "layer3").maps
+    together = grad_cam(model, IMAGES, torch.tensor([3, 0, 2]), "layer3")
     for row, target in enumerate((3, 0, 2)):
-        alone = grad_cam(model, IMAGES[row : row + 1], target, "layer3").maps
+        alone = grad_cam(model, IMAGES[row : row + 1], target, "layer3")
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
 
 
@@ -67,7 +69,7 @@ def test_map_by_hand_with_an_in_place_relu_behind_the_layer() -> None:
     # mean gradient: channel a passes the ReLU at 3 of 4 places, channel b at 4 of 4
     weight_a, weight_b = 2 / 4 * 3 / 4, -1 / 4
     expected = (weight_a * before[:, 0] + weight_b * before[:, 1]).clamp(min=0)
-    torch.testing.assert_close(found.maps, expected)
+    torch.testing.assert_close(found, expected)
     assert torch.equal(x, before)
 
 
@@ -112,18 +114,20 @@ def test_nothing_is_left_behind_after_an_error(model: ResNet) -> None:
 def test_frozen_parameters_and_callers_without_gradients_do_no_harm(
     model: ResNet, layer: str
 ) -> None:
-    expected = grad_cam(model, IMAGES, 1, layer).maps
+    expected = grad_cam(model, IMAGES, 1, layer)
     model.requires_grad_(False)
-    torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer).maps, expected)
+    torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer), expected)
     with torch.no_grad():
-        torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer).maps, expected)
+        torch.testing.assert_close(grad_cam(model, IMAGES, 1, layer), expected)
     with torch.inference_mode():
-        found = grad_cam(model, IMAGES * 1, 1, layer).maps
+        found = grad_cam(model, IMAGES * 1, 1, layer)
     torch.testing.assert_close(found, expected)
 
 
 def test_unknown_layer_lists_the_layers_there_are(model: ResNet) -> None:
-    with pytest.raises(TumorlensError, match=r"--layer layer9: .*layer1.0.*layer4, layer4.0"):
+    with pytest.raises(
+        TumorlensError, match=r"--layer layer9: .*did you mean layer.*layer1.0.*layer4, layer4.0"
+    ):
         grad_cam(model, IMAGES, 0, "layer9")
-    with pytest.raises(TumorlensError, match=r"--layer fc: has an output of shape \(3, 4\)"):
+    with pytest.raises(TumorlensError, match=r"--layer fc: gives \(3, 4\), expected a feature map"):
         grad_cam(model, IMAGES, 0, "fc")

@@ -34,9 +34,7 @@ def test_no_validation_image_is_counted_twice_or_left_out(world: int) -> None:
     labels = np.zeros(300, dtype=np.int64)
     seen = []
     for rank in range(world):
-        batches = validation_batches(
-            images, labels, INDICES, batch_size=16, rank=rank, world=world
-        )
+        batches = validation_batches(images, labels, INDICES, batch_size=16, rank=rank, world=world)
         seen += [index for _, _, indices in batches for index in indices.tolist()]
     assert sorted(seen) == INDICES.tolist()
 

@@ -72,7 +72,8 @@ def test_run_leaves_what_the_contract_says(data: Path, tmp_path: Path) -> None:
 def test_every_image_is_trained_on_in_every_epoch(data: Path, tmp_path: Path) -> None:
     # The published notebook returned from inside its batch loop: an "epoch" was one batch.
     class Count(Callback):
-        seen: dict[int, list[int]] = {}
+        def __init__(self):
+            self.seen: dict[int, list[int]] = {}
 
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
             self.seen.setdefault(trainer.current_epoch, []).extend(batch[2].tolist())
@@ -86,7 +87,8 @@ def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
     data: Path, tmp_path: Path
 ) -> None:
     class Keep(Callback):
-        weights: dict[int, dict[str, torch.Tensor]] = {}
+        def __init__(self):
+            self.weights: dict[int, dict[str, torch.Tensor]] = {}
 
         def on_validation_end(self, trainer, module):
             state = module.network.state_dict()
@@ -101,9 +103,7 @@ def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
     assert result.epochs > result.selected["epoch"], "choose a setting whose last epoch is worse"
     kept = keep.weights[result.selected["epoch"]]
     assert all(torch.equal(best.weights[key], kept[key]) for key in kept)
-    assert any(
-        not torch.equal(best.weights[key], keep.weights[result.epochs][key]) for key in kept
-    )
+    assert any(not torch.equal(best.weights[key], keep.weights[result.epochs][key]) for key in kept)
     assert result.stopped_early
 
 

@@ -22,7 +22,11 @@ def _classifier(schedule: str) -> Classifier:
 
 @pytest.mark.parametrize(
     ("schedule", "first", "highest", "last"),
-    [("one_cycle", 0.0004, 0.01, 1e-6), ("cosine", 0.01, 0.01, 1e-4), ("constant", 0.01, 0.01, 0.01)],
+    [
+        ("one_cycle", 0.0004, 0.01, 1e-6),
+        ("cosine", 0.01, 0.01, 1e-4),
+        ("constant", 0.01, 0.01, 0.01),
+    ],
 )
 def test_schedules_go_from_where_to_where(
     schedule: str, first: float, highest: float, last: float

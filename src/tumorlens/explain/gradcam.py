@@ -129,7 +129,7 @@ def _columns(class_index: int | Tensor, logits: Tensor) -> Tensor:
         columns = columns.expand(count)
     if columns.shape != (count,):
         raise ValueError(f"class_index has shape {tuple(columns.shape)}, expected ({count},).")
-    if count and not (0 <= int(columns.min()) and int(columns.max()) < classes):
+    if count and (int(columns.min()) < 0 or int(columns.max()) >= classes):
         raise ValueError(f"class_index {class_index}: expected 0 to {classes - 1}.")
     return columns
 

@@ -1,0 +1,89 @@
+"""What two pictures of the same thing share and pictures of similar things do not."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from tumorlens.data.fingerprint import TRANSFORMS
+
+# Least correlation of details. On the annotated images of the public set copies have 0.987 and
+# more, slices next to one another 0.897 at most; JPEG at quality 40 of a picture halved in size
+# gives 0.96, a gamma of 0.6 gives 0.94.
+SAME_DETAILS = 0.92
+
+_SHRINK = 2
+_SIGMA = 3.0  # pixels: what is "local" in the local contrast
+_FLOOR = 0.3  # of the mean local contrast: what flat areas are divided by, lest noise speaks
+_PICTURES_AT_ONCE = 64
+_PAIRS_AT_ONCE = 1024
+
+
+def details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """What is left of pictures without their brightness and contrast, at half the size.
+
+    Each pixel's difference from its neighbourhood's mean, divided by the neighbourhood's contrast
+    (both Gaussian, sigma 3 pixels): what a change of contrast leaves alone and a neighbouring slice
+    does not share.
+
+    Args:
+        images: (N, H, W) uint8, H and W even.
+
+    Returns:
+        (N, H / 2, W / 2) float32, each of mean 0 and norm 1; zero for a picture of one grey.
+    """
+    # Blurring releases the interpreter's lock; small blocks stay in the processor's cache.
+    blocks = [
+        images[start : start + _PICTURES_AT_ONCE]
+        for start in range(0, len(images), _PICTURES_AT_ONCE)
+    ]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = list(pool.map(_details, blocks))
+    nothing = np.zeros(
+        (0, images.shape[1] // _SHRINK, images.shape[2] // _SHRINK), dtype=np.float32
+    )
+    return np.concatenate([nothing, *found])
+
+
+def _details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    sigma = (0.0, _SIGMA, _SIGMA)
+    change = images.astype(np.float32)
+    change -= gaussian_filter(change, sigma, truncate=3.0)
+    contrast = np.sqrt(gaussian_filter(change * change, sigma, truncate=3.0))
+    floor = _FLOOR * contrast.mean(axis=(1, 2), keepdims=True)
+    change /= contrast + floor + 1e-3
+    count, height, width = change.shape
+    small = change.reshape(count, height // _SHRINK, _SHRINK, width // _SHRINK, _SHRINK)
+    flat = small.mean(axis=(2, 4)).reshape(count, -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = np.where(length > 1e-3, flat / np.maximum(length, 1e-3), 0)
+    result: npt.NDArray[np.float32] = flat.reshape(count, height // _SHRINK, width // _SHRINK)
+    return result
+
+
+def similarity(
+    seen: npt.NDArray[np.float32],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    transform: str,
+) -> npt.NDArray[np.float64]:
+    """(P,) correlation of the details of pairs of pictures.
+
+    Args:
+        seen: (N, S, S) from `details`.
+        first: (P,) indices; these pictures are turned or mirrored by `transform` first.
+        second: (P,) indices of what they are compared with.
+        transform: a name in `TRANSFORMS`.
+    """
+    transpose, left_right, up_down = TRANSFORMS[transform]
+    turned = seen.transpose(0, 2, 1) if transpose else seen
+    turned = turned[:, :, ::-1] if left_right else turned
+    turned = turned[:, ::-1] if up_down else turned
+    values = np.zeros(len(first))
+    for start in range(0, len(first), _PAIRS_AT_ONCE):
+        rows = slice(start, start + _PAIRS_AT_ONCE)
+        values[rows] = np.einsum("nij,nij->n", turned[first[rows]], seen[second[rows]])
+    return values

@@ -1,0 +1,175 @@
+"""Pairs of images that show the same picture, confirmed by looking at both.
+
+Images of near fingerprints, under any of the eight turns and reflections, are candidates.
+Neighbouring slices of one patient come near that, so a candidate counts only where the pictures
+themselves agree in their details.
+"""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from tumorlens.data.candidates import Candidates, candidates
+from tumorlens.data.details import SAME_DETAILS, details, similarity
+from tumorlens.data.fingerprint import TRANSFORMS
+from tumorlens.progress import Progress, silent
+
+# Side of the square that is decoded, pixels: what training decodes too, by default, so that both
+# share a cache entry.
+THUMBNAIL = 96
+
+_PAIRS_AT_ONCE = 16_384
+
+# More files than this of the same bytes are listed against the first of each split, not all with
+# all: a thousand black pictures would be half a million pairs.
+_ALL_WITH_ALL = 64
+
+_NAMES = tuple(TRANSFORMS)
+_INVERSE = {"rot90_cw": "rot90_ccw", "rot90_ccw": "rot90_cw"}
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of images that show the same picture, sorted by `first`, then `second`.
+
+    Attributes:
+        first, second: (P,) indices, first < second.
+        transform: (P,) name of what was done to the first to get the second.
+        similarity: (P,) correlation of details, -1..1; 1 for byte-identical files.
+        exact: (P,) whether the files are byte-identical.
+    """
+
+    first: Indices
+    second: Indices
+    transform: npt.NDArray[np.str_]
+    similarity: npt.NDArray[np.float64]
+    exact: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def of(self, chosen: npt.NDArray[np.bool_] | Indices) -> "Pairs":
+        """The pairs that `chosen` names, by (P,) mask or by place."""
+        return Pairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def groups(self, count: int) -> Indices:
+        """(count,) group of each of `count` images: copies, and copies of copies, go together."""
+        graph = coo_matrix(
+            (np.ones(len(self), dtype=np.int8), (self.first, self.second)), shape=(count, count)
+        )
+        groups: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
+        return groups
+
+
+def find_pairs(
+    images: npt.NDArray[np.uint8],
+    fingerprints: npt.NDArray[np.uint8],
+    digests: npt.NDArray[np.uint8],
+    parts: npt.NDArray[np.str_],
+    progress: Progress = silent,
+) -> Pairs:
+    """All pairs of images that show the same picture.
+
+    Args:
+        images: (N, 96, 96) uint8 thumbnails, `readers.fit_square`.
+        fingerprints: (N, 32) uint8.
+        digests: (N, D) uint8, equal for byte-identical files.
+        parts: (N,) split of each image; decides only how large groups of one content are listed.
+        progress: told of the stages "comparing" and "confirming".
+    """
+    _, kept, content = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    members = _members(content.reshape(-1), len(kept))
+    found = candidates(fingerprints[kept], progress=progress)
+    blocks = [_nothing()]
+    for files in members:
+        if len(files) > 1:
+            blocks.append(_block(*_all_with_all(files, parts), "identity", 1.0, exact=True))
+    for (one, other), (value, transform) in _confirmed(images, kept, found, progress).items():
+        both = _each_with_each(members[one], members[other], parts)
+        blocks.append(_block(*both, transform, value, exact=False))
+    whole = Pairs(
+        *(
+            np.concatenate([getattr(block, field.name) for block in blocks])
+            for field in fields(Pairs)
+        )
+    )
+    return whole.of(np.lexsort((whole.second, whole.first)))
+
+
+def _confirmed(
+    images: npt.NDArray[np.uint8], kept: Indices, found: Candidates, progress: Progress
+) -> dict[tuple[int, int], tuple[float, str]]:
+    order = np.lexsort((found.second, found.first))
+    best: dict[tuple[int, int], tuple[float, str]] = {}
+    for start in range(0, len(order), _PAIRS_AT_ONCE):
+        rows = order[start : start + _PAIRS_AT_ONCE]
+        needed, place = np.unique(
+            np.concatenate([found.first[rows], found.second[rows]]), return_inverse=True
+        )
+        seen = details(np.asarray(images[kept[needed]]))
+        one, other = place[: len(rows)], place[len(rows) :]
+        for code in np.unique(found.transform[rows]):
+            these = np.flatnonzero(found.transform[rows] == code)
+            values = similarity(seen, one[these], other[these], _NAMES[code])
+            for row, value in zip(rows[these], values, strict=True):
+                pair = (int(found.first[row]), int(found.second[row]))
+                if value >= SAME_DETAILS and value > best.get(pair, (0.0, ""))[0]:
+                    best[pair] = (float(value), _NAMES[code])
+        progress("confirming", start + len(rows), len(order))
+    return best
+
+
+def _members(content: Indices, contents: int) -> list[Indices]:
+    order = np.argsort(content, kind="stable")
+    return np.split(order, np.cumsum(np.bincount(content, minlength=contents))[:-1])
+
+
+def _all_with_all(files: Indices, parts: npt.NDArray[np.str_]) -> tuple[Indices, Indices]:
+    if len(files) <= _ALL_WITH_ALL:
+        one, other = np.triu_indices(len(files), 1)
+        return files[one], files[other]
+    hubs = _first_of_each(files, parts)
+    others = np.setdiff1d(files, hubs)
+    one, other = np.triu_indices(len(hubs), 1)
+    return (
+        np.concatenate([hubs[one], np.repeat(hubs, len(others))]),
+        np.concatenate([hubs[other], np.tile(others, len(hubs))]),
+    )
+
+
+def _each_with_each(
+    files: Indices, others: Indices, parts: npt.NDArray[np.str_]
+) -> tuple[Indices, Indices]:
+    if len(files) * len(others) > _ALL_WITH_ALL**2:
+        few, fewer = _first_of_each(files, parts), _first_of_each(others, parts)
+        rest = np.setdiff1d(files, few)
+        return (
+            np.concatenate([np.repeat(few, len(others)), np.repeat(rest, len(fewer))]),
+            np.concatenate([np.tile(others, len(few)), np.tile(fewer, len(rest))]),
+        )
+    return np.repeat(files, len(others)), np.tile(others, len(files))
+
+
+def _first_of_each(files: Indices, parts: npt.NDArray[np.str_]) -> Indices:
+    return files[np.unique(parts[files], return_index=True)[1]]
+
+
+def _block(one: Indices, other: Indices, transform: str, value: float, *, exact: bool) -> Pairs:
+    swapped = one > other
+    return Pairs(
+        np.minimum(one, other),
+        np.maximum(one, other),
+        np.where(swapped, _INVERSE.get(transform, transform), transform).astype("<U16"),
+        np.full(len(one), value),
+        np.full(len(one), exact),
+    )
+
+
+def _nothing() -> Pairs:
+    none = np.zeros(0, dtype=np.int64)
+    return _block(none, none, "identity", 1.0, exact=True)

@@ -1,0 +1,186 @@
+"""Relevance laid over the picture it explains, with its scale drawn. No torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tumorlens.data.readers import placement
+
+Floats = npt.NDArray[np.float64]
+COLOURS = "inferno"
+# The most opaque a map gets: anatomy stays visible under its hottest place.
+OPACITY = 0.65
+_RIGHT, _WRONG = "#0072B2", "#D55E00"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One network's view of a picture.
+
+    Attributes:
+        name: of the network.
+        map: (h, w) relevance >= 0 over the network's square input.
+        target: class that the map explains.
+        prediction: class with the highest probability.
+        probability: of the prediction, 0..1.
+        target_probability: of the target, 0..1.
+    """
+
+    name: str
+    map: npt.NDArray[np.float32]
+    target: str
+    prediction: str
+    probability: float
+    target_probability: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture and what one or two networks saw in it.
+
+    Attributes:
+        grey: (H, W) uint8, the picture in its own proportions.
+        path: where it comes from, for the caption.
+        label: true class; None where nobody says.
+        views: one a network.
+    """
+
+    grey: npt.NDArray[np.uint8]
+    path: str
+    label: str | None
+    views: tuple[Explained, ...]
+
+
+def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int) -> Floats:
+    """Bring a map over the square input to the picture's own frame.
+
+    Bilinear; the part of the square that is padding, not picture, is cut away.
+
+    Args:
+        relevance: (h, w) over the square that `readers.fit_square` made.
+        height, width: of the picture, pixels.
+
+    Returns:
+        (height, width), same scale as `relevance`.
+    """
+    side = max(height, width)
+    square = np.asarray(
+        Image.fromarray(relevance.astype(np.float32)).resize(
+            (side, side), Image.Resampling.BILINEAR
+        )
+    )
+    place = placement(height, width, side)
+    inner = square[place.top : place.top + place.height, place.left : place.left + place.width]
+    return inner.astype(np.float64)
+
+
+def blend(grey: npt.NDArray[np.uint8], relevance: Floats, highest: float) -> npt.NDArray[np.uint8]:
+    """Colour over grey: the hotter, the more opaque.
+
+    Args:
+        grey: (H, W) uint8.
+        relevance: (H, W) >= 0.
+        highest: the value that gets the hottest colour and `OPACITY`; 0: nothing is coloured.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    heat = np.clip(relevance / highest, 0, 1) if highest > 0 else np.zeros_like(relevance)
+    colour = colormaps[COLOURS](0.15 + 0.85 * heat)[..., :3]
+    opacity = (OPACITY * heat)[..., None]
+    base = np.repeat(grey[..., None] / 255, 3, axis=2)
+    return np.rint(255 * (base * (1 - opacity) + colour * opacity)).astype(np.uint8)
+
+
+def panel(tiles: Sequence[Tile], title: str) -> Figure:
+    """Each picture beside its heat map or maps, with what was said and what is true.
+
+    Within a panel every map of a network pair is drawn on one scale: from 0 to the larger maximum
+    of the picture's maps. A map's own highest value is written under it.
+
+    Args:
+        tiles: 1 or more, all with the same number of views.
+        title: above all.
+    """
+    views = len(tiles[0].views)
+    across = 1 + views
+    tiles_a_row = max(1, min(4 if views == 1 else 2, len(tiles)))
+    rows = math.ceil(len(tiles) / tiles_a_row)
+    figure = Figure(
+        figsize=(max(5.2, 1.75 * across * tiles_a_row + 0.9), 2.2 * rows + 0.7),
+        layout="constrained",
+    )
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, across * tiles_a_row, squeeze=False)
+    for one in axes.ravel():
+        one.set_axis_off()
+    for number, tile in enumerate(tiles):
+        row, first = number // tiles_a_row, (number % tiles_a_row) * across
+        _draw(axes[row, first : first + across], tile)
+    figure.colorbar(
+        ScalarMappable(Normalize(0, 1), COLOURS),
+        ax=axes,
+        fraction=0.015,
+        pad=0.01,
+        label="relevance, share of the picture's highest",
+    )
+    return figure
+
+
+def _draw(axes: Sequence[Axes], tile: Tile) -> None:
+    height, width = tile.grey.shape
+    axes[0].imshow(tile.grey, cmap="gray", vmin=0, vmax=255)
+    axes[0].set_title("no label given" if tile.label is None else f"true: {tile.label}", fontsize=8)
+    axes[0].text(
+        0.5,
+        -0.04,
+        _short(tile.path),
+        transform=axes[0].transAxes,
+        ha="center",
+        va="top",
+        fontsize=6,
+        color="#666666",
+    )
+    highest = max(float(view.map.max()) for view in tile.views)
+    for one, view in zip(axes[1:], tile.views, strict=True):
+        one.imshow(blend(tile.grey, on_picture(view.map, height, width), highest))
+        said = f"{view.prediction} {view.probability:.2f}"
+        if tile.label is None:
+            verdict, colour = f"said: {said}", "black"
+        elif view.prediction == tile.label:
+            verdict, colour = f"right: {said}", _RIGHT
+        else:
+            verdict, colour = f"WRONG: {said}", _WRONG
+        name = f"{view.name}\n" if len(tile.views) > 1 else ""
+        one.set_title(name + verdict, fontsize=8, color=colour)
+        one.text(
+            0.5,
+            -0.04,
+            f"for {view.target} (p = {view.target_probability:.2f}), max {view.map.max():.2g}",
+            transform=one.transAxes,
+            ha="center",
+            va="top",
+            fontsize=6,
+            color="#666666",
+        )
+        # Right and wrong are told apart by the frame's stroke too, not by colour alone.
+        one.set_axis_on()
+        one.set_xticks([])
+        one.set_yticks([])
+        for spine in one.spines.values():
+            spine.set_color(colour)
+            spine.set_linewidth(1.6)
+            spine.set_linestyle("--" if verdict.startswith("WRONG") else "-")
+
+
+def _short(path: str, length: int = 30) -> str:
+    return path if len(path) <= length else "..." + path[-(length - 3) :]

@@ -1,0 +1,210 @@
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tumorlens.cli import VERBS, main
+
+
+def _fails(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    return " ".join(told.split())
+
+
+def test_help_lists_every_verb_and_says_it_is_no_medical_device(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"  {verb}" in told for verb in VERBS)
+    assert "not a medical device" in told
+    assert main(["--version"]) == 0
+
+
+def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean `train`?" in _fails(capsys, ["trian"])
+    assert "there are train, evaluate" in _fails(capsys, ["xyzzy"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train"], "--model and --data_dir must be given"),
+        (["train", "--model", "vgg", "--data_dir", "x"], "vgg"),
+        (["train", "--modle", "resnet18"], "--modle.*did you mean --model"),
+        (["train", "--model", "resnet18", "--data_dir", "x", "--epochs", "ten"], "'ten'.*INT"),
+        (
+            ["train", "--model", "resnet18", "--data_dir", "x", "--epochs", "0"],
+            "--epochs 0: expected",
+        ),
+        (
+            ["train", "--model", "resnet18", "--data_dir", "nowhere"],
+            "--data_dir nowhere: there is no",
+        ),
+        (["evaluate"], "--checkpoint must be given"),
+        (["evaluate", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
+        (["gradcam", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
+        (["cache", "polish"], "expected `show` or `clear`"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_status_2(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = _fails(capsys, argv)
+    assert re.search(words, told), told
+    assert told.startswith(f"tumorlens {argv[0]}: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def folder(make_folder: Callable[..., Path]) -> Path:
+    return make_folder({"train": 4, "valid": 2, "test": 3})
+
+
+@pytest.fixture
+def checkpoint(folder: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "model"
+    argv = ["train", "--model", "se_resnet18", "--data-dir", str(folder), "--out-dir", str(out)]
+    assert main([*argv, "--epochs=1", "--batch_size", "8", "--image_size", "32"]) == 0
+    return out / "best_model.pt"
+
+
+def test_contract_from_training_to_grad_cam(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = capsys.readouterr().out
+    assert "Best of 1 epochs" in told
+    assert str(checkpoint) in told
+
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
+    told = capsys.readouterr().out
+    assert "glioma recall" in told
+    assert "No image shows the same picture as a training image" in told
+    out = checkpoint.parent / "evaluation"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "metrics.json",
+        "predictions.csv",
+        "confusion_matrix.png",
+        "roc.png",
+        "reliability.png",
+        "errors.png",
+        "manifest.json",
+    }
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["part"] == "test"
+    assert metrics["images"] == 12
+    header, *rows = (out / "predictions.csv").read_text().splitlines()
+    assert header.startswith("path,label,prediction,prob_glioma,prob_meningioma,prob_notumor")
+    assert len(rows) == 12
+    assert rows[0].startswith("test/glioma/")
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0  # again
+
+    argv = ["gradcam", "--checkpoint", str(checkpoint), "--class", "glioma", "--save_maps"]
+    assert main(argv) == 0
+    assert main([*argv, "--target", "predicted", "--layer", "layer3"]) == 0
+    out = checkpoint.parent / "gradcam"
+    assert (out / "panel.png").stat().st_size > 10_000
+    found = json.loads((out / "gradcam.json").read_text())
+    assert [image["label"] for image in found["images"]] == ["glioma"] * 3
+    assert len(list((out / "overlays").glob("*.png"))) == 3
+    with Image.open(next((out / "overlays").glob("*.png"))) as overlay:
+        assert overlay.size == (48, 48)
+
+
+def test_images_of_ones_own_two_networks_and_bad_files(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    Image.new("RGB", (80, 40), (90, 90, 90)).save(own / "wide.png")
+    (own / "text.jpg").write_text("no picture")
+    argv = ["gradcam", "--checkpoint", str(checkpoint), "--images", str(own), "--out_dir"]
+    assert main([*argv, str(tmp_path / "cam"), "--compare", str(checkpoint)]) == 0
+    told = capsys.readouterr()
+    assert "text.jpg: not a PNG" in told.err
+    found = json.loads((tmp_path / "cam/gradcam.json").read_text())
+    assert len(found["images"]) == 2
+    assert list(found["skipped"]) == [(own / "text.jpg").as_posix()]
+    told = _fails(capsys, [*argv, str(tmp_path / "true"), "--target", "true"])
+    assert "--target true: given --images have no true class" in told
+    told = _fails(capsys, [*argv, str(tmp_path / "x"), "--layer", "layer9"])
+    assert "--layer layer9" in told
+    told = _fails(capsys, [*argv, str(tmp_path / "y"), "--class", "astrocytoma"])
+    assert "--class astrocytoma: the checkpoint knows no such class" in told
+
+
+def test_folder_of_somebody_else_is_not_written(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.tex").write_text("work")
+    argv = ["--checkpoint", str(checkpoint), "--out_dir", str(thesis)]
+    for verb in ("evaluate", "gradcam"):
+        assert "not written by tumorlens" in _fails(capsys, [verb, *argv])
+    assert [path.name for path in thesis.iterdir()] == ["chapter.tex"]
+
+
+def test_valid_part_is_scored_with_a_warning_where_there_is_no_test(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder({"train": 4, "valid": 2}, name="two")
+    argv = ["train", "--model", "resnet18", "--data_dir", str(folder), "--out_dir", str(tmp_path)]
+    assert main([*argv, "--epochs", "1", "--batch_size", "8", "--image_size", "32"]) == 0
+    checkpoint = tmp_path / "best_model.pt"
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
+    assert "Optimistic" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert metrics["part"] == "valid"
+    assert "selected the model" in metrics["caveats"][0]
+
+
+def test_moved_data_folder_is_asked_for_and_then_used(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = folder.rename(folder.with_name("moved"))
+    argv = ["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]
+    told = _fails(capsys, argv)
+    assert "is gone" in told
+    assert "--data_dir" in told
+    assert main([*argv, "--data_dir", str(moved)]) == 0
+
+
+def test_copies_of_training_images_are_counted_and_left_out(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_folder({"train": 4, "valid": 2, "test": 3}, name="leaky")
+    copied = (folder / "train/glioma/glioma000.png").read_bytes()
+    (folder / "test/glioma/same_bytes.png").write_bytes(copied)
+    with Image.open(folder / "train/notumor/notumor001.png") as picture:
+        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test/notumor/mirror.png")
+    argv = ["train", "--model", "resnet18", "--data_dir", str(folder), "--out_dir", str(tmp_path)]
+    assert main([*argv, "--epochs", "1", "--batch_size", "8", "--image_size", "32"]) == 0
+    checkpoint = tmp_path / "best_model.pt"
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 of 14 images show the same picture" in told
+    assert "(1 byte for byte, 1 mirrored, turned or re-encoded)" in told
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    assert metrics["without_copies"]["n"] == 12
+    assert metrics["without_exact_copies"]["n"] == 13
+
+
+def test_cache_is_shown_and_cleared(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["cache"]) == 0
+    assert "holds 1 entries" in capsys.readouterr().out
+    assert main(["cache", "clear"]) == 0
+    assert main(["cache", "show"]) == 0
+    assert "holds 0 entries" in capsys.readouterr().out

@@ -1,0 +1,182 @@
+"""The rooms and their levels: who may import whom, and what each verb loads."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tumorlens.cli import VERBS
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "tumorlens"
+
+# Import only from a lower level; siblings inside a room may import one another.
+LEVELS = {
+    "__init__": 0,
+    "labels": 0,
+    "config": 0,
+    "errors": 0,
+    "progress": 0,
+    "output_folder": 0,
+    "device": 1,
+    "models": 1,
+    "data": 1,
+    "checkpoint": 2,
+    "evaluation": 3,
+    "explain": 4,
+    "training": 4,
+    "api": 6,
+    "cli": 6,
+}
+# Level-0 files build on one another in this order.
+GROUND = ("__init__", "errors", "labels", "progress", "output_folder", "config")
+
+ONLY_HERE = {
+    "lightning": ("training",),
+    "torchmetrics": ("training",),
+    "nilearn": ("data/phantom",),
+    "tyro": ("cli",),
+}
+NO_TORCH = (
+    "labels.py",
+    "config.py",
+    "errors.py",
+    "progress.py",
+    "output_folder.py",
+    "data/readers.py",
+    "data/folder.py",
+    "data/fingerprint.py",
+    "data/copies.py",
+    "data/splits.py",
+    "data/cache.py",
+    "evaluation/metrics.py",
+    "evaluation/statistics.py",
+    "evaluation/scores.py",
+    "evaluation/plots.py",
+    "explain/overlay.py",
+)
+
+
+def _files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _room(path: Path) -> str:
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
+
+
+def _room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in LEVELS else "__init__"
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_file_imports_from_lower_levels_alone(path: Path) -> None:
+    room = _room(path)
+    for module in _imports(path):
+        if not module.startswith("tumorlens"):
+            continue
+        other = _room_of(module)
+        if other == room:
+            continue
+        if LEVELS[room] == LEVELS[other] == 0:
+            assert GROUND.index(other) < GROUND.index(room), f"{path.name} imports {module}"
+        else:
+            assert LEVELS[other] < LEVELS[room] or {room, other} == {"api", "cli"}, (
+                f"{path.relative_to(SOURCE)} (level {LEVELS[room]}) imports {module} "
+                f"(level {LEVELS[other]})"
+            )
+
+
+@pytest.mark.parametrize("package", ONLY_HERE)
+def test_heavy_package_is_imported_where_it_belongs_alone(package: str) -> None:
+    for path in _files():
+        if any(module.split(".")[0] == package for module in _imports(path)):
+            place = path.relative_to(SOURCE).as_posix()
+            assert place.startswith(ONLY_HERE[package]), f"{place} imports {package}"
+
+
+@pytest.mark.parametrize("name", NO_TORCH)
+def test_file_that_must_stay_light_imports_no_torch(name: str) -> None:
+    path = SOURCE / name
+    loaded = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import tumorlens.{name[:-3].replace('/', '.')}, sys; print('torch' in sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout.strip() == "False", f"{path} loads torch"
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_loads_neither_torch_nor_anything_else_heavy(verb: str) -> None:
+    script = (
+        "import sys\nfrom tumorlens.cli import main\n"
+        f"try: main([{repr(verb) + ',' if verb else ''} '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'sklearn', 'scipy', 'matplotlib', 'numpy', 'PIL'}\n"
+        "print('LOADED', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("LOADED []")
+    assert "tumorlens" in done.stdout
+
+
+def test_no_module_in_the_root_has_a_verbs_name() -> None:
+    assert not {path.stem for path in SOURCE.glob("*.py")} & set(VERBS)
+
+
+def test_every_verb_has_a_file_of_its_own() -> None:
+    for verb in VERBS:
+        assert (SOURCE / "cli" / f"{verb}.py").is_file()
+
+
+def test_files_stay_readable() -> None:
+    long = {
+        str(path.relative_to(SOURCE)): lines
+        for path in _files()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 420
+    }
+    assert long == {}
+
+
+def test_no_drawer_for_everything() -> None:
+    drawers = {"utils", "helpers", "common", "misc"}
+    assert not {part for path in _files() for part in path.parts} & drawers
+    assert not {path.stem for path in _files()} & drawers
+
+
+def test_readmes_map_names_every_file_once() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in _files():
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        name = path.relative_to(SOURCE).as_posix()
+        assert f"`{name}`" in readme, f"README's file map lacks {name}"
+
+
+def test_code_has_no_absolute_path_of_a_machine() -> None:
+    home = os.path.expanduser("~")  # noqa: PTH111 (the very text is looked for)
+    for path in [*_files(), ROOT / "README.md", ROOT / "Makefile"]:
+        text = path.read_text(encoding="utf-8")
+        for place in ("/work/", "/tmp/", f"{home}/"):
+            assert place not in text, f"{path} names {place}"
