@@ -52,10 +52,23 @@ def gradcam(*, progress: Progress = silent, **settings: Any) -> Explanation:
 
 def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
     """Make a simulated data set; see `config.PhantomSettings`."""
-    from tumorlens.config import PhantomSettings
-    from tumorlens.data import phantom as module
+    from tumorlens.config import PhantomSettings, primitives
+    from tumorlens.data.phantom import make_phantom
+    from tumorlens.output_folder import claim, write_manifest
 
-    return module.write(_settings(PhantomSettings, settings), progress)
+    chosen = _settings(PhantomSettings, settings)
+    claim(chosen.out, "phantom")
+    summary = make_phantom(
+        chosen.out,
+        train=chosen.train,
+        valid=chosen.valid,
+        test=chosen.test,
+        size=chosen.size,
+        seed=chosen.seed,
+        progress=progress,
+    )
+    write_manifest(chosen.out, "phantom", settings=primitives(chosen), seed=chosen.seed)
+    return summary
 
 
 def _settings(kind: type[Settings], values: dict[str, Any]) -> Settings:

@@ -82,9 +82,7 @@ def checkpoint(folder: Path, tmp_path: Path) -> Path:
 def test_contract_from_training_to_grad_cam(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = capsys.readouterr().out
-    assert "Best of 1 epochs" in told
-    assert str(checkpoint) in told
+    assert checkpoint.with_suffix(".json").is_file()
 
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = capsys.readouterr().out

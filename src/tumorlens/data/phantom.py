@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tumorlens.data.phantom_anatomy import Array, Ripples, load_template
-from tumorlens.data.phantom_head import draw_person, paint_head
+from tumorlens.data.phantom_head import draw_person, paint_head, survey
 from tumorlens.data.phantom_lesions import draw_lesion
 from tumorlens.data.phantom_view import draw_view
 from tumorlens.errors import TumorlensError
@@ -111,21 +111,24 @@ def phantom_slice(
     view = draw_view(streams[0], size)
     person = draw_person(streams[1])
     scanner = _draw_scanner(streams[2], size)
-    healthy = paint_head(template, person, view.points)
-    lesion = draw_lesion(streams[3], label, view, healthy)
+    tissue = survey(template, person, view.points)
+    lesion = draw_lesion(streams[3], label, view, tissue)
+    without = None
+    if twin or lesion is None:
+        healthy = paint_head(template, person, view.points, tissue)
+        without = scanner.image(healthy, view.points)
     if lesion is None:
-        image = scanner.image(healthy.signal, view.points)
-        empty = np.zeros(image.shape, dtype=bool)
-        return PhantomSlice(label, view.plane, view.offset, image, empty, image if twin else None)
+        assert without is not None
+        empty = np.zeros(without.shape, dtype=bool)
+        return PhantomSlice(label, view.plane, view.offset, without, empty, without)
     along, down = lesion.push
     pushed = (
         view.points
         + view.across[:, None, None] * along[None]
         + view.down[:, None, None] * down[None]
     )
-    signal = lesion.laid_into(paint_head(template, person, pushed).signal)
-    without = scanner.image(healthy.signal, view.points) if twin else None
-    image = scanner.image(signal, view.points)
+    displaced = paint_head(template, person, pushed, survey(template, person, pushed))
+    image = scanner.image(lesion.laid_into(displaced), view.points)
     return PhantomSlice(label, view.plane, view.offset, image, lesion.core > 0.5, without)
 
 

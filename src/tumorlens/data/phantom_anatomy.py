@@ -69,28 +69,30 @@ class Template:
         t1: (197, 233, 189) uint8, T1 signal, 0 outside the brain.
         grey: (197, 233, 189) uint8, probability of grey matter times 255.
         white: the same for white matter.
-        distance: millimetres to the inside of the skull, negative inside, on the coarser field.
+        cavity: millimetres to the inside of the skull, negative inside, on a coarser grid.
+        vault: the same for a rounder, closed hull: the shape that the scalp follows.
     """
 
     t1: npt.NDArray[np.uint8]
     grey: npt.NDArray[np.uint8]
     white: npt.NDArray[np.uint8]
-    distance: Array
+    cavity: Array
+    vault: Array
 
-    def sample(self, volume: npt.NDArray[np.uint8], points: Array) -> Array:
-        """`volume` / 255 at `points` (3, H, W) mm, linearly interpolated, 0 outside."""
-        places = points - np.array(_ORIGIN, dtype=np.float32)[:, None, None]
-        values = ndimage.map_coordinates(volume, places, order=1, output=np.float32)
-        return np.asarray(values, dtype=np.float32) / np.float32(255)
 
-    def depth(self, points: Array) -> Array:
-        """Millimetres from `points` (3, H, W) to the inside of the skull, negative inside."""
-        origin = np.array(_FIELD_ORIGIN, dtype=np.float32)[:, None, None]
-        places = (points - origin) / np.float32(_FIELD_STEP)
-        values = ndimage.map_coordinates(
-            self.distance, places, order=1, output=np.float32, mode="nearest"
-        )
-        return np.asarray(values, dtype=np.float32)
+def sample_volume(volume: npt.NDArray[np.uint8], points: Array) -> Array:
+    """A volume of the template at `points` (3, N) mm: 0..1, linearly interpolated, 0 outside."""
+    places = points - np.array(_ORIGIN, dtype=np.float32)[:, None]
+    values = ndimage.map_coordinates(volume, places, order=1, output=np.float32)
+    return np.asarray(values, dtype=np.float32) / np.float32(255)
+
+
+def sample_distance(distance: Array, points: Array) -> Array:
+    """A distance field of the template at `points` (3, H, W) mm."""
+    step = np.float32(_FIELD_STEP * round(_FIELD_SHAPE[0] / distance.shape[0]))
+    places = (points - np.array(_FIELD_ORIGIN, dtype=np.float32)[:, None, None]) / step
+    values = ndimage.map_coordinates(distance, places, order=1, output=np.float32, mode="nearest")
+    return np.asarray(values, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +103,8 @@ def load_template() -> Template:
         TumorlensError: nilearn is missing, or a version of it that no longer has the files.
     """
     volumes = {name: _volume(name) for name in ("t1", "gm", "wm")}
-    return Template(volumes["t1"], volumes["gm"], volumes["wm"], _distance(volumes["t1"]))
+    cavity, vault = _distances(volumes["t1"])
+    return Template(volumes["t1"], volumes["gm"], volumes["wm"], cavity, vault)
 
 
 def _volume(name: str) -> npt.NDArray[np.uint8]:
@@ -119,18 +122,21 @@ def _volume(name: str) -> npt.NDArray[np.uint8]:
     )
 
 
-def _distance(t1: npt.NDArray[np.uint8]) -> Array:
-    """Distance to the closed hull of the brain: sulci, fissures and cisterns belong inside."""
+def _distances(t1: npt.NDArray[np.uint8]) -> tuple[Array, Array]:
     brain = np.zeros(_FIELD_SHAPE, dtype=bool)
     start = [round((a - b) / _FIELD_STEP) for a, b in zip(_ORIGIN, _FIELD_ORIGIN, strict=True)]
     coarse = t1[::2, ::2, ::2] > 40
     stop = [first + count for first, count in zip(start, coarse.shape, strict=True)]
     brain[start[0] : stop[0], start[1] : stop[1], start[2] : stop[2]] = coarse
-    closing = 10.0 / _FIELD_STEP
-    grown = ndimage.distance_transform_edt(~brain) <= closing
-    hull = ndimage.distance_transform_edt(grown) > closing
-    outside = ndimage.distance_transform_edt(~hull)
-    inside = ndimage.distance_transform_edt(hull)
-    smooth = ndimage.gaussian_filter((outside - inside) * _FIELD_STEP, 1.0)
-    # 1.5 mm of fluid between the brain and the skull.
-    return np.asarray(smooth - 1.5, dtype=np.float32)
+    # Sulci, fissures and cisterns are inside the skull, and 1.5 mm of fluid around the brain.
+    cavity = _hull_distance(brain, 10.0, _FIELD_STEP) - np.float32(1.5)
+    vault = _hull_distance(brain[::2, ::2, ::2], 36.0, 2 * _FIELD_STEP) - np.float32(1.5)
+    return cavity, vault
+
+
+def _hull_distance(inside: npt.NDArray[np.bool_], closing: float, step: float) -> Array:
+    """Signed distance, mm, to `inside` after closing gaps narrower than twice `closing` mm."""
+    grown = ndimage.distance_transform_edt(~inside) <= closing / step
+    hull = ndimage.distance_transform_edt(grown) > closing / step
+    signed = ndimage.distance_transform_edt(~hull) - ndimage.distance_transform_edt(hull)
+    return np.asarray(ndimage.gaussian_filter(signed * step, 1.0), dtype=np.float32)

@@ -25,6 +25,8 @@ from tumorlens.data.phantom_anatomy import (
     Array,
     Ripples,
     Template,
+    sample_distance,
+    sample_volume,
     smoothstep,
 )
 
@@ -42,7 +44,9 @@ class Person:
     vessels: float
     sinus: float
     gland: float
+    gyri: tuple[Ripples, Ripples, Ripples]
     thickness: Ripples
+    fascia: Ripples
     folds: Ripples
     fibres: Ripples
     mucosa: Ripples
@@ -60,7 +64,9 @@ def draw_person(rng: np.random.Generator) -> Person:
         vessels=rng.uniform(0.55, 1.1),
         sinus=rng.uniform(0.75, 1.15),
         gland=rng.uniform(0.75, 1.2),
+        gyri=(Ripples(rng, 30, 6), Ripples(rng, 30, 6), Ripples(rng, 30, 6)),
         thickness=Ripples(rng, 65, 6),
+        fascia=Ripples(rng, 34, 8),
         folds=Ripples(rng, 21, 8),
         fibres=Ripples(rng, 10, 8),
         mucosa=Ripples(rng, 8, 6),
@@ -69,36 +75,45 @@ def draw_person(rng: np.random.Generator) -> Person:
 
 @dataclass(frozen=True)
 class Tissue:
-    """A healthy head at H x W points.
+    """What is where in a healthy head, at H x W points.
 
     Attributes:
-        signal: (H, W), fat about 1.
         depth: mm to the inside of the skull, negative inside.
         brain: share of brain tissue, 0..1.
         white: share of white matter in it, 0..1.
+        t1: the template's own signal, 0..1.
     """
 
-    signal: Array
     depth: Array
     brain: Array
     white: Array
+    t1: Array
 
 
-def paint_head(template: Template, person: Person, points: Array) -> Tissue:
-    """The head of `person` at `points` (3, H, W) mm."""
-    depth = template.depth(points)
-    grey, white = template.sample(template.grey, points), template.sample(template.white, points)
-    t1 = template.sample(template.t1, points)
+def survey(template: Template, person: Person, points: Array) -> Tissue:
+    """What is at `points` (3, H, W) mm of the head of `person`."""
+    depth = sample_distance(template.cavity, points)
+    inside = depth < 1
+    within = points[:, inside]
+    # Gyri differ from head to head more than skulls do.
+    sway = np.stack([gyri(within) for gyri in person.gyri])
+    within = within + np.float32(1.6) * sway * smoothstep(0, -7, depth[inside])
+    sampled = []
+    for volume in (template.grey, template.white, template.t1):
+        values = np.zeros_like(depth)
+        values[inside] = sample_volume(volume, within)
+        sampled.append(values)
+    grey, white, t1 = sampled
     brain = np.clip(grey + white, 0, 1)
-    share = smoothstep(0.2, 0.8, white / (brain + 0.03))
-    ripple = person.thickness(points)
+    return Tissue(depth, brain, smoothstep(0.2, 0.8, white / (brain + 0.03)), t1)
 
-    signal = _outside(person, points, depth, ripple)
-    signal = _over(
-        signal, _inside(person, points, depth, t1, brain, share), smoothstep(0.6, -0.6, depth)
-    )
-    signal = _sella(person, points, signal)
-    return Tissue(signal, depth, brain, share)
+
+def paint_head(template: Template, person: Person, points: Array, tissue: Tissue) -> Array:
+    """Signal at `points` (3, H, W) mm, of which `tissue` is the survey; fat is about 1."""
+    vault = sample_distance(template.vault, points)
+    signal = _outside(person, points, tissue.depth, vault)
+    signal = _over(signal, _inside(person, points, tissue), smoothstep(0.6, -0.6, tissue.depth))
+    return _sella(person, points, signal)
 
 
 def _over(below: Array, above: Array | float, alpha: Array) -> Array:
@@ -133,15 +148,14 @@ def _folded(points: Array) -> Array:
     return np.asarray(np.stack([np.abs(points[0]), points[1], points[2]]), dtype=np.float32)
 
 
-def _inside(
-    person: Person, points: Array, depth: Array, t1: Array, brain: Array, share: Array
-) -> Array:
+def _inside(person: Person, points: Array, tissue_map: Tissue) -> Array:
     """Brain, fluid, falx, vessels."""
     x, y, z = points
+    depth, share = tissue_map.depth, tissue_map.white
     mean = GREY + (WHITE - GREY) * 0.5
     contrast = (WHITE - GREY) * person.contrast
-    matter = mean + contrast * (share - 0.5) + 0.12 * (t1 - 0.75)
-    tissue = smoothstep(person.ventricles - 0.15, person.ventricles + 0.3, brain)
+    matter = mean + contrast * (share - 0.5) + 0.12 * (tissue_map.t1 - 0.75)
+    tissue = smoothstep(person.ventricles - 0.15, person.ventricles + 0.3, tissue_map.brain)
     # The average of many brains has no sulci of its own: thin dark folds near the surface.
     fold = np.abs(person.folds(points)) / 0.16
     rind = smoothstep(-24, -8, depth) * smoothstep(0.75, 0.2, share)
@@ -153,7 +167,7 @@ def _inside(
     sheet = np.abs(np.gradient(x, axis=0)) + np.abs(np.gradient(x, axis=1))
     falx = falx * np.clip(sheet, 0, 1)  # seen from the side a sheet is no line
     signal = _over(signal, 0.52, 0.75 * falx)
-    signal = _over(signal, 0.5, 0.6 * _filled(np.abs(depth + 0.4) - 0.3, 0.9))  # dura
+    signal = _over(signal, 0.45, 0.4 * _filled(np.abs(depth + 0.4) - 0.3, 0.9))  # dura
     # Vessels: dots where two folds of space cross in the fluid.
     dots = np.exp(-((person.fibres(points) - 1.9) ** 2) / 0.06) * (1 - tissue)
     signal = _over(signal, VESSEL * person.vessels, 0.8 * dots * smoothstep(-16, -4, depth))
@@ -169,36 +183,39 @@ def _inside(
     return _over(signal, VESSEL * person.vessels, 0.9 * _filled(np.minimum(basilar, artery), 0.7))
 
 
-def _outside(person: Person, points: Array, depth: Array, ripple: Array) -> Array:
+def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array:
     """Air, scalp, skull, and the soft tissue of face and neck."""
-    skull = person.skull + 0.9 * ripple
-    scalp = person.scalp + 1.1 * ripple
-    vault = depth - skull - scalp
+    ripple = person.thickness(points)
+    skull = person.skull + 0.8 * ripple
+    outer = vault - person.skull - person.scalp - 0.8 * ripple
     sides = _folded(points)
-    face = _ball(points, (0, 36, -72), (66, 58, 80))
-    nose = _ball(points, (0, 96, -66), (13, 18, 22))
-    neck = _rod(points, (0, -28, -60), (0, -40, -220), 60)
+    face = _ball(points, (0, 22, -70), (70, 73, 92))
+    nose = _ball(points, (0, 94, -66), (13, 20, 22))
+    neck = _rod(points, (0, -30, -60), (0, -42, -220), 60)
     neck = np.maximum(neck, points[2] + 45)
-    ear = _ball(sides, (86, -28, -42), (7, 16, 26))
+    ear = _ball(sides, (84, -28, -42), (6, 15, 25))
     body = np.minimum(np.minimum(face, neck), np.minimum(nose, ear))
-    blend = np.clip(0.5 + 0.5 * (vault - body) / 12, 0, 1)
-    head = vault + (body - vault) * blend - 12 * blend * (1 - blend)
+    blend = np.clip(0.5 + 0.5 * (outer - body) / 10, 0, 1)
+    head = outer + (body - outer) * blend - 10 * blend * (1 - blend)
 
-    fibres = person.fibres(points)
-    muscle = MUSCLE * (1 + 0.10 * fibres)
-    streaks = smoothstep(0.9, 1.5, fibres + 0.4 * ripple)
-    flesh = _over(muscle, 0.8 * person.fat * FAT, 0.7 * streaks)
-    under_skin = smoothstep(-person.scalp * 0.95, -person.scalp * 0.55, head)
-    flesh = _over(flesh, person.fat * FAT * (1 + 0.05 * ripple), under_skin)
-    flesh = _over(flesh, 0.45, smoothstep(-1.6, -0.6, head))  # skin
-    temporal = (1 - np.clip(np.abs(points[1] - 18) / 34, 0, 1)) * smoothstep(15, -15, points[2])
-    flesh = _over(flesh, muscle, temporal * smoothstep(-3.5, -5.5, head))
+    fibres, fascia = person.fibres(points), person.fascia(points)
+    muscle = MUSCLE * (1 + 0.08 * fibres + 0.10 * ripple)
+    # Sheets of fat between muscles, and lumps of it.
+    sheets = np.exp(-((fascia + 0.25 * fibres) ** 2) / 0.05)
+    lumps = smoothstep(1.1, 1.7, ripple + 0.8 * fascia)
+    flesh = _over(muscle, 0.75 * person.fat * FAT, np.maximum(0.7 * sheets, 0.75 * lumps))
+    under_skin = smoothstep(-person.scalp, -person.scalp * 0.5, head + 0.8 * fascia)
+    flesh = _over(flesh, person.fat * FAT * (0.95 + 0.08 * fibres), under_skin)
+    # Temporalis lies on the skull above the cheekbone, galea under the fat elsewhere.
+    temporal = smoothstep(skull + 11, skull + 7, depth) * smoothstep(48, 20, np.abs(points[1] - 18))
+    temporal = temporal * smoothstep(22, -8, points[2]) * smoothstep(20, 45, sides[0])
+    flesh = _over(flesh, muscle, temporal * smoothstep(-2.5, -4.5, head))
+    flesh = _over(flesh, 0.42, smoothstep(-1.5, -0.5, head))  # skin
     flesh = _face(person, points, flesh)
-    bone = _over(
-        np.full_like(depth, BONE),
-        MARROW * person.marrow,
-        smoothstep(1.2, 2.6, depth) * smoothstep(skull - 0.9, skull - 2.3, depth),
-    )
+    # Two dark tables with marrow between them, here more, there less.
+    diploe = np.exp(-(((depth - 0.5 * skull) / (0.23 * skull)) ** 2))
+    marrow = np.clip(0.55 + 0.3 * fascia + 0.1 * fibres, 0, 1.2)
+    bone = BONE + MARROW * person.marrow * marrow * diploe
     signal = _over(flesh, bone, smoothstep(skull + 0.6, skull - 0.6, depth))
     return _over(signal, AIR, smoothstep(-0.6, 0.6, head))
 
@@ -226,9 +243,9 @@ def _face(person: Person, points: Array, flesh: Array) -> Array:
     mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
     signal = _over(signal, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
     # Orbits: fat, eye, muscles and nerve.
-    orbit = _ball(sides, (31, 50, -37), (17, 31, 15))
+    orbit = _ball(sides, (30, 49, -37), (16, 29, 15))
     signal = _over(signal, BONE, _filled(np.abs(orbit) - 0.8))
-    signal = _over(signal, fat, _filled(orbit + 1.2))
+    signal = _over(signal, 0.85 * fat, _filled(orbit + 1.2))
     eye = _ball(sides, (33, 66, -38), (12, 12, 12))
     nerve = _rod(sides, (32, 54, -38), (10, 12, -28), 1.9)
     muscles = [

@@ -101,7 +101,7 @@ def _swelling(
     edge = outside + 0.22 * width * Ripples(rng, 22)(view.points)
     reach = smoothstep(width, 0.15 * width, edge) * smoothstep(1.5 * width, width, outside)
     share = reach * (0.25 + 0.75 * tissue.white) * tissue.brain * smoothstep(0, -4, tissue.depth)
-    return np.asarray(1 - rng.uniform(0.18, 0.38) * share, dtype=np.float32)
+    return np.asarray(1 - rng.uniform(0.2, 0.45) * share, dtype=np.float32)
 
 
 def _pick(rng: np.random.Generator, where: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
@@ -120,8 +120,8 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
         place = _pick(rng, inside)
         radius *= 1.0 if place else 0.8
     around = _around(view, *place)
-    edge = _lobed(rng, around, radius, 0.2, range(2, 8))
-    edge = edge + 0.06 * radius * Ripples(rng, 9)(view.points)
+    edge = _lobed(rng, around, radius, 0.15, range(2, 7))
+    edge = edge + 0.05 * radius * Ripples(rng, 14)(view.points)
     core = smoothstep(0.9, -0.9, edge) * smoothstep(-1.5, -3.5, tissue.depth)
 
     texture = Ripples(rng, 7)(view.points)
@@ -213,18 +213,15 @@ def _dural_seat(
 
 def _pituitary(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     """An ovoid on the floor of the sella, with a second one above it where it has risen."""
-    # Large enough to be cut by this slice in a disc of at least 5 mm radius.
-    least = np.hypot(abs(view.offset) * 0.9, 5.5)
-    radius = float(rng.uniform(max(6.5, least), max(17.0, least + 2)))
-    shape = np.array([rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.05), 1.0]) * radius
-    floor = float(SELLA[2]) - 5.0 - 0.15 * radius
-    centre = np.array([rng.normal(0, 1.2), SELLA[1] + rng.normal(0, 1.2), floor + radius])
     bumps = Ripples(rng, 16)(view.points)
-    edge = _ovoid(view.points, centre, shape)
-    if radius > 9 and rng.random() < 0.6:
-        upper = centre + np.array([rng.normal(0, 1.5), rng.normal(1, 1.5), 0.75 * radius])
-        edge = np.minimum(edge, _ovoid(view.points, upper, shape * rng.uniform(0.6, 0.85)))
-    edge = np.asarray(edge + 0.05 * radius * bumps, np.float32)
+    least = 6.5
+    for _ in range(_TRIES):
+        radius = float(rng.uniform(least, max(17.0, least + 1)))
+        edge = _risen(rng, view, radius) + 0.05 * radius * bumps
+        # Seen as a disc of at least 4.5 mm radius: a slice further off needs a larger tumor.
+        if (edge < 0).sum() * view.spacing**2 > np.pi * 4.5**2:
+            break
+        least += 0.6
     core = smoothstep(0.8, -0.8, edge)
 
     texture = Ripples(rng, 6)(view.points)
@@ -232,22 +229,27 @@ def _pituitary(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     if rng.random() < 0.22:
         hollow = smoothstep(-2.5, -4.5, edge + 1.2 * bumps)
         bright = bright * (1 - float(rng.uniform(0.3, 0.65)) * hollow)
-    rows, columns = np.nonzero(core > 0.5)
-    place = (rows.mean(), columns.mean()) if len(rows) else _nearest(view, centre)
-    around = _around(view, *place)
+    rows, columns = np.nonzero(edge < 0)
+    around = _around(view, float(rows.mean()), float(columns.mean()))
     amount = radius * float(rng.uniform(0.15, 0.35))
     push = _pushed(around, edge, amount, 10 + 2.2 * amount, tissue)
     ones, nothing = np.ones_like(core), np.zeros_like(core)
     return Lesion(core, np.asarray(bright, np.float32), ones, nothing, 0.0, push)
 
 
+def _risen(rng: np.random.Generator, view: View, radius: float) -> Array:
+    """Signed distance to an ovoid on the sella's floor, often with a second one on top of it."""
+    radii = np.array([rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.05), 1.0]) * radius
+    height = SELLA[2] - 5 - 0.15 * radius + radius
+    centre = np.array([rng.normal(0, 1.2), SELLA[1] + rng.normal(0, 1.2), height])
+    edge = _ovoid(view.points, centre, radii)
+    if radius > 9 and rng.random() < 0.6:
+        top = centre + np.array([rng.normal(0, 1.5), rng.normal(1, 1.5), 0.75 * radius])
+        edge = np.minimum(edge, _ovoid(view.points, top, radii * rng.uniform(0.6, 0.85)))
+    return edge
+
+
 def _ovoid(points: Array, centre: npt.NDArray[np.float64], radii: npt.NDArray[np.float64]) -> Array:
     scaled = (points - centre[:, None, None]) / radii[:, None, None]
     length = np.sqrt((scaled**2).sum(axis=0))
     return np.asarray((length - 1) * radii.min(), dtype=np.float32)
-
-
-def _nearest(view: View, centre: npt.NDArray[np.float64]) -> tuple[float, float]:
-    distance = ((view.points - centre[:, None, None]) ** 2).sum(axis=0)
-    row, column = np.unravel_index(int(distance.argmin()), distance.shape)
-    return float(row), float(column)

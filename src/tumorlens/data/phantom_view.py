@@ -30,12 +30,13 @@ class View:
 
 # Columns, rows (downwards) and normal of each plane, and the head's centre in the image.
 _PLANES = {
-    "axial": ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, -8, 0)),
-    "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0), (0, 0, -18)),
-    "sagittal": ((0, 1, 0), (0, 0, -1), (1, 0, 0), (0, -6, -20)),
+    "axial": ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, -6, 0)),
+    "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0), (0, 0, -14)),
+    "sagittal": ((0, 1, 0), (0, 0, -1), (1, 0, 0), (0, -4, -16)),
 }
 # How far a slice may lie from the sella (mm along the normal), and how far it may lean (degrees).
 _OFFSETS = {"axial": (-8.0, 19.0), "coronal": (-14.0, 14.0), "sagittal": (-14.0, 14.0)}
+_WIDTHS = {"axial": (222.0, 258.0), "coronal": (222.0, 258.0), "sagittal": (240.0, 272.0)}  # mm
 _LEANS = {"axial": (11.0, 3.0), "coronal": (9.0, 3.0), "sagittal": (4.0, 4.0)}
 
 
@@ -52,11 +53,11 @@ def draw_view(rng: np.random.Generator, size: int) -> View:
     turn = turn @ _rotation(normal, float(np.clip(rng.normal(0, 4), -9, 9)))
     across, down, normal = turn @ across, turn @ down, turn @ normal
     offset = float(rng.uniform(*_OFFSETS[plane]))
-    width = float(rng.uniform(218, 252))
+    width = float(rng.uniform(*_WIDTHS[plane]))
     spacing = width / size
     start = SELLA + offset * normal
     middle = (centre - start) - ((centre - start) @ normal) * normal + start
-    middle = middle + rng.uniform(-7, 7) * across + rng.uniform(-7, 7) * down
+    middle = middle + rng.uniform(-6, 6) * across + rng.uniform(-6, 6) * down
     steps = (np.arange(size) - (size - 1) / 2) * spacing
     points = (
         middle[:, None, None]
@@ -76,11 +77,9 @@ def _rotation(axis: npt.NDArray[np.float64], degrees: float) -> npt.NDArray[np.f
 
 
 def _bent(rng: np.random.Generator, points: Array) -> Array:
-    """Another person's head: scaled along each axis, bent smoothly, its gyri moved a little."""
+    """Another person's head: scaled along each axis, and bent smoothly."""
     scale = rng.uniform(0.93, 1.07, size=3).astype(np.float32)[:, None, None]
     bent = SELLA[:, None, None] + (points - SELLA[:, None, None]) / scale
-    for wavelength, amplitude, waves in ((110.0, 3.0, 5), (30.0, 1.3, 6)):
-        bent = bent + amplitude * np.stack(
-            [Ripples(rng, wavelength, waves)(points) for _ in range(3)]
-        )
+    shift = [Ripples(rng, 120.0, 5)(points) for _ in range(3)]
+    bent = bent + np.float32(2.8) * np.stack(shift)
     return np.asarray(bent, dtype=np.float32)
