@@ -191,7 +191,7 @@ class AuditSettings:
     """Any folder of images; splits and classes are told by its folders."""
     out_dir: Path = Path("audit")
     """Where audit.json, pairs.csv, groups.csv and audit.html go."""
-    splits: str | None = None
+    splits: Path | None = None
     """CSV that says which image is in which part, instead of the folders; or `public-folds`."""
     fold: int | None = None
     """Fold that is the test part, with --splits of folds."""

@@ -1,30 +1,56 @@
 import numpy as np
 import pytest
+import torch
 
 from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, on_picture, panel
+from tumorlens.models.build import build_model
 
 
 def _view(prediction: str = "glioma", hottest: float = 1.0) -> Explained:
     relevance = np.linspace(0, hottest, 9, dtype=np.float32).reshape(3, 3)
-    return Explained("resnet18", relevance, "glioma", prediction, 0.9, 0.9)
+    return Explained("resnet18", relevance, 96, "glioma", prediction, 0.9, 0.9)
 
 
-@pytest.mark.parametrize(("height", "width"), [(60, 60), (40, 80), (80, 40)])
-def test_map_lands_on_the_picture_not_on_its_padding(height: int, width: int) -> None:
-    # One hot cell in the middle of the square is the middle of the picture, whatever its shape.
-    relevance = np.zeros((5, 5), dtype=np.float32)
-    relevance[2, 2] = 1
-    placed = on_picture(relevance, height, width)
+@pytest.mark.parametrize(("height", "width"), [(96, 96), (60, 60), (40, 80), (80, 40)])
+def test_cell_lands_where_the_network_looked(height: int, width: int) -> None:
+    # Cell 1 of a layer of stride 32 is centred on pixel 32 of the 96: a third down the square.
+    relevance = np.zeros((3, 3), dtype=np.float32)
+    relevance[1, 1] = 1
+    placed = on_picture(relevance, height, width, 96)
     assert placed.shape == (height, width)
-    rows, columns = np.unravel_index(placed.argmax(), placed.shape)
-    assert abs(rows - height / 2) <= 1
-    assert abs(columns - width / 2) <= 1
+    side = max(height, width)
+    row, column = np.unravel_index(placed.argmax(), placed.shape)
+    assert row + (side - height) / 2 == pytest.approx(side / 3, abs=1)
+    assert column + (side - width) / 2 == pytest.approx(side / 3, abs=1)
+
+
+@pytest.mark.parametrize("layer", ["layer2", "layer3", "layer4"])
+def test_centre_of_a_cell_is_where_the_input_moves_it_most(layer: str) -> None:
+    network = build_model("resnet18", 4, seed=0).double().eval()
+    picture = torch.zeros(1, 3, 224, 224, dtype=torch.float64, requires_grad=True)
+    seen = []
+    handle = dict(network.named_modules())[layer].register_forward_hook(
+        lambda _, __, output: seen.append(output)
+    )
+    generator = torch.Generator().manual_seed(0)
+    noisy = picture + torch.randn(4, 3, 224, 224, generator=generator, dtype=torch.float64)
+    network(noisy)
+    handle.remove()
+    features = seen[0]
+    cells = features.shape[2]
+    cell = cells // 2
+    (gradient,) = torch.autograd.grad(features[:, :, cell].square().sum(), picture)
+    weight = gradient[0].square().sum((0, 2))
+    centre = float((weight * torch.arange(224)).sum() / weight.sum())
+    relevance = np.zeros((cells, cells), dtype=np.float32)
+    relevance[cell] = 1
+    assert int(on_picture(relevance, 224, 224, 224)[:, 0].argmax()) == pytest.approx(centre, abs=4)
 
 
 def test_corner_cell_of_a_wide_picture_is_padding() -> None:
-    relevance = np.zeros((4, 4), dtype=np.float32)
+    relevance = np.zeros((6, 6), dtype=np.float32)
     relevance[0, :] = 1  # the top quarter of the square is padding for a 2:1 picture
-    assert on_picture(relevance, 50, 100)[10:].max() < 0.35
+    assert on_picture(relevance, 50, 100, 96).max() == 0
 
 
 def test_cold_places_show_the_picture_and_hot_ones_still_some_of_it() -> None:

@@ -60,7 +60,7 @@ def explain(
 ) -> GradCam:
     """`grad_cam`, and the logits of the same forward pass."""
     name = layer or DEFAULT_LAYER
-    module = _find(model, name)
+    module = find_layer(model, name)
     captured: list[Tensor] = []
 
     def capture(_module: nn.Module, _inputs: object, output: object) -> Tensor:
@@ -111,8 +111,13 @@ def layers(model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def _find(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
+def find_layer(model: nn.Module, name: str) -> nn.Module:
+    """The module at the path `name`.
+
+    Raises:
+        TumorlensError: there is none; lists those there are.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if name in modules and name:
         return modules[name]
     near = difflib.get_close_matches(name, modules, n=1)

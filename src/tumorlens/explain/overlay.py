@@ -1,17 +1,16 @@
 """Relevance laid over the picture it explains, with its scale drawn. No torch."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from PIL import Image
 
 from tumorlens.data.readers import placement
 
@@ -20,6 +19,7 @@ COLOURS = "inferno"
 # The most opaque a map gets: anatomy stays visible under its hottest place.
 OPACITY = 0.65
 _RIGHT, _WRONG = "#0072B2", "#D55E00"
+_STRIDES = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Explained:
     Attributes:
         name: of the network.
         map: (h, w) relevance >= 0 over the network's square input.
+        size: side of that input, pixels.
         target: class that the map explains.
         prediction: class with the highest probability.
         probability: of the prediction, 0..1.
@@ -37,6 +38,7 @@ class Explained:
 
     name: str
     map: npt.NDArray[np.float32]
+    size: int
     target: str
     prediction: str
     probability: float
@@ -60,27 +62,37 @@ class Tile:
     views: tuple[Explained, ...]
 
 
-def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int) -> Floats:
+def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int, size: int) -> Floats:
     """Bring a map over the square input to the picture's own frame.
 
-    Bilinear; the part of the square that is padding, not picture, is cut away.
+    Bilinear between the centres of the map's cells. In a network of odd kernels with padding on
+    both sides, cell i of a layer of stride s is centred on pixel s i of the input, not, as plain
+    resizing has it, on the middle of the i-th of h equal parts: at stride 32 that would be 15.5
+    pixels too far down and right. Beyond the last centre the last value goes on.
 
     Args:
         relevance: (h, w) over the square that `readers.fit_square` made.
         height, width: of the picture, pixels.
+        size: side of the square, pixels.
 
     Returns:
-        (height, width), same scale as `relevance`.
+        (height, width), same scale as `relevance`; what lies on padding is left out.
     """
-    side = max(height, width)
-    square = np.asarray(
-        Image.fromarray(relevance.astype(np.float32)).resize(
-            (side, side), Image.Resampling.BILINEAR
-        )
-    )
-    place = placement(height, width, side)
-    inner = square[place.top : place.top + place.height, place.left : place.left + place.width]
-    return inner.astype(np.float64)
+    place = placement(height, width, size)
+    rows = _interpolation(height, place.top, place.height, size, relevance.shape[0])
+    columns = _interpolation(width, place.left, place.width, size, relevance.shape[1])
+    placed: Floats = rows @ relevance.astype(np.float64) @ columns.T
+    return placed
+
+
+def _interpolation(pixels: int, start: int, length: int, size: int, cells: int) -> Floats:
+    """(pixels, cells) weights, rows sum to 1; the picture is `length` of `size`, from `start`."""
+    in_square = start + (np.arange(pixels) + 0.5) * length / pixels - 0.5
+    strides = (stride for stride in _STRIDES if math.ceil(size / stride) == cells)
+    stride = next(strides, None)
+    at = in_square / stride if stride else (in_square + 0.5) * cells / size - 0.5
+    at = np.clip(at, 0, cells - 1)
+    return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(cells)))
 
 
 def blend(grey: npt.NDArray[np.uint8], relevance: Floats, highest: float) -> npt.NDArray[np.uint8]:
@@ -95,10 +107,15 @@ def blend(grey: npt.NDArray[np.uint8], relevance: Floats, highest: float) -> npt
         (H, W, 3) uint8.
     """
     heat = np.clip(relevance / highest, 0, 1) if highest > 0 else np.zeros_like(relevance)
+    return np.rint(255 * _mixed(grey / 255, heat)).astype(np.uint8)
+
+
+def _mixed(grey: Floats, heat: Floats) -> Floats:
+    # The map's darkest colours are black and would read as anatomy: start above them.
     colour = colormaps[COLOURS](0.15 + 0.85 * heat)[..., :3]
     opacity = (OPACITY * heat)[..., None]
-    base = np.repeat(grey[..., None] / 255, 3, axis=2)
-    return np.rint(255 * (base * (1 - opacity) + colour * opacity)).astype(np.uint8)
+    mixed: Floats = grey[..., None] * (1 - opacity) + colour * opacity
+    return mixed
 
 
 def panel(tiles: Sequence[Tile], title: str) -> Figure:
@@ -119,24 +136,25 @@ def panel(tiles: Sequence[Tile], title: str) -> Figure:
         figsize=(max(5.2, 1.75 * across * tiles_a_row + 0.9), 2.2 * rows + 0.7),
         layout="constrained",
     )
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())), fontsize=10)
     axes = figure.subplots(rows, across * tiles_a_row, squeeze=False)
     for one in axes.ravel():
         one.set_axis_off()
     for number, tile in enumerate(tiles):
         row, first = number // tiles_a_row, (number % tiles_a_row) * across
         _draw(axes[row, first : first + across], tile)
+    shades = np.linspace(0, 1, 256)
     figure.colorbar(
-        ScalarMappable(Normalize(0, 1), COLOURS),
+        ScalarMappable(Normalize(0, 1), ListedColormap(_mixed(np.full(256, 0.3), shades))),
         ax=axes,
         fraction=0.015,
         pad=0.01,
-        label="relevance, share of the picture's highest",
+        label="relevance, share of the picture's highest (colours as over grey)",
     )
     return figure
 
 
-def _draw(axes: Sequence[Axes], tile: Tile) -> None:
+def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
     height, width = tile.grey.shape
     axes[0].imshow(tile.grey, cmap="gray", vmin=0, vmax=255)
     axes[0].set_title("no label given" if tile.label is None else f"true: {tile.label}", fontsize=8)
@@ -152,7 +170,7 @@ def _draw(axes: Sequence[Axes], tile: Tile) -> None:
     )
     highest = max(float(view.map.max()) for view in tile.views)
     for one, view in zip(axes[1:], tile.views, strict=True):
-        one.imshow(blend(tile.grey, on_picture(view.map, height, width), highest))
+        one.imshow(blend(tile.grey, on_picture(view.map, height, width, view.size), highest))
         said = f"{view.prediction} {view.probability:.2f}"
         if tile.label is None:
             verdict, colour = f"said: {said}", "black"

@@ -1,7 +1,8 @@
 """The Grad-CAM verb: choose pictures, explain them, leave panel, overlays and maps."""
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.evaluate import images_of, predict, softmax
 from tumorlens.explain import gradcam
+from tumorlens.explain.gradcam import find_layer
 from tumorlens.explain.overlay import Explained, Tile, blend, on_picture, panel
+from tumorlens.labels import canonical_class
 from tumorlens.output_folder import claim, replacing, write_json, write_manifest
 from tumorlens.progress import Progress, silent
 
@@ -66,28 +69,45 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
             f"--compare {settings.compare}: knows the classes {', '.join(networks[1].classes)}, "
             f"--checkpoint {', '.join(first.classes)}; compare networks of the same classes."
         )
+    settings = replace(
+        settings,
+        class_name=settings.class_name and canonical_class(settings.class_name),
+        target=settings.target and canonical_class(settings.target),
+    )
     for flag, name in (("--class", settings.class_name), ("--target", settings.target)):
         if name not in (None, "predicted", "true", *first.classes):
             raise TumorlensError(
                 f"{flag} {name}: the checkpoint knows no such class, only "
                 f"{', '.join(first.classes)}."
             )
+    for loaded in networks:
+        find_layer(loaded.network(), settings.layer)  # before anything is written
     device = pick_device(settings.device)
     with cpu_threads(settings.threads):
         chosen = _choose(settings, first, device, progress)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
-        views = [_views(loaded, chosen, settings, device, progress) for loaded in networks]
+        views = [
+            _views(loaded, name, chosen, settings, device, progress)
+            for loaded, name in zip(networks, _names(networks), strict=True)
+        ]
     tiles = tuple(
         Tile(picture, path, label, tuple(of_network[index] for of_network in views))
         for index, (picture, path, label) in enumerate(
             zip(chosen.pictures, chosen.paths, chosen.labels, strict=True)
         )
     )
-    names = " and ".join(loaded.model_name for loaded in networks)
+    names = " and ".join(_names(networks))
     title = f"Grad-CAM of {names} at {settings.layer}: {chosen.how}"
-    plots.save(panel(tiles, title), out_dir / "panel.png")
+    plots.save(panel(tiles[: settings.count], title), out_dir / "panel.png")
     _write(tiles, settings, out_dir, chosen)
     return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped)
+
+
+def _names(networks: Sequence[Checkpoint]) -> list[str]:
+    names = [loaded.model_name for loaded in networks]
+    if len(set(names)) == len(names):
+        return names
+    return [str(loaded.settings.get("run", loaded.path)) for loaded in networks]
 
 
 def _choose(
@@ -130,7 +150,8 @@ def _choose(
         [data.paths[index] for index in picked],
         [loaded.classes[data.labels[index]] for index in picked],
         f"{len(picked)} of {len(candidates)} {part} images {of}, drawn with seed {settings.seed} "
-        f"({right.sum()} right, {(~right).sum()} wrong; errors shown in proportion, at least one)",
+        f"({right.sum()} right, {(~right).sum()} wrong by "
+        f"{loaded.model_name}; errors shown in proportion, at least one)",
         data.skipped,
     )
 
@@ -176,6 +197,7 @@ def _named(images: Sequence[Path]) -> _Chosen:
 
 def _views(
     loaded: Checkpoint,
+    name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
     device: torch.device,
@@ -198,8 +220,9 @@ def _views(
             best = int(probabilities[row].argmax())
             views.append(
                 Explained(
-                    name=loaded.model_name,
+                    name=name,
                     map=found.maps[row].float().cpu().numpy(),
+                    size=size,
                     target=loaded.classes[target],
                     prediction=loaded.classes[best],
                     probability=float(probabilities[row, best]),
@@ -231,6 +254,8 @@ def _targets(
 def _write(
     tiles: Sequence[Tile], settings: GradcamSettings, out_dir: Path, chosen: _Chosen
 ) -> None:
+    for leftover in ("overlays", "maps"):  # of an earlier run into the same folder
+        shutil.rmtree(out_dir / leftover, ignore_errors=True)
     rows = []
     for number, tile in enumerate(tiles):
         height, width = tile.grey.shape
@@ -238,7 +263,7 @@ def _write(
         for which, view in enumerate(tile.views):
             suffix = f"-{which + 1}-{view.name}" if len(tile.views) > 1 else ""
             name = f"{number:03d}-{Path(tile.path).stem}{suffix}"
-            overlay = blend(tile.grey, on_picture(view.map, height, width), highest)
+            overlay = blend(tile.grey, on_picture(view.map, height, width, view.size), highest)
             with replacing(out_dir / "overlays" / f"{name}.png") as beside:
                 Image.fromarray(overlay).save(beside, format="PNG")
             if settings.save_maps:
@@ -272,5 +297,6 @@ def _write(
         "gradcam",
         settings=primitives(settings),
         checkpoint_sha256=checkpoints.sha256(settings.checkpoint),
+        compare_sha256=checkpoints.sha256(settings.compare) if settings.compare else None,
         seed=settings.seed,
     )
