@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tumorlens.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from tumorlens.data.audit import Audit
+    from tumorlens.data.folds import Partition
     from tumorlens.data.phantom import PhantomSummary
     from tumorlens.evaluation.evaluate import Report
     from tumorlens.explain.panels import Explanation
@@ -69,6 +71,32 @@ def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
     )
     write_manifest(chosen.out, "phantom", settings=primitives(chosen), seed=chosen.seed)
     return summary
+
+
+def audit(*, progress: Progress = silent, **settings: Any) -> Audit:
+    """Find copies, conflicts and shortcuts in a folder; see `config.AuditSettings`."""
+    from tumorlens.config import AuditSettings
+    from tumorlens.data import audit_files
+
+    return audit_files.audit_and_write(_settings(AuditSettings, settings), progress)
+
+
+def split(*, progress: Progress = silent, **settings: Any) -> Partition:
+    """Split a folder so that copies stay together; see `config.SplitSettings`."""
+    from tumorlens.config import SplitSettings
+    from tumorlens.data import folds
+
+    chosen = _settings(SplitSettings, settings)
+    found = folds.partition(chosen, progress)
+    folds.write_partition(found, chosen.out)
+    return found
+
+
+def cache_clear() -> tuple[int, int]:
+    """Empty the decode cache; how many entries it had and their size in bytes."""
+    from tumorlens.data import cache
+
+    return cache.clear()
 
 
 def _settings(kind: type[Settings], values: dict[str, Any]) -> Settings:

@@ -127,7 +127,11 @@ def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, A
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
-    """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step."""
+    """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step.
+
+    Raises:
+        TumorlensError: the disk is full.
+    """
     data = checkpoint.data
     content = {
         "format": FORMAT,
@@ -146,7 +150,13 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "feature_covariance": checkpoint.feature_covariance,
     }
     with replacing(path) as beside:
-        torch.save(content, beside)
+        try:
+            torch.save(content, beside)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise TumorlensError(
+                f"{path}: cannot be written ({str(error).splitlines()[0]}); free some room, or "
+                "name another --out_dir."
+            ) from error
     for_eyes = {key: content[key] for key in content if not key.startswith(("weights", "feature"))}
     if data:
         for_eyes["data"] = {

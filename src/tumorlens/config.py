@@ -50,7 +50,8 @@ class TrainSettings:
     seed: int = 0
     """Decides initial weights, order and augmentation; the same seed gives the same weights."""
     splits: Path | None = None
-    """CSV with columns `path, split`, or `path, fold[, run]` with --fold."""
+    """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-folds`, the
+    patient-disjoint folds of the public set that come with tumorlens."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -97,7 +98,7 @@ class EvaluateSettings:
     split: Literal["auto", "train", "valid", "test"] = "auto"
     """Part to score; `auto`: test where there is one, else valid."""
     splits: Path | None = None
-    """CSV that says which image is in which part, instead of the checkpoint's own record."""
+    """CSV (or `public-folds`) that says which image is in which part, instead of the checkpoint."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
     groups: Path | None = None

@@ -14,7 +14,8 @@ from scipy.sparse.csgraph import connected_components
 
 from tumorlens.config import SplitSettings
 from tumorlens.data import cache
-from tumorlens.data.copies import duplicate_groups
+from tumorlens.data.candidates import candidates
+from tumorlens.data.copies import SAME_PICTURE
 from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.splits import read_groups
@@ -137,7 +138,11 @@ def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indi
     count = len(cached.images)
     parts = np.full(count, "")
     pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, parts, progress)
-    return joined(pairs.groups(count), duplicate_groups(cached.fingerprints))
+    near = candidates(cached.fingerprints, SAME_PICTURE)
+    ones = np.ones(len(near.first), dtype=np.int8)
+    graph = coo_matrix((ones, (near.first, near.second)), shape=(count, count))
+    alone = connected_components(graph, directed=False)[1].astype(np.int64)
+    return joined(pairs.groups(count), alone)
 
 
 def partition(settings: SplitSettings, progress: Progress = silent) -> Partition:

@@ -28,7 +28,8 @@ _PAIRS_AT_ONCE = 16_384
 _ALL_WITH_ALL = 64
 
 _NAMES = tuple(TRANSFORMS)
-_INVERSE = {"rot90_cw": "rot90_ccw", "rot90_ccw": "rot90_cw"}
+# The other transforms undo themselves.
+INVERSE = {"rot90_cw": "rot90_ccw", "rot90_ccw": "rot90_cw"}
 
 Indices = npt.NDArray[np.int64]
 
@@ -164,7 +165,7 @@ def _block(one: Indices, other: Indices, transform: str, value: float, *, exact:
     return Pairs(
         np.minimum(one, other),
         np.maximum(one, other),
-        np.where(swapped, _INVERSE.get(transform, transform), transform).astype("<U16"),
+        np.where(swapped, INVERSE.get(transform, transform), transform).astype("<U16"),
         np.full(len(one), value),
         np.full(len(one), exact),
     )

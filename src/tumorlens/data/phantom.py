@@ -47,7 +47,8 @@ warranty. The authors are not responsible for any data loss, equipment damage, p
 injury to subjects or patients resulting from the use or misuse of this software package.
 
 VS Fonov, AC Evans, K Botteron, CR Almli, RC McKinstry, DL Collins and BDCG: Unbiased average
-age-appropriate atlases for pediatric studies, NeuroImage 54 (2011), doi:10.1016/j.neuroimage.2010.07.033
+age-appropriate atlases for pediatric studies, NeuroImage 54 (2011),
+doi:10.1016/j.neuroimage.2010.07.033
 VS Fonov, AC Evans, RC McKinstry, CR Almli and DL Collins: Unbiased nonlinear average
 age-appropriate brain templates from birth to adulthood, NeuroImage 47 (2009), S102,
 doi:10.1016/S1053-8119(09)70884-5
@@ -113,14 +114,15 @@ def phantom_slice(
     scanner = _draw_scanner(streams[2], size)
     tissue = survey(template, person, view.points)
     lesion = draw_lesion(streams[3], label, view, tissue)
-    without = None
-    if twin or lesion is None:
-        healthy = paint_head(template, person, view.points, tissue)
-        without = scanner.image(healthy, view.points)
+
+    def healthy() -> npt.NDArray[np.uint8]:
+        return scanner.image(paint_head(template, person, view.points, tissue), view.points)
+
     if lesion is None:
-        assert without is not None
-        empty = np.zeros(without.shape, dtype=bool)
-        return PhantomSlice(label, view.plane, view.offset, without, empty, without)
+        image = healthy()
+        empty = np.zeros(image.shape, dtype=bool)
+        return PhantomSlice(label, view.plane, view.offset, image, empty, image)
+    without = healthy() if twin else None
     along, down = lesion.push
     pushed = (
         view.points
@@ -149,7 +151,7 @@ class _Scanner:
         seen = ndimage.gaussian_filter(seen, self.blur, truncate=3)
         seen = np.hypot(seen + self.noise[0], self.noise[1])
         shown = np.clip(self.gain * seen, 0, 1) ** self.gamma
-        return np.rint(shown * 255).astype(np.uint8)
+        return np.asarray(np.rint(shown * 255), dtype=np.uint8)
 
 
 def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
@@ -159,8 +161,8 @@ def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
         shading=rng.uniform(0.03, 0.15),
         blur=rng.uniform(0.5, 0.85) * size / 224,
         noise=noise.astype(np.float32),
-        gain=rng.uniform(0.7, 1.1),
-        gamma=rng.uniform(0.85, 1.15),
+        gain=rng.uniform(0.8, 1.05),
+        gamma=rng.uniform(0.9, 1.1),
     )
 
 

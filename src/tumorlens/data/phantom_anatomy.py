@@ -7,7 +7,7 @@ Coordinates are MNI millimetres throughout: x to the patient's right, y forward,
 """
 
 import importlib.util
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,10 +29,10 @@ SELLA = np.array([0.0, 2.0, -33.0], dtype=np.float32)  # centre of the pituitary
 
 # Signal of T1-weighted images after contrast agent, where fat is about 1.
 AIR, BONE, FLUID, MUSCLE, FAT = 0.008, 0.035, 0.10, 0.34, 0.95
-GREY, WHITE, MARROW, MUCOSA, VESSEL, GLAND = 0.335, 0.405, 0.50, 0.72, 0.80, 0.68
+GREY, WHITE, MARROW, MUCOSA, VESSEL, GLAND = 0.335, 0.405, 0.50, 0.60, 0.80, 0.60
 
 
-def smoothstep(low: float | Array, high: float | Array, value: Array) -> Array:
+def smoothstep(low: float | Array, high: float | Array, value: npt.NDArray[np.floating]) -> Array:
     """0 below `low`, 1 above `high`, a smooth cubic between; `low` > `high` turns it round."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
@@ -115,7 +115,9 @@ def _volume(name: str) -> npt.NDArray[np.uint8]:
     for root in roots:
         path = Path(root) / file
         if path.is_file():
-            return np.ascontiguousarray(np.asarray(nibabel.load(path).dataobj), dtype=np.uint8)
+            return np.ascontiguousarray(
+                nibabel.Nifti1Image.from_filename(path).dataobj, dtype=np.uint8
+            )
     raise TumorlensError(
         f"nilearn/{file}: not found, expected the MNI152 template that nilearn ships; "
         "install nilearn 0.11 or newer."

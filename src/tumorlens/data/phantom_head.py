@@ -8,6 +8,7 @@ like a head to a network, and to a radiologist at a glance; it is no atlas of th
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tumorlens.data.phantom_anatomy import (
     AIR,
@@ -29,6 +30,9 @@ from tumorlens.data.phantom_anatomy import (
     sample_volume,
     smoothstep,
 )
+
+# numpy's stubs widen sums of float32 arrays; what is returned is float32.
+_Values = npt.NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ def draw_person(rng: np.random.Generator) -> Person:
         skull=rng.uniform(5.0, 8.5),
         scalp=rng.uniform(4.5, 9.0),
         marrow=rng.uniform(0.4, 1.1),
-        fat=rng.uniform(0.72, 1.05),
-        contrast=rng.uniform(0.6, 1.6),
+        fat=rng.uniform(0.78, 1.0),
+        contrast=rng.uniform(0.7, 1.4),
         ventricles=rng.uniform(0.2, 0.5),
-        vessels=rng.uniform(0.55, 1.1),
+        vessels=rng.uniform(0.55, 0.9),
         sinus=rng.uniform(0.75, 1.15),
         gland=rng.uniform(0.75, 1.2),
         gyri=(Ripples(rng, 30, 6), Ripples(rng, 30, 6), Ripples(rng, 30, 6)),
@@ -116,7 +120,7 @@ def paint_head(template: Template, person: Person, points: Array, tissue: Tissue
     return _sella(person, points, signal)
 
 
-def _over(below: Array, above: Array | float, alpha: Array) -> Array:
+def _over(below: _Values, above: _Values | float, alpha: _Values) -> Array:
     return np.asarray(below + (above - below) * alpha, dtype=np.float32)
 
 
@@ -139,7 +143,7 @@ def _rod(points: Array, a: tuple[float, ...], b: tuple[float, ...], radius: floa
     return np.asarray(np.sqrt((offset**2).sum(axis=0)) - radius, dtype=np.float32)
 
 
-def _filled(distance: Array, soft: float = 0.6) -> Array:
+def _filled(distance: _Values, soft: float = 0.6) -> Array:
     return smoothstep(soft, -soft, distance)
 
 
@@ -190,7 +194,7 @@ def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array
     outer = vault - person.skull - person.scalp - 0.8 * ripple
     sides = _folded(points)
     face = _ball(points, (0, 22, -70), (70, 73, 92))
-    nose = _ball(points, (0, 94, -66), (13, 20, 22))
+    nose = _rod(points, (0, 84, -40), (0, 99, -72), 9)
     neck = _rod(points, (0, -30, -60), (0, -42, -220), 60)
     neck = np.maximum(neck, points[2] + 45)
     ear = _ball(sides, (84, -28, -42), (6, 15, 25))
@@ -201,9 +205,9 @@ def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array
     fibres, fascia = person.fibres(points), person.fascia(points)
     muscle = MUSCLE * (1 + 0.08 * fibres + 0.10 * ripple)
     # Sheets of fat between muscles, and lumps of it.
-    sheets = np.exp(-((fascia + 0.25 * fibres) ** 2) / 0.05)
+    sheets = np.exp(-((fascia + 0.06 * fibres) ** 2) / 0.03)
     lumps = smoothstep(1.1, 1.7, ripple + 0.8 * fascia)
-    flesh = _over(muscle, 0.75 * person.fat * FAT, np.maximum(0.7 * sheets, 0.75 * lumps))
+    flesh = _over(muscle, 0.75 * person.fat * FAT, np.maximum(0.45 * sheets, 0.6 * lumps))
     under_skin = smoothstep(-person.scalp, -person.scalp * 0.5, head + 0.8 * fascia)
     flesh = _over(flesh, person.fat * FAT * (0.95 + 0.08 * fibres), under_skin)
     # Temporalis lies on the skull above the cheekbone, galea under the fat elsewhere.
@@ -221,13 +225,19 @@ def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array
 
 
 def _face(person: Person, points: Array, flesh: Array) -> Array:
-    """Orbits, sinuses, nose, mouth, jaw, spine and throat, laid into `flesh`."""
-    sides = _folded(points)
-    grain = person.mucosa(points)
-    fat = person.fat * FAT
-    signal = flesh
-    # Cheek fat, and the marrow of jaw, clivus, temporal bone and vertebrae, each in dark bone.
-    signal = _over(signal, 0.85 * fat, 0.8 * _filled(_ball(sides, (44, 58, -72), (13, 20, 20)), 3))
+    """Jaw, spine, orbits, sinuses, nose, mouth and throat, laid into `flesh`."""
+    sides, grain = _folded(points), person.mucosa(points)
+    signal = _bones(person, points, sides, flesh)
+    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
+    signal = _over(signal, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
+    signal = _orbits(person, sides, signal)
+    return _airways(person, points, sides, grain, signal)
+
+
+def _bones(person: Person, points: Array, sides: Array, signal: Array) -> Array:
+    """Jaw, clivus, cheekbone and vertebrae, marrow in dark bone; the spinal canal; cheek fat."""
+    cheek = _filled(_ball(sides, (44, 58, -72), (13, 20, 20)), 3)
+    signal = _over(signal, 0.8 * person.fat * FAT, 0.8 * cheek)
     jaw = _rod(sides, (46, 8, -90), (16, 76, -128), 5)
     clivus = _rod(points, (0, -7, -44), (0, -20, -68), 6)
     zygoma = _rod(sides, (58, 48, -52), (66, 14, -50), 3)
@@ -239,13 +249,19 @@ def _face(person: Person, points: Array, flesh: Array) -> Array:
     signal = _bone(person, signal, np.where(np.cos(points[2] / 3) > 0, spinous, 9))
     canal = _rod(points, (0, -44, -62), (0, -46, -200), 9)
     signal = _over(signal, FLUID, _filled(canal))
-    signal = _over(signal, 0.9 * WHITE, _filled(canal + 3.5))
-    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
-    signal = _over(signal, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
-    # Orbits: fat, eye, muscles and nerve.
+    return _over(signal, 0.9 * WHITE, _filled(canal + 3.5))
+
+
+def _bone(person: Person, signal: Array, distance: Array) -> Array:
+    signal = _over(signal, BONE, _filled(distance))
+    return _over(signal, MARROW * person.marrow, _filled(distance + 2.0))
+
+
+def _orbits(person: Person, sides: Array, signal: Array) -> Array:
+    """Fat, eye, muscles and nerve."""
     orbit = _ball(sides, (30, 49, -37), (16, 29, 15))
     signal = _over(signal, BONE, _filled(np.abs(orbit) - 0.8))
-    signal = _over(signal, 0.85 * fat, _filled(orbit + 1.2))
+    signal = _over(signal, 0.85 * person.fat * FAT, _filled(orbit + 1.2))
     eye = _ball(sides, (33, 66, -38), (12, 12, 12))
     nerve = _rod(sides, (32, 54, -38), (10, 12, -28), 1.9)
     muscles = [
@@ -259,8 +275,11 @@ def _face(person: Person, points: Array, flesh: Array) -> Array:
     signal = _over(signal, 0.5, _filled(eye))
     signal = _over(signal, 0.13, _filled(eye + 1.8))
     lens = _ball(sides, (33, 75, -38), (4.5, 2.2, 4.5))
-    signal = _over(signal, 0.3, _filled(lens))
-    # Air spaces with bright mucosa; turbinates in the nose.
+    return _over(signal, 0.3, _filled(lens))
+
+
+def _airways(person: Person, points: Array, sides: Array, grain: Array, signal: Array) -> Array:
+    """Air spaces with bright mucosa, turbinates in the nose, palate and tongue."""
     air = person.sinus
     sphenoid = _ball(points, (1.5, 18, -44), (13 * air, 13 * air, 9 * air))
     maxilla = _ball(sides, (29, 50, -68), (13 * air, 18 * air, 17 * air))
@@ -270,7 +289,7 @@ def _face(person: Person, points: Array, flesh: Array) -> Array:
     signal = _over(signal, AIR, _filled(hollow))
     ethmoid = _ball(points, (0, 45, -40), (11, 24, 10))
     nose = _ball(points, (0, 60, -64), (15, 38, 20))
-    cells = smoothstep(-0.2, 0.9, grain)
+    cells = 0.75 * smoothstep(-1.1, 1.0, grain)
     signal = _over(signal, AIR + MUCOSA * cells, _filled(np.minimum(ethmoid, nose)))
     septum = np.maximum(np.abs(points[0]) - 1.2, np.minimum(ethmoid, nose))
     signal = _over(signal, 0.6, _filled(septum))
@@ -284,11 +303,6 @@ def _face(person: Person, points: Array, flesh: Array) -> Array:
     signal = _over(signal, BONE, _filled(palate))
     tongue = _ball(points, (0, 42, -106), (25, 34, 16))
     return _over(signal, MUSCLE * (1.05 + 0.15 * grain), 0.9 * _filled(tongue, 2))
-
-
-def _bone(person: Person, signal: Array, distance: Array) -> Array:
-    signal = _over(signal, BONE, _filled(distance))
-    return _over(signal, MARROW * person.marrow, _filled(distance + 2.0))
 
 
 def _sella(person: Person, points: Array, signal: Array) -> Array:

@@ -113,7 +113,7 @@ def _pick(rng: np.random.Generator, where: npt.NDArray[np.bool_]) -> tuple[int, 
 
 
 def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
-    radius = float(rng.uniform(8, 22))
+    radius = float(rng.uniform(12, 27))
     place = None
     while place is None:
         inside = (tissue.brain > 0.6) & (tissue.depth < -(4 + 0.45 * radius))
@@ -126,11 +126,11 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
 
     texture = Ripples(rng, 7)(view.points)
     patches = Ripples(rng, 15)(view.points)
-    bright = float(rng.uniform(0.5, 0.95)) * (1 + 0.1 * texture)
-    dead = float(rng.uniform(0.12, 0.27)) * (1 + 0.08 * texture)
-    kind = rng.choice(["ring", "patchy", "faint"], p=[0.62, 0.25, 0.13])
+    bright = float(rng.uniform(0.6, 0.95)) * (1 + 0.1 * texture)
+    dead = float(rng.uniform(0.11, 0.22)) * (1 + 0.08 * texture)
+    kind = rng.choice(["ring", "patchy", "faint"], p=[0.7, 0.22, 0.08])
     if kind == "ring":
-        rim = float(rng.uniform(2.0, 4.5)) * np.clip(1 + 0.45 * patches, 0.3, 2.2)
+        rim = float(rng.uniform(2.5, 5.5)) * np.clip(1 + 0.45 * patches, 0.3, 2.2)
         alive = smoothstep(-1.2, 0.8, edge + rim)
     elif kind == "patchy":
         alive = smoothstep(-0.5, 0.7, patches + float(rng.uniform(-0.2, 0.5)))
@@ -145,16 +145,17 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
 
 
 def _meningioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
-    radius = float(rng.uniform(7, 19))
+    radius = float(rng.uniform(11, 24))
     wall, row, column = _dural_seat(rng, view, tissue, radius)
     around = _around(view, row, column)
     edge = _lobed(rng, around, radius, 0.06, range(2, 6))
-    within = smoothstep(-0.8, 0.6, wall) * smoothstep(0.8, -0.8, tissue.depth)
-    core = smoothstep(0.8, -0.8, edge) * within
+    # The base is flat on the dura, its corners round.
+    edge = _both(edge, np.maximum(-wall, tissue.depth), 3.0)
+    core = smoothstep(0.8, -0.8, edge)
 
-    texture, patches = Ripples(rng, 6)(view.points), Ripples(rng, 13)(view.points)
-    bright = float(rng.uniform(0.5, 0.92)) * (1 + 0.05 * texture)
-    if rng.random() < 0.18:  # a dark heart, or calcium
+    texture, patches = Ripples(rng, 8)(view.points), Ripples(rng, 13)(view.points)
+    bright = float(rng.uniform(0.58, 0.9)) * (1 + 0.035 * texture)
+    if rng.random() < 0.12:  # a dark heart, or calcium
         dark = smoothstep(0.3, 1.2, patches) * smoothstep(-0.2 * radius, -0.5 * radius, edge)
         bright = bright * (1 - 0.65 * dark)
     tissue_around = np.ones_like(core)
@@ -175,6 +176,12 @@ def _meningioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     return Lesion(core, signal, tissue_around, np.asarray(tail, np.float32), 0.62, push)
 
 
+def _both(a: Array, b: Array, soft: float) -> Array:
+    """Signed distance to what is inside both outlines, the corners rounded over `soft` mm."""
+    blend = np.clip(0.5 + 0.5 * (a - b) / soft, 0, 1)
+    return np.asarray(b + (a - b) * blend + soft * blend * (1 - blend), dtype=np.float32)
+
+
 def _dural_seat(
     rng: np.random.Generator, view: View, tissue: Tissue, radius: float
 ) -> tuple[Array, float, float]:
@@ -190,7 +197,7 @@ def _dural_seat(
     falx = (np.abs(x) < view.spacing) & (tissue.depth < -0.6 * radius) & above & (z > -5)
     if view.plane != "sagittal" and falx.any() and rng.random() < 0.22:
         wall, sheet = x * np.float32(rng.choice([-1.0, 1.0])), falx
-    down, across = np.gradient(wall)
+    across, down = np.gradient(wall, axis=1), np.gradient(wall, axis=0)
     seat = (0.0, 0.0)
     for attempt in range(_TRIES):
         place = _pick(rng, sheet)
@@ -206,7 +213,7 @@ def _dural_seat(
         seat = (float(centre[0]), float(centre[1]))
         deep = [tissue.depth[tuple(np.rint(at).astype(int))] for at in (centre, far)]
         # Late tries take what is there: a flat tumor in a narrow place.
-        if deep[0] < -0.25 * radius and deep[1] < -3 or attempt > _TRIES - 5:
+        if (deep[0] < -0.25 * radius and deep[1] < -3) or attempt > _TRIES - 5:
             break
     return np.asarray(wall, np.float32), *seat
 
@@ -214,18 +221,18 @@ def _dural_seat(
 def _pituitary(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     """An ovoid on the floor of the sella, with a second one above it where it has risen."""
     bumps = Ripples(rng, 16)(view.points)
-    least = 6.5
+    least = 8.0
     for _ in range(_TRIES):
-        radius = float(rng.uniform(least, max(17.0, least + 1)))
+        radius = float(rng.uniform(least, max(20.0, least + 1)))
         edge = _risen(rng, view, radius) + 0.05 * radius * bumps
-        # Seen as a disc of at least 4.5 mm radius: a slice further off needs a larger tumor.
-        if (edge < 0).sum() * view.spacing**2 > np.pi * 4.5**2:
+        # Seen as a disc of at least 6 mm radius: a slice further off needs a larger tumor.
+        if (edge < 0).sum() * view.spacing**2 > np.pi * 6**2:
             break
         least += 0.6
     core = smoothstep(0.8, -0.8, edge)
 
-    texture = Ripples(rng, 6)(view.points)
-    bright = float(rng.uniform(0.45, 0.85)) * (1 + 0.06 * texture)
+    texture = Ripples(rng, 8)(view.points)
+    bright = float(rng.uniform(0.58, 0.9)) * (1 + 0.045 * texture)
     if rng.random() < 0.22:
         hollow = smoothstep(-2.5, -4.5, edge + 1.2 * bumps)
         bright = bright * (1 - float(rng.uniform(0.3, 0.65)) * hollow)

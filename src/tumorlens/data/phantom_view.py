@@ -36,7 +36,7 @@ _PLANES = {
 }
 # How far a slice may lie from the sella (mm along the normal), and how far it may lean (degrees).
 _OFFSETS = {"axial": (-8.0, 19.0), "coronal": (-14.0, 14.0), "sagittal": (-14.0, 14.0)}
-_WIDTHS = {"axial": (222.0, 258.0), "coronal": (222.0, 258.0), "sagittal": (240.0, 272.0)}  # mm
+_WIDTHS = {"axial": (214.0, 240.0), "coronal": (204.0, 230.0), "sagittal": (226.0, 250.0)}  # mm
 _LEANS = {"axial": (11.0, 3.0), "coronal": (9.0, 3.0), "sagittal": (4.0, 4.0)}
 
 
@@ -59,12 +59,12 @@ def draw_view(rng: np.random.Generator, size: int) -> View:
     middle = (centre - start) - ((centre - start) @ normal) * normal + start
     middle = middle + rng.uniform(-6, 6) * across + rng.uniform(-6, 6) * down
     steps = (np.arange(size) - (size - 1) / 2) * spacing
-    points = (
+    grid = (
         middle[:, None, None]
         + across[:, None, None] * steps[None, None, :]
         + down[:, None, None] * steps[None, :, None]
     )
-    points = _bent(rng, points.astype(np.float32))
+    points = _bent(rng, grid.astype(np.float32))
     return View(plane, offset, points, across.astype(np.float32), down.astype(np.float32), spacing)
 
 

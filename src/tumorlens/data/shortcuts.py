@@ -147,7 +147,10 @@ def _judged(
     asked = int(tree.feature[0])
     no = questions[:, asked] <= tree.threshold[0]
     sides = tuple(
-        Side(answer, {label: int((inside & (labels == at)).sum()) for at, label in enumerate(classes)})
+        Side(
+            answer,
+            {label: int((inside & (labels == at)).sum()) for at, label in enumerate(classes)},
+        )
         for answer, inside in zip(wording[asked](float(tree.threshold[0])), (no, ~no), strict=True)
     )
     told = score - half > chance + _MARGIN

@@ -15,7 +15,7 @@ from torch import nn
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import EvaluateSettings, primitives
-from tumorlens.data import splits
+from tumorlens.data import public_folds, splits
 from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.device import cpu_threads, pick_device
@@ -64,7 +64,9 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
     """
     loaded = checkpoints.load(settings.checkpoint)
     device = pick_device(settings.device)
-    root, assignment = images_of(loaded, settings.data_dir, settings.splits, settings.fold)
+    root, assignment = images_of(
+        loaded, settings.data_dir, settings.splits, settings.fold, progress
+    )
     data = load_for_scoring(
         root,
         loaded.preprocessing.image_size,
@@ -113,7 +115,11 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
 
 
 def images_of(
-    loaded: Checkpoint, data_dir: Path | None, splits_file: Path | None, fold: int | None
+    loaded: Checkpoint,
+    data_dir: Path | None,
+    splits_file: Path | None,
+    fold: int | None,
+    progress: Progress = silent,
 ) -> tuple[Path, Mapping[str, str] | None]:
     """The data folder to use with a checkpoint, and which image is in which part of it.
 
@@ -122,6 +128,7 @@ def images_of(
         data_dir: the user's own choice; the remembered split still holds where the folder has the
             same files (a folder that was moved), else the folder's own layout does.
         splits_file, fold: a split that overrides both.
+        progress: see `data.cache.load`.
 
     Returns:
         The folder, and path to part, or None for the folder's own layout.
@@ -141,7 +148,7 @@ def images_of(
             "its new place with --data_dir."
         )
     if splits_file is not None:
-        return root, splits.assignment(splits_file, fold)
+        return root, public_folds.assignment(splits_file, fold, root, progress)[0]
     if record is None:
         return root, None
     held_back = [*record.test, *record.valid]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint
 from tumorlens.evaluation import plots
 from tumorlens.output_folder import write_text
 from tumorlens.progress import Progress
@@ -92,6 +92,29 @@ class History(Callback):
             plots.save(plots.training_curves(self.rows), self.folder / "training_curves.png")
 
 
+class LastState(Checkpoint):
+    """Writes `last.ckpt`, Lightning's own, after each epoch, in one step.
+
+    Lightning's ModelCheckpoint writes to the system's temporary folder and moves the file, which on
+    another disk is a copy that a kill can cut short. As a `Checkpoint` it comes after every other
+    callback, when their state is up to date.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Write the state of the finished epoch."""
+        beside = self.path.with_name(".last-partial.ckpt")
+        try:
+            trainer.save_checkpoint(beside)  # every process takes part, the first one writes
+            if trainer.is_global_zero:
+                beside.replace(self.path)
+        finally:
+            if trainer.is_global_zero:
+                beside.unlink(missing_ok=True)
+
+
 class BestWeights(Callback):
     """Copies the weights of the best validation epoch so far into `best_model.pt`.
 
@@ -101,7 +124,7 @@ class BestWeights(Callback):
         monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
     """
 
-    def __init__(self, template: Checkpoint, path: Path, monitor: str) -> None:
+    def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:
         self.template = template
         self.path = path
         self.monitor = monitor

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
 
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import TrainSettings, primitives
-from tumorlens.data import splits
+from tumorlens.data import public_folds
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
@@ -26,7 +26,7 @@ from tumorlens.models.build import build_model
 from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
 from tumorlens.training.batches import training_batches, validation_batches
-from tumorlens.training.callbacks import BestWeights, History
+from tumorlens.training.callbacks import BestWeights, History, LastState
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import Recipe, resolve
 from tumorlens.training.run_folder import (
@@ -51,7 +51,7 @@ class TrainingResult:
         protocol: where the validation images came from.
         counts: images in "train", "valid" and "test".
         skipped: path to the reason it was left out.
-        note: what the user should know about the cache; empty if nothing.
+        note: what the user should know about the split or the cache; empty if nothing.
     """
 
     run_dir: Path
@@ -98,7 +98,11 @@ def train(
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     recipe = resolve(settings)
-    assignment = splits.assignment(settings.splits, settings.fold) if settings.splits else None
+    assignment, note = None, ""
+    if settings.splits:
+        assignment, note = public_folds.assignment(
+            settings.splits, settings.fold, settings.data_dir, progress
+        )
     data = load_for_training(
         settings.data_dir,
         recipe.image_size,
@@ -127,7 +131,7 @@ def train(
         protocol=data.protocol,
         counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
         skipped=data.skipped,
-        note=data.note,
+        note=" ".join(part for part in (note, data.note) if part),
     )
 
 
@@ -175,12 +179,7 @@ def _fit(
             check_on_train_epoch_end=False,
         ),
         *extra_callbacks,
-        ModelCheckpoint(
-            folder,
-            filename="last",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
+        LastState(folder),
     ]
     last = folder / "last.ckpt"
     accelerator, strategy = _accelerator(settings)
@@ -193,6 +192,7 @@ def _fit(
         max_epochs=recipe.epochs,
         callbacks=callbacks,
         logger=_loggers(folder),
+        enable_checkpointing=True,
         log_every_n_steps=max(1, min(50, steps)),
         num_sanity_val_steps=0,
         enable_progress_bar=False,

@@ -1,0 +1,147 @@
+"""`tumorlens audit`: what is wrong with a folder of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import AuditSettings
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from tumorlens.data.audit import Audit, Twins
+
+_MOST_LINES = 10
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Audit a folder; print the tables and where the files are."""
+    settings = parse(AuditSettings, argv, prog, positional="data_dir")
+    from rich.console import Console
+
+    from tumorlens.cli import DONE, FAILED_CHECK
+    from tumorlens.cli.progress import shown
+    from tumorlens.data.audit_files import audit_and_write
+
+    with shown() as progress:
+        found = audit_and_write(settings, progress)
+    console = Console(highlight=False)
+    _print(found, console)
+    console.print(f"Pictures and tables: {settings.out_dir / 'audit.html'}", soft_wrap=True)
+    failed = [check for check in settings.fail_on if found.count_of(check)]
+    for check in failed:
+        console.print(f"[red]--fail_on {check}: {found.count_of(check)} found.[/red]")
+    return FAILED_CHECK if failed else DONE
+
+
+def _print(found: Audit, console: Console) -> None:
+    console.print(_balance(found))
+    leaks = list(found.leaks())
+    for part, other, twins in leaks:
+        console.print(_leak(found, part, other, twins))
+    if not leaks and found.count_of_splits() > 1:
+        console.print("[green]No picture is in two splits.[/green]")
+    whole = found.to_dict()["same_picture"]
+    made = ", ".join(f"{count} {_SAID[kind]}" for kind, count in whole["by_kind"].items() if count)
+    console.print(
+        f"{whole['pairs']} pairs show the same picture"
+        + (f" ({made}), in {whole['groups']} groups" if made else "")
+        + f"; {found.count_of('conflict')} with conflicting labels."
+    )
+    pairs, clash = found.pairs, found.conflicting
+    rows = zip(pairs.first[clash].tolist(), pairs.second[clash].tolist(), strict=True)
+    lines = [
+        f"{found.paths[one]} ({found.labels[one]}) = {found.paths[two]} ({found.labels[two]})"
+        for one, two in rows
+    ]
+    _list(lines, "pairs.csv has all", console)
+    if found.shortcuts:
+        console.print(_shortcuts(found))
+    if found.unreadable:
+        console.print(f"[red]{len(found.unreadable)} unreadable files:[/red]")
+        _list(list(found.unreadable.values()), "audit.json has all", console)
+    _list(list(found.other_faults), "audit.json has all", console)
+    if found.note:
+        console.print(found.note)
+
+
+_SAID = {
+    "exact": "byte for byte",
+    "re-encoded": "re-encoded",
+    "mirrored": "mirrored",
+    "turned": "turned",
+}
+
+
+def _list(lines: list[str], where: str, console: Console) -> None:
+    for line in lines[:_MOST_LINES]:
+        console.print(f"  {line}", soft_wrap=True, markup=False)
+    if len(lines) > _MOST_LINES:
+        console.print(f"  ... and {len(lines) - _MOST_LINES} more; {where}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _balance(found: Audit) -> Table:
+    rows = found.balance()
+    classes = list(next(iter(rows.values())))
+    table = _table(
+        f"{len(found.paths)} readable images", "split", *(name or "-" for name in classes), "all"
+    )
+    for split, counts in rows.items():
+        table.add_row(
+            split or "-", *(str(counts[name]) for name in classes), str(sum(counts.values()))
+        )
+    return table
+
+
+def _leak(found: Audit, part: str, other: str, twins: Twins) -> Table:
+    share = len(twins) / (found.splits == part).sum()
+    table = _table(
+        f"{len(twins)} of the {part} images ({share:.1%}) show the same picture as one of {other}",
+        f"{part} images",
+        "n",
+        "with a copy",
+        *_SAID.values(),
+    )
+    rows = found.leak_table(part, twins)
+    for label, row in rows.items():
+        table.add_row(label or "-", *(str(count) for count in row.values()))
+    whole = found.leak_counts(found.splits == part, twins)
+    table.add_row("all", *(str(count) for count in whole.values()), style="bold")
+    return table
+
+
+def _shortcuts(found: Audit) -> Table:
+    chance = found.shortcuts[0].chance
+    table = _table(
+        f"Shortcuts: balanced accuracy of one question about the file (chance {chance:.3f}, at "
+        f"best {2 * chance:.3f})",
+        "property",
+        "score",
+        "95% interval",
+        "",
+    )
+    for shortcut in found.shortcuts:
+        table.add_row(
+            shortcut.property,
+            f"{shortcut.score:.3f}",
+            f"{shortcut.low:.3f} to {shortcut.high:.3f}",
+            "[red]predicts the class[/red]"
+            if shortcut.told
+            else "near chance"
+            if shortcut.sides
+            else "the same for all, or tells nothing",
+        )
+    return table

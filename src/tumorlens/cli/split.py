@@ -1,0 +1,47 @@
+"""`tumorlens split`: parts or folds in which copies stay together."""
+
+from collections.abc import Sequence
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import SplitSettings
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Split a folder; print what each part holds and how to use the file."""
+    settings = parse(SplitSettings, argv, prog, positional="data_dir")
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from tumorlens.cli.progress import shown
+    from tumorlens.data.folds import partition, write_partition
+
+    with shown() as progress:
+        found = partition(settings, progress)
+    write_partition(found, settings.out)
+    console = Console(highlight=False)
+    table = Table(
+        title=f"{len(found.paths)} images",
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column(found.column)
+    for name in (*found.classes, "all", "groups"):
+        table.add_column(name, justify="right")
+    for name, row in found.counts().items():
+        counts = [row[label] for label in found.classes]
+        table.add_row(name, *map(str, counts), str(sum(counts)), str(row["groups"]))
+    console.print(table)
+    for note in found.notes:
+        console.print(note)
+    if found.skipped:
+        console.print(f"Left out {len(found.skipped)} undecodable files:")
+        for reason in list(found.skipped.values())[:10]:
+            console.print(f"  {reason}", soft_wrap=True, markup=False)
+    use = f"--splits {settings.out}" + (" --fold 0" if found.column == "fold" else "")
+    console.print(
+        f"Written: {settings.out}. No group of copies is in two parts. Use it with {use}.",
+        soft_wrap=True,
+    )
+    return 0

@@ -1,0 +1,76 @@
+"""The audit's files: audit.json, pairs.csv, groups.csv, audit.html."""
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+from tumorlens.config import AuditSettings, primitives
+from tumorlens.data.audit import Audit, audit
+from tumorlens.data.audit_page import page
+from tumorlens.data.folder import scan
+from tumorlens.data.public_folds import assignment
+from tumorlens.output_folder import claim, write_json, write_manifest, write_text
+from tumorlens.progress import Progress, silent
+
+
+def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Audit:
+    """Audit `settings.data_dir` and leave the files and a manifest in `settings.out_dir`.
+
+    Raises:
+        TumorlensError: no such folder, no image in it, a splits file or an output folder at fault.
+    """
+    if not settings.data_dir.is_dir():
+        scan(settings.data_dir)  # raises, and says what is wrong, before a folder is made
+    claim(settings.out_dir, "audit")
+    parts, note = None, ""
+    if settings.splits is not None:
+        parts, note = assignment(settings.splits, settings.fold, settings.data_dir, progress)
+    found = audit(settings.data_dir, parts, progress)
+    if note:
+        found = replace(found, note=f"{note} {found.note}".strip())
+    write_audit(found, settings.out_dir)
+    write_manifest(settings.out_dir, "audit", settings=primitives(settings))
+    return found
+
+
+def write_audit(found: Audit, out_dir: Path) -> None:
+    """Write all four into `out_dir`, which is there."""
+    write_json(out_dir / "audit.json", {"data_dir": str(found.root), **found.to_dict()})
+    write_text(out_dir / "pairs.csv", pairs_csv(found))
+    write_text(out_dir / "groups.csv", groups_csv(found))
+    write_text(out_dir / "audit.html", page(found))
+
+
+def pairs_csv(found: Audit) -> str:
+    """One row a pair; `transform` is what was done to a to get b, `similarity` is of details."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["path_a", "path_b", "transform", "similarity", "split_a", "split_b", "label_a", "label_b"]
+    )
+    pairs, paths = found.pairs, found.paths
+    splits, labels = found.splits.tolist(), found.labels.tolist()
+    for a, b, transform, similarity, exact in zip(
+        pairs.first.tolist(),
+        pairs.second.tolist(),
+        pairs.transform.tolist(),
+        pairs.similarity.tolist(),
+        pairs.exact.tolist(),
+        strict=True,
+    ):
+        # 1 says the same bytes, so the best of the others must not be rounded up to it.
+        shown = "1" if exact else f"{min(similarity, 0.9999):.4f}"
+        writer.writerow(
+            [paths[a], paths[b], transform, shown, splits[a], splits[b], labels[a], labels[b]]
+        )
+    return text.getvalue()
+
+
+def groups_csv(found: Audit) -> str:
+    """One row an image; images of one group show one picture. What --groups reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "group"])
+    writer.writerows(zip(found.paths, found.groups.tolist(), strict=True))
+    return text.getvalue()

@@ -1,0 +1,108 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from tumorlens.data import pairs as module
+from tumorlens.data.fingerprint import TRANSFORMS, apply, fingerprint
+from tumorlens.data.pairs import Pairs, find_pairs
+
+
+def _scene(number: int, size: int = 96) -> np.ndarray:
+    """A picture with structure at every scale."""
+    rng = np.random.default_rng(number)
+    picture = np.zeros((size, size))
+    for cells in (4, 8, 16, 32):
+        noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
+        picture += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells**0.5
+    return np.clip(110 + 40 * picture, 0, 255).astype(np.uint8)
+
+
+def _find(pictures: list[np.ndarray], parts: list[str] | None = None) -> Pairs:
+    images = np.stack([np.ascontiguousarray(picture) for picture in pictures])
+    prints = np.stack([fingerprint(image) for image in images])
+    digests = np.stack([_digest(image) for image in images])
+    return find_pairs(images, prints, digests, np.array(parts or ["train"] * len(images)))
+
+
+def _digest(image: np.ndarray) -> np.ndarray:
+    import hashlib
+
+    return np.frombuffer(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), dtype=np.uint8)
+
+
+def _listed(found: Pairs) -> list[tuple[int, int, str, bool]]:
+    return list(
+        zip(
+            found.first.tolist(),
+            found.second.tolist(),
+            found.transform.tolist(),
+            found.exact.tolist(),
+            strict=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transform_says_what_was_done_to_the_first_to_get_the_second(transform: str) -> None:
+    picture = _scene(1)
+    brighter = np.clip(apply(picture, transform) * 0.9 + 20, 0, 255).astype(np.uint8)
+    for order in ((picture, brighter), (brighter, picture)):
+        found = _find([_scene(0), order[0], _scene(2), order[1]])
+        ((first, second, named, exact),) = _listed(found)
+        assert (first, second, exact) == (1, 3, False)
+        np.testing.assert_allclose(
+            apply(order[0], named).astype(float).ravel() @ order[1].ravel().astype(float),
+            apply(picture, transform).astype(float).ravel() @ brighter.ravel().astype(float),
+        )
+        assert found.similarity[0] > 0.99
+
+
+def test_byte_copies_and_mirror_images_of_them_are_all_listed() -> None:
+    picture = _scene(1)
+    found = _find([picture, _scene(2), picture, apply(picture, "flip_lr")])
+    assert _listed(found) == [
+        (0, 2, "identity", True),
+        (0, 3, "flip_lr", False),
+        (2, 3, "flip_lr", False),
+    ]
+    assert found.similarity[0] == 1
+    assert found.groups(4).tolist() == [0, 1, 0, 0]
+
+
+def test_pictures_of_one_grey_are_copies_only_byte_for_byte() -> None:
+    blank = [np.full((96, 96), grey, dtype=np.uint8) for grey in (0, 0, 7)]
+    assert _listed(_find(blank)) == [(0, 1, "identity", True)]
+
+
+def test_hundred_unrelated_pictures_give_no_pair() -> None:
+    assert len(_find([_scene(number) for number in range(100)])) == 0
+
+
+def test_very_large_group_is_listed_against_the_first_of_each_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_ALL_WITH_ALL", 3)
+    picture = _scene(1)
+    mirrored = apply(picture, "flip_lr")
+    found = _find([picture] * 8 + [mirrored] * 2, ["train"] * 5 + ["test"] * 5)
+    listed = _listed(found)
+    # Every test image is still listed beside a training image, and all are in one group.
+    for test in range(5, 10):
+        assert any(second == test and first < 5 for first, second, *_ in listed)
+    assert set(found.groups(10).tolist()) == {0}
+    assert len(listed) == len({pair[:2] for pair in listed}) < 45
+
+
+def test_progress_is_told() -> None:
+    told = []
+    images = np.stack([_scene(0), apply(_scene(0), "rot180")])
+    prints = np.stack([fingerprint(np.ascontiguousarray(image)) for image in images])
+    digests = np.arange(2, dtype=np.uint8)[:, None]
+    find_pairs(
+        images,
+        prints,
+        digests,
+        np.array(["", ""]),
+        lambda stage, done, total, note="": told.append((stage, done, total)),
+    )
+    assert told[-2:] == [("comparing", 16, 16), ("confirming", 1, 1)]
