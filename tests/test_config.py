@@ -27,7 +27,12 @@ def test_nonsense_is_refused_at_birth(values: dict[str, object], words: str) -> 
 def test_new_run_needs_a_network_and_a_folder_a_resumed_one_does_not() -> None:
     with pytest.raises(ValueError, match="--model and --data_dir must be given"):
         TrainSettings()
-    assert TrainSettings(resume=Path("run")).model is None
+    assert TrainSettings(resume=Path("run"), threads=1).model is None
+
+
+def test_resumed_run_takes_no_other_settings() -> None:
+    with pytest.raises(ValueError, match="leave out --model, --epochs"):
+        TrainSettings("resnet18", resume=Path("run"), epochs=3)
 
 
 def test_other_verbs_refuse_nonsense_too() -> None:

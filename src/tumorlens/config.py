@@ -57,7 +57,8 @@ class TrainSettings:
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resume: Path | None = None
-    """Run folder (model/runs/...) to go on with; its own settings are used, --epochs may change."""
+    """Run folder (model/runs/...) to go on with, by its own settings; goes with --device and
+    --threads alone."""
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
@@ -78,7 +79,18 @@ class TrainSettings:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
         if self.fold is not None and self.splits is None:
             raise ValueError("--fold needs --splits, the CSV that has the folds.")
-        if self.resume is None:
+        if self.resume is not None:
+            given = [
+                item.name
+                for item in fields(self)
+                if item.name not in ("resume", "device", "threads")
+                and getattr(self, item.name) != item.default
+            ]
+            if given:
+                raise ValueError(
+                    f"--resume goes on by the run's own settings; leave out --{', --'.join(given)}."
+                )
+        else:
             missing = [name for name in ("model", "data_dir") if getattr(self, name) is None]
             if missing:
                 raise ValueError(

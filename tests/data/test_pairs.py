@@ -1,10 +1,17 @@
+import csv
+import hashlib
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from tumorlens.data import cache
 from tumorlens.data import pairs as module
 from tumorlens.data.fingerprint import TRANSFORMS, apply, fingerprint
-from tumorlens.data.pairs import Pairs, find_pairs
+from tumorlens.data.pairs import THUMBNAIL, Pairs, find_pairs
 
 
 def _scene(number: int, size: int = 96) -> np.ndarray:
@@ -25,8 +32,6 @@ def _find(pictures: list[np.ndarray], parts: list[str] | None = None) -> Pairs:
 
 
 def _digest(image: np.ndarray) -> np.ndarray:
-    import hashlib
-
     return np.frombuffer(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), dtype=np.uint8)
 
 
@@ -106,3 +111,35 @@ def test_progress_is_told() -> None:
         lambda stage, done, total, note="": told.append((stage, done, total)),
     )
     assert told[-2:] == [("comparing", 16, 16), ("confirming", 1, 1)]
+
+
+def test_annotated_pairs_of_the_real_set_are_found_with_their_transform(real_data: Path) -> None:
+    with (real_data / "annotations_training.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["slice"]]
+    cached = cache.load(real_data / "brain-tumor-mri", [row["path"] for row in rows], THUMBNAIL)
+    found = find_pairs(
+        cached.images, cached.fingerprints, cached.digests, np.full(len(rows), "train")
+    )
+    same_slice = defaultdict(list)
+    for index, row in enumerate(rows):
+        same_slice[row["slice"]].append(index)
+    true = {pair for family in same_slice.values() for pair in combinations(family, 2)}
+    named = {(one, other): transform for one, other, transform, _ in _listed(found)}
+    assert len(true) > 1000
+    assert len(true & set(named)) / len(true) >= 0.99
+    assert len(true & set(named)) / len(named) >= 0.99
+    right = [
+        named[one, other]
+        == ("flip_lr" if rows[one]["mirrored"] != rows[other]["mirrored"] else "identity")
+        for one, other in true & set(named)
+    ]
+    assert np.mean(right) >= 0.99
+    # Label errors of the public set: pituitary files that show meningioma slices.
+    clashing = {
+        Path(rows[index]["path"]).stem
+        for one, other in named
+        if rows[one]["label"] != rows[other]["label"]
+        for index in (one, other)
+        if rows[index]["label"] == "pituitary"
+    }
+    assert clashing == {"Tr-pi_0043", "Tr-pi_0515", "Tr-pi_0520"}

@@ -8,6 +8,7 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.model_selection import cross_val_predict
 from sklearn.tree import DecisionTreeClassifier
+
 from tumorlens.data import copies, phantom
 from tumorlens.data.fingerprint import fingerprint
 from tumorlens.data.folder import scan
@@ -109,13 +110,12 @@ def test_tumor_changes_nothing_out_of_its_reach_and_much_within(label: str) -> N
         assert change[made.mask].mean() > 8
 
 
-def test_slice_shows_the_same_scene_at_any_size() -> None:
-    small = phantom_slice(5, "meningioma", 64, twin=False)
-    large = phantom_slice(5, "meningioma", 128, twin=False)
-    shrunk = large.image.reshape(64, 2, 64, 2).mean(axis=(1, 3))
-    assert np.corrcoef(shrunk.ravel(), small.image.ravel())[0, 1] > 0.98
-    both = (large.mask.reshape(64, 2, 64, 2).mean(axis=(1, 3)) > 0.5) & small.mask
-    assert both.sum() > 0.9 * small.mask.sum()
+def test_slice_shows_the_same_head_at_any_size() -> None:
+    small, large = (phantom_slice(5, "notumor", size, twin=False).image for size in (64, 128))
+    shrunk = large.reshape(64, 2, 64, 2).mean(axis=(1, 3))
+    assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.95
+    other = phantom_slice(6, "notumor", 64, twin=False).image
+    assert np.corrcoef(other.ravel(), small.ravel())[0, 1] < 0.9
 
 
 def _what_should_not_tell(made: phantom.PhantomSlice) -> list[float]:
@@ -135,7 +135,7 @@ def _what_should_not_tell(made: phantom.PhantomSlice) -> list[float]:
 
 
 def test_shallow_tree_cannot_tell_the_class_by_plane_position_border_or_head() -> None:
-    count = 60
+    count = 50
     features, labels, inside = [], [], []
     for index, label in enumerate(KNOWN_CLASSES):
         for number in range(count):
@@ -150,8 +150,8 @@ def test_shallow_tree_cannot_tell_the_class_by_plane_position_border_or_head() -
         # Every class has as many images, so this is balanced accuracy.
         return float((cross_val_predict(tree, values, truth, cv=5) == truth).mean())
 
-    # Chance is 0.25 with a standard deviation of 0.028 on 240 images.
-    assert score(features) < 0.25 + 3 * 0.028
+    # Chance is 0.25 with a standard deviation of 0.031 on 200 images.
+    assert score(features) < 0.25 + 3 * 0.031
     # The same tree finds a shortcut where there is one.
     assert score(inside) > 0.45
 

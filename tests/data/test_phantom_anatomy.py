@@ -2,6 +2,7 @@ import importlib.util
 
 import numpy as np
 import pytest
+
 from tumorlens.data import phantom_anatomy
 from tumorlens.data.phantom_anatomy import Ripples, load_template, sample_distance, smoothstep
 from tumorlens.errors import TumorlensError

@@ -3,6 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from scipy import ndimage
+
 from tumorlens.data.phantom_anatomy import SELLA, load_template
 from tumorlens.data.phantom_head import Tissue, draw_person, survey
 from tumorlens.data.phantom_lesions import Lesion, draw_lesion
@@ -45,7 +46,7 @@ def test_pituitary_tumor_stands_in_the_sella_and_is_seen_in_every_slice() -> Non
         assert core.sum() * view.spacing**2 > np.pi * 5.5**2
         beside = np.abs(view.points[0][core]).mean()
         middle = view.points[:, core].mean(axis=1)
-        assert beside < 16
+        assert beside < 20
         assert abs(middle[1] - SELLA[1]) < 16
         assert SELLA[2] - 10 < middle[2] < SELLA[2] + 28
 

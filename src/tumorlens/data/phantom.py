@@ -101,7 +101,7 @@ def phantom_slice(
     Args:
         seed: a non-negative number or several.
         label: one of `labels.KNOWN_CLASSES`.
-        size: side of the image, pixels; the same scene at any size.
+        size: side of the image, pixels; the same head in the same frame at any size.
         twin: also make the slice without its tumor.
 
     Raises:

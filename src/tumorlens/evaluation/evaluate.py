@@ -18,6 +18,7 @@ from tumorlens.config import EvaluateSettings, primitives
 from tumorlens.data import public_folds, splits
 from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
@@ -270,7 +271,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     wrong = np.flatnonzero(predicted != data.labels)
     worst = wrong[np.argsort(-report.probabilities[wrong].max(axis=1))][:12]
     figures["errors"] = plots.error_gallery(
-        data.images[worst],
+        [read_grey(data.root / data.paths[index]) for index in worst],
         [classes[label] for label in data.labels[worst]],
         [classes[label] for label in predicted[worst]],
         report.probabilities[worst].max(axis=1),

@@ -36,8 +36,8 @@ def confusion_matrix(
     counts: npt.NDArray[np.int64], classes: Sequence[str], *, title: str = ""
 ) -> Figure:
     """(K, K) counts, rows true: each cell shows its count and its share of the row."""
-    size = max(4.6, 1.15 * len(classes) + 1.6)
-    figure = Figure(figsize=(size + 0.9, size), layout="constrained")
+    size = max(4.6, 1.05 * len(classes) + 1.6)
+    figure = Figure(figsize=(size + 1.6, size), layout="constrained")
     axes = figure.subplots()
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -137,7 +137,7 @@ def reliability(
 
 
 def error_gallery(
-    images: npt.NDArray[np.uint8],
+    images: Sequence[npt.NDArray[np.uint8]],
     labels: Sequence[str],
     predictions: Sequence[str],
     probabilities: npt.NDArray[np.float64],
@@ -148,7 +148,7 @@ def error_gallery(
     """The errors shown, with true and predicted class, the probability and the file.
 
     Args:
-        images: (n, H, W) uint8; n may be 0.
+        images: n pictures, (H, W) uint8 each, of any sizes; n may be 0.
         labels, predictions: true and predicted class of each.
         probabilities: (n,) of the predicted class.
         paths: file of each.

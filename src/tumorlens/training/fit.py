@@ -90,9 +90,9 @@ def train(
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    run_dir = settings.resume
-    if run_dir is not None:
-        settings = settings_of_run(run_dir, settings)
+    run_dir = resumed = settings.resume
+    if resumed is not None:
+        settings = settings_of_run(resumed, settings)
     assert settings.model is not None  # TrainSettings.__post_init__ saw to it
     assert settings.data_dir is not None
     published = settings.out_dir / "best_model.pt"
@@ -115,8 +115,15 @@ def train(
     if run_dir is None and lead:
         run_dir = new_run_folder(settings)
     with cpu_threads(settings.threads), _quiet_lightning():
-        history = _fit(settings, recipe, data, run_dir, progress, extra_callbacks)
+        history = _fit(
+            settings, recipe, data, run_dir, progress, extra_callbacks, resuming=resumed is not None
+        )
     run_dir = run_dir or settings.out_dir
+    if lead and not (run_dir / "best_model.pt").is_file():
+        raise TumorlensError(
+            f"--lr {recipe.lr}: training diverged, no epoch had a finite validation figure; try a "
+            "smaller one."
+        )
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
     best = checkpoints.load(run_dir / "best_model.pt") if lead else None
     if best:
@@ -142,6 +149,8 @@ def _fit(
     run_dir: Path | None,
     progress: Progress,
     extra_callbacks: tuple[Callback, ...],
+    *,
+    resuming: bool,
 ) -> History:
     train_indices = data.indices("train")
     world = settings.devices * settings.num_nodes
@@ -215,7 +224,7 @@ def _fit(
             validation_batches(
                 data.images, data.labels, data.indices("valid"), rank=rank, world=world
             ),
-            ckpt_path=last if settings.resume and last.is_file() else None,
+            ckpt_path=last if resuming and last.is_file() else None,
             weights_only=True,
         )
     except KeyboardInterrupt as stop:
@@ -328,6 +337,8 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+        # The figures are computed over all processes already, by torchmetrics.
+        warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         try:
             yield
         finally:

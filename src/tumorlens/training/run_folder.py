@@ -13,7 +13,7 @@ from tumorlens.output_folder import MANIFEST, write_manifest
 
 # What a resumed run takes from the command line; everything else is the run's own, or its result
 # would not be that of an uninterrupted run.
-_FROM_COMMAND_LINE = ("resume", "device", "threads")
+_FROM_COMMAND_LINE = ("device", "threads")
 
 
 def new_run_folder(settings: TrainSettings) -> Path:
@@ -61,7 +61,7 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
         is_path = item.name in ("data_dir", "out_dir", "splits")
         values[item.name] = Path(value) if is_path and value is not None else value
     values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
-    return replace(given, **values)
+    return replace(given, **(values | {"resume": None}))
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

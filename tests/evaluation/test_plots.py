@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from tumorlens.evaluation import plots
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 4, 80)
+PROBABILITIES = RNG.dirichlet(np.ones(4), 80)
+
+
+def _texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_confusion_matrix_shows_counts_and_row_percent() -> None:
+    counts = np.array([[30, 10], [0, 5]])
+    said = _texts(plots.confusion_matrix(counts, ("a", "b")))
+    assert said == ["30\n75.0%", "10\n25.0%", "0\n0.0%", "5\n100.0%"]
+
+
+def test_class_without_images_has_no_curve_and_no_division_by_zero() -> None:
+    labels = np.zeros(80, dtype=np.int64)
+    labels[:20] = 1
+    figure = plots.roc_curves(labels, PROBABILITIES, CLASSES)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names] == ["chance", "glioma", "meningioma"]
+    plots.confusion_matrix(np.array([[0, 0], [1, 2]]), ("a", "b"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_gallery_names_truth_answer_probability_and_file(count: int) -> None:
+    pictures = [np.full((20 + index, 30), 9, dtype=np.uint8) for index in range(count)]
+    figure = plots.error_gallery(
+        pictures, ["glioma"] * count, ["notumor"] * count, np.full(count, 0.875), ["a.png"] * count
+    )
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["true: glioma\nsaid: notumor, 0.88"] * count
+    assert _texts(figure) == (["a.png"] * count or ["no errors"])
+
+
+def test_curves_mark_the_best_epoch() -> None:
+    rows = [
+        {
+            "epoch": epoch,
+            "train_loss": 1 / epoch,
+            "valid_loss": 1 / epoch,
+            "valid_accuracy": 0.5,
+            "valid_macro_f1": {1: 0.4, 2: 0.7, 3: 0.6}[epoch],
+            "lr": 0.1,
+        }
+        for epoch in (1, 2, 3)
+    ]
+    assert "epoch 2: 0.700" in _texts(plots.training_curves(rows))
+    plots.training_curves(rows[:1])
+
+
+def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
+    figures = {
+        "confusion": plots.confusion_matrix(np.full((4, 4), 20), CLASSES, title="title"),
+        "roc": plots.roc_curves(LABELS, PROBABILITIES, CLASSES, title="title"),
+        "reliability": plots.reliability(LABELS, PROBABILITIES, title="title"),
+    }
+    for name, figure in figures.items():
+        path = tmp_path / f"{name}.png"
+        plots.save(figure, path)
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L"))
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == 255).all(), f"{name}: ink at the edge"
