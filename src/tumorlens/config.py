@@ -143,7 +143,7 @@ class GradcamSettings:
     checkpoint: Path
     """File that train wrote (model/best_model.pt)."""
     class_name: str | None = None
-    """Explain images of this class (flag --class); with --images it only sets the target."""
+    """Explain images of this class; with --images it only sets the target."""
     target: str | None = None
     """Logit to explain: predicted, true, or a class; default: --class, else predicted."""
     images: tuple[Path, ...] = ()

@@ -49,6 +49,7 @@ def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) ->
         (["evaluate"], "--checkpoint must be given"),
         (["evaluate", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
+        (["gradcam", "--checkpoint", "x", "--clas", "y"], "--clas"),
         (["cache", "polish"], "expected `show` or `clear`"),
     ],
 )
@@ -206,3 +207,13 @@ def test_cache_is_shown_and_cleared(checkpoint: Path, capsys: pytest.CaptureFixt
     assert main(["cache", "clear"]) == 0
     assert main(["cache", "show"]) == 0
     assert "holds 0 entries" in capsys.readouterr().out
+
+
+def test_help_names_the_flags_as_the_contract_does(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["gradcam", "--help"])
+    assert stopped.value.code == 0
+    told = capsys.readouterr().out
+    assert "--class " in told
+    assert "--class_name" not in told
+    assert "--data_dir" in told

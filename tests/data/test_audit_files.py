@@ -25,7 +25,8 @@ def leaky(make_folder: Callable[..., Path]) -> Path:
     first, second = sorted((root / "train" / "glioma").iterdir())[:2]
     turned = np.ascontiguousarray(apply(read_grey(first), "rot90_cw"))
     Image.fromarray(turned).save(root / "test" / "glioma" / "turned.png")
-    (root / "test" / "notumor" / "</script><b>.png").write_bytes(second.read_bytes())
+    (root / "test" / "notumor" / "<").mkdir()
+    (root / "test" / "notumor" / "<" / "script><b>.png").write_bytes(second.read_bytes())
     return root
 
 

@@ -41,15 +41,19 @@ def parse(
     words = [_spelled(word, aliases or {}) for word in argv]
     if positional and words and not words[0].startswith("-"):
         words.insert(0, f"--{positional}")
-    told = io.StringIO()
+    told, helped = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(helped):
             return tyro.cli(
                 settings, args=words, prog=prog, use_underscores=True, registry=_registry()
             )
     except SystemExit as stop:
         if stop.code in (0, None):
-            sys.stderr.write(told.getvalue())
+            text = helped.getvalue()
+            for alias, flag in (aliases or {}).items():
+                if len(alias) < len(flag):  # the user's word for it; padded: help is in columns
+                    text = text.replace(flag, alias.ljust(len(flag)))
+            sys.stdout.write(text)
             raise
         raise TumorlensError(f"{_sentence(told.getvalue())} See {prog} --help.") from None
 

@@ -101,7 +101,7 @@ def _swelling(
     edge = outside + 0.22 * width * Ripples(rng, 22)(view.points)
     reach = smoothstep(width, 0.15 * width, edge) * smoothstep(1.5 * width, width, outside)
     share = reach * (0.25 + 0.75 * tissue.white) * tissue.brain * smoothstep(0, -4, tissue.depth)
-    return np.asarray(1 - rng.uniform(0.2, 0.45) * share, dtype=np.float32)
+    return np.asarray(1 - rng.uniform(0.25, 0.5) * share, dtype=np.float32)
 
 
 def _pick(rng: np.random.Generator, where: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
@@ -116,7 +116,7 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     radius = float(rng.uniform(12, 27))
     place = None
     while place is None:
-        inside = (tissue.brain > 0.6) & (tissue.depth < -(4 + 0.45 * radius))
+        inside = (tissue.brain > 0.6) & (tissue.depth < -(4 + 0.35 * radius))
         place = _pick(rng, inside)
         radius *= 1.0 if place else 0.8
     around = _around(view, *place)
@@ -128,7 +128,7 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     patches = Ripples(rng, 15)(view.points)
     bright = float(rng.uniform(0.6, 0.95)) * (1 + 0.1 * texture)
     dead = float(rng.uniform(0.11, 0.22)) * (1 + 0.08 * texture)
-    kind = rng.choice(["ring", "patchy", "faint"], p=[0.7, 0.22, 0.08])
+    kind = rng.choice(["ring", "patchy", "faint"], p=[0.7, 0.24, 0.06])
     if kind == "ring":
         rim = float(rng.uniform(2.5, 5.5)) * np.clip(1 + 0.45 * patches, 0.3, 2.2)
         alive = smoothstep(-1.2, 0.8, edge + rim)
@@ -137,7 +137,7 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     else:
         alive = 0.5 * smoothstep(0.8, 1.5, patches)
     signal = dead + (bright - dead) * alive
-    swelling = _swelling(rng, view, edge, tissue, float(rng.uniform(6, 20)))
+    swelling = _swelling(rng, view, edge, tissue, float(rng.uniform(8, 20)))
     amount = radius * float(rng.uniform(0.15, 0.4))
     push = _pushed(around, edge, amount, 12 + 2.2 * amount, tissue)
     nothing = np.zeros_like(core)
@@ -221,12 +221,12 @@ def _dural_seat(
 def _pituitary(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     """An ovoid on the floor of the sella, with a second one above it where it has risen."""
     bumps = Ripples(rng, 16)(view.points)
-    least = 8.0
+    least = 9.0
     for _ in range(_TRIES):
         radius = float(rng.uniform(least, max(20.0, least + 1)))
         edge = _risen(rng, view, radius) + 0.05 * radius * bumps
-        # Seen as a disc of at least 6 mm radius: a slice further off needs a larger tumor.
-        if (edge < 0).sum() * view.spacing**2 > np.pi * 6**2:
+        # Seen as a disc of at least 7 mm radius: a slice further off needs a larger tumor.
+        if (edge < 0).sum() * view.spacing**2 > np.pi * 7**2:
             break
         least += 0.6
     core = smoothstep(0.8, -0.8, edge)

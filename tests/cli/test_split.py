@@ -1,0 +1,29 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tumorlens.cli import main
+from tumorlens.data.splits import assignment
+
+
+def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder({"train": 6, "test": 4}, classes=("glioma", "notumor"))
+    out = tmp_path / "splits.csv"
+    assert main(["split", str(root), "--out", str(out), "--folds", "5"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "fold glioma notumor all groups" in told
+    assert "4 2 2 4 4" in told
+    assert f"--splits {out} --fold 0" in told
+    assert set(assignment(out, 4).values()) == {"train", "valid", "test"}
+
+
+def test_wrong_share_and_missing_folder_get_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["split", str(tmp_path), "--valid", "1.5"]) == 2
+    assert "--valid 1.5: expected 0 or more, below 1" in capsys.readouterr().err
+    assert main(["split", str(tmp_path / "gone")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
