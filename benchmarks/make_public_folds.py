@@ -34,4 +34,7 @@ def main(annotations: Path, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) == 3:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:  # among the benchmarks, which `make bench` runs one after the other
+        print(__doc__)

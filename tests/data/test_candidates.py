@@ -26,12 +26,12 @@ def test_turned_copy_is_found_with_its_transform_and_distance(
     if not exhaustive:
         monkeypatch.setattr(module, "_EXHAUSTIVE", 0)
     base = _random(300)
-    copies = transformed(_with_errors(base[:40], 15), transform)
+    copies = transformed(_with_errors(base[:40], 11), transform)
     found = candidates(np.concatenate([base, copies]))
     assert found.first.tolist() == list(range(40))
     assert found.second.tolist() == list(range(300, 340))
     assert {list(TRANSFORMS)[code] for code in found.transform} == {transform}
-    assert set(found.distance.tolist()) == {15}
+    assert set(found.distance.tolist()) == {11}
 
 
 def test_radius_is_the_largest_distance_found() -> None:
@@ -47,11 +47,11 @@ def test_nothing_and_one_have_no_candidates() -> None:
 
 def test_both_searches_find_the_same_of_what_is_near() -> None:
     base = _random(2000, seed=3)
-    prints = np.concatenate([base, _with_errors(base[:300], 12), transformed(base[:99], "rot180")])
-    whole = candidates(prints, radius=15)
+    prints = np.concatenate([base, _with_errors(base[:300], 11), transformed(base[:99], "rot180")])
+    whole = candidates(prints, radius=11)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_EXHAUSTIVE", 0)
-        hashed = candidates(prints, radius=15)
+        hashed = candidates(prints, radius=11)
 
     def pairs(found: module.Candidates) -> set[tuple[int, int, int]]:
         columns = (found.first, found.second, found.transform)
@@ -59,3 +59,19 @@ def test_both_searches_find_the_same_of_what_is_near() -> None:
 
     assert len(pairs(whole)) >= 399
     assert pairs(hashed) == pairs(whole)
+
+
+def test_crowded_tables_are_gone_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_EXHAUSTIVE", 0)
+    monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 7)
+    prints = np.repeat(_random(2), 12, axis=0)
+    found = candidates(prints)
+    assert len(found.first) == 2 * 12 * 11 // 2
+    assert (found.first // 12 == found.second // 12).all()
+
+
+def test_farther_copies_are_missed_seldom_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_EXHAUSTIVE", 0)
+    base = _random(2000)
+    found = candidates(np.concatenate([base, _with_errors(base[:1000], 20)]))
+    assert len(found.first) > 970

@@ -47,9 +47,9 @@ def _print(found: Audit, console: Console) -> None:
     whole = found.to_dict()["same_picture"]
     made = ", ".join(f"{count} {_SAID[kind]}" for kind, count in whole["by_kind"].items() if count)
     console.print(
-        f"{whole['pairs']} pairs show the same picture"
-        + (f" ({made}), in {whole['groups']} groups" if made else "")
-        + f"; {found.count_of('conflict')} with conflicting labels."
+        f"Pairs that show the same picture: {whole['pairs']}"
+        + (f" ({made}), in groups: {whole['groups']}" if made else "")
+        + f"; with conflicting labels: {found.count_of('conflict')}."
     )
     pairs, clash = found.pairs, found.conflicting
     rows = zip(pairs.first[clash].tolist(), pairs.second[clash].tolist(), strict=True)
