@@ -16,7 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from measured import machine
+from machine import facts
+from tumorlens.data.candidates import candidates
+from tumorlens.data.fingerprint import TRANSFORMS, transformed
+from tumorlens.output_folder import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "fingerprint_scale.json"
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -26,8 +29,6 @@ FARTHEST = 15  # bits: from a copy re-saved without loss to one of strongly chan
 
 def planted(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Random fingerprints of which the last hundredth are copies, turned, 0 to 15 bits off."""
-    from tumorlens.data.fingerprint import TRANSFORMS, transformed
-
     rng = np.random.default_rng(seed)
     copies = int(count * PLANTED_SHARE)
     prints = rng.integers(0, 256, (count, 32), dtype=np.uint8)
@@ -45,8 +46,6 @@ def planted(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 
 def one(count: int) -> None:
-    from tumorlens.data.candidates import candidates
-
     prints, source, code, _ = planted(count, seed=0)
     began = time.perf_counter()
     found = candidates(prints)
@@ -93,17 +92,15 @@ def main() -> None:
         print(rows[-1], flush=True)
     logs = np.log([[row["fingerprints"], row["seconds"]] for row in rows[-3:]])
     growth = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
-    from tumorlens.output_folder import write_json
-
     write_json(
         RESULT,
         {
             "command": "python benchmarks/fingerprint_scale.py",
-            **machine(),
+            **facts(),
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "runs": 1,
-            "what": "candidates(): all pairs within 32 bits under 8 transforms; planted copies are "
-            f"0 to {FARTHEST} bits off; random fingerprints, so real ones, which crowd, take longer",
+            "what": "candidates(): pairs within 32 bits under 8 transforms; planted copies are 0 "
+            f"to {FARTHEST} bits off; fingerprints are random, and real ones, which crowd, take longer",
             "rows": rows,
             "seconds_grow_as_n_to_the": round(growth, 2),
         },

@@ -50,7 +50,7 @@ def _run(command: str, folder: Path) -> str:
 
 
 def test_the_three_commands_of_the_contract_work_as_written(desk: Path) -> None:
-    block = _block("bash", "python train.py --model")
+    block = _block("bash", "python evaluate.py")
     lines = block.strip().splitlines()
     assert lines == [
         "python train.py --model se_resnet18 --data_dir data/",

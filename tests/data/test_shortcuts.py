@@ -29,8 +29,8 @@ def test_colour_mode_of_one_class_alone_is_told_and_the_rest_is_at_chance() -> N
     assert mode.chance == pytest.approx(1 / 3)
     assert mode.told
     assert {side.answer: side.counts for side in mode.sides} == {
-        "colour mode other than RGB": {"a": 100, "b": 0, "c": 0},
-        "colour mode RGB": {"a": 0, "b": 100, "c": 100},
+        "colour mode L": {"a": 100, "b": 0, "c": 0},
+        "colour mode other than L": {"a": 0, "b": 100, "c": 100},
     }
     for name in ("format", "width", "height", "orientation", "border"):
         assert found[name].score == pytest.approx(1 / 3)

@@ -31,6 +31,7 @@ KINDS = ("exact", "re-encoded", "mirrored", "turned")
 LEAKS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
 _FEWEST_FOR_SHORTCUTS = 20
+_SUFFIXES = tuple(SUFFIXES)
 
 Indices = npt.NDArray[np.int64]
 
@@ -322,9 +323,10 @@ def _listed(root: Path) -> DataFolder:
 def _walk(root: Path) -> Iterator[str]:
     for parent, names, leaves in os.walk(root):
         names[:] = sorted(name for name in names if not name.startswith("."))
+        inside = Path(parent).relative_to(root).as_posix()
         for leaf in sorted(leaves):
-            if not leaf.startswith(".") and Path(leaf).suffix.lower() in SUFFIXES:
-                yield (Path(parent) / leaf).relative_to(root).as_posix()
+            if not leaf.startswith(".") and leaf.lower().endswith(_SUFFIXES):
+                yield leaf if inside == "." else f"{inside}/{leaf}"
 
 
 def _class_of(path: str) -> str:

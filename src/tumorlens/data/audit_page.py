@@ -101,10 +101,14 @@ def _matrix(transform: str) -> str:
 
 
 def _thumbnails(found: Audit, shown: npt.NDArray[np.int64]) -> list[str]:
-    def encoded(index: int) -> str:
-        stream = io.BytesIO()
-        Image.fromarray(np.asarray(found.images[index])).save(stream, "JPEG", quality=_QUALITY)
-        return base64.b64encode(stream.getvalue()).decode("ascii")
+    def encoded(indices: npt.NDArray[np.int64]) -> list[str]:
+        made = []
+        for index in indices:
+            stream = io.BytesIO()
+            Image.fromarray(np.asarray(found.images[index])).save(stream, "JPEG", quality=_QUALITY)
+            made.append(base64.b64encode(stream.getvalue()).decode("ascii"))
+        return made
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(encoded, shown.tolist()))
+        blocks = np.array_split(shown, max(1, len(shown) // 100))
+        return [picture for block in pool.map(encoded, blocks) for picture in block]

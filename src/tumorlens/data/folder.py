@@ -135,15 +135,16 @@ def _class_files(root: Path, folder: Path, split: str, faults: list[str]) -> lis
         before = len(files)
         for parent, names, leaves in os.walk(class_folder):
             names[:] = sorted(name for name in names if not name.startswith("."))
+            below = Path(parent).relative_to(root).as_posix()
             for leaf in sorted(leaves):
                 if leaf.startswith(".") or leaf.lower() in _LITTER:
                     continue
-                path = Path(parent) / leaf
-                if path.suffix.lower() in SUFFIXES:
-                    files.append(ImageFile(path.relative_to(root).as_posix(), label, split))
+                if os.path.splitext(leaf)[1].lower() in SUFFIXES:  # noqa: PTH122 (for each file)
+                    files.append(ImageFile(f"{below}/{leaf}", label, split))
                 else:
                     faults.append(
-                        f"{path}: not a PNG, JPEG, TIFF, BMP or WebP image; move it elsewhere."
+                        f"{parent}/{leaf}: not a PNG, JPEG, TIFF, BMP or WebP image; move it "
+                        "elsewhere."
                     )
         if len(files) == before:
             faults.append(

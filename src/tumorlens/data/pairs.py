@@ -86,12 +86,17 @@ def find_pairs(
     _, kept, content = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     members = _members(content.reshape(-1), len(kept))
     found = candidates(fingerprints[kept], progress=progress)
-    blocks = [_nothing()]
+    near = _confirmed(images, kept, found, progress)
+    # Most contents are one file's: their pairs are pairs of files as they are.
+    size = np.bincount(content.reshape(-1), minlength=len(kept))
+    alone = (size[near.first] == 1) & (size[near.second] == 1)
+    blocks = [_in_order(kept[near.first], kept[near.second], near).of(alone)]
     for files in members:
         if len(files) > 1:
             blocks.append(_block(*_all_with_all(files, parts), "identity", 1.0, exact=True))
-    for (one, other), (value, transform) in _confirmed(images, kept, found, progress).items():
-        both = _each_with_each(members[one], members[other], parts)
+    for at in np.flatnonzero(~alone):
+        both = _each_with_each(members[near.first[at]], members[near.second[at]], parts)
+        transform, value = str(near.transform[at]), float(near.similarity[at])
         blocks.append(_block(*both, transform, value, exact=False))
     whole = Pairs(
         *(
@@ -104,9 +109,10 @@ def find_pairs(
 
 def _confirmed(
     images: npt.NDArray[np.uint8], kept: Indices, found: Candidates, progress: Progress
-) -> dict[tuple[int, int], tuple[float, str]]:
+) -> Pairs:
+    """The candidates whose details agree, under the transform that fits best."""
     order = np.lexsort((found.second, found.first))
-    best: dict[tuple[int, int], tuple[float, str]] = {}
+    value = np.zeros(len(order))
     for start in range(0, len(order), _PAIRS_AT_ONCE):
         rows = order[start : start + _PAIRS_AT_ONCE]
         needed, place = np.unique(
@@ -116,13 +122,21 @@ def _confirmed(
         one, other = place[: len(rows)], place[len(rows) :]
         for code in np.unique(found.transform[rows]):
             these = np.flatnonzero(found.transform[rows] == code)
-            values = similarity(seen, one[these], other[these], _NAMES[code])
-            for row, value in zip(rows[these], values, strict=True):
-                pair = (int(found.first[row]), int(found.second[row]))
-                if value >= SAME_DETAILS and value > best.get(pair, (0.0, ""))[0]:
-                    best[pair] = (float(value), _NAMES[code])
+            value[rows[these]] = similarity(seen, one[these], other[these], _NAMES[code])
         progress("confirming", start + len(rows), len(order))
-    return best
+    best = np.lexsort((found.transform, -value, found.second, found.first))
+    best = best[value[best] >= SAME_DETAILS]
+    first, second = found.first[best], found.second[best]
+    new = np.ones(len(best), dtype=bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    best = best[new]
+    return Pairs(
+        found.first[best],
+        found.second[best],
+        np.array(_NAMES)[found.transform[best]],
+        value[best],
+        np.zeros(len(best), dtype=bool),
+    )
 
 
 def _members(content: Indices, contents: int) -> list[Indices]:
@@ -161,16 +175,17 @@ def _first_of_each(files: Indices, parts: npt.NDArray[np.str_]) -> Indices:
 
 
 def _block(one: Indices, other: Indices, transform: str, value: float, *, exact: bool) -> Pairs:
+    count = len(one)
+    named = np.full(count, transform, dtype=np.array(_NAMES).dtype)
+    made = Pairs(one, other, named, np.full(count, value), np.full(count, exact))
+    return _in_order(one, other, made)
+
+
+def _in_order(one: Indices, other: Indices, pairs: Pairs) -> Pairs:
+    """`pairs` between `one` and `other`, the smaller index first."""
     swapped = one > other
-    return Pairs(
-        np.minimum(one, other),
-        np.maximum(one, other),
-        np.where(swapped, INVERSE.get(transform, transform), transform).astype("<U16"),
-        np.full(len(one), value),
-        np.full(len(one), exact),
-    )
-
-
-def _nothing() -> Pairs:
-    none = np.zeros(0, dtype=np.int64)
-    return _block(none, none, "identity", 1.0, exact=True)
+    transform = pairs.transform.copy()
+    for name, inverse in INVERSE.items():
+        transform[swapped & (pairs.transform == name)] = inverse
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    return Pairs(first, second, transform, pairs.similarity, pairs.exact)
