@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
-from tumorlens.data.details import SAME_DETAILS, details, similarity
+from tumorlens.data.details import SAME_DETAILS, _blur, details, similarity
 from tumorlens.data.fingerprint import TRANSFORMS, apply
 
 
@@ -67,3 +68,10 @@ def test_similar_shape_with_other_details_is_not_the_same() -> None:
     grey = pictures.reshape(2, -1).astype(float)
     assert np.corrcoef(grey)[0, 1] > 0.9  # plain correlation would be fooled
     assert similarity(details(pictures), ONE, OTHER, "identity")[0] < SAME_DETAILS - 0.2
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (5, 9)])
+def test_blur_is_scipys(height: int, width: int) -> None:
+    picture = np.random.default_rng(0).random((height, width)).astype(np.float32)
+    blurred = _blur(height) @ picture @ _blur(width).T
+    np.testing.assert_allclose(blurred, gaussian_filter(picture, 1.5), atol=1e-5)

@@ -2,10 +2,10 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache as remembered
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from tumorlens.data.fingerprint import TRANSFORMS
 
@@ -17,6 +17,7 @@ SAME_DETAILS = 0.92
 _SHRINK = 2
 _SIGMA = 1.5  # pixels of the shrunk picture: what is "local" in the local contrast
 _FLOOR = 0.5  # of the mean local contrast: what flat areas are divided by, lest noise speaks
+_ROUNDING = 0.05  # grey levels: keeps a flat picture's rounding errors from being details
 _PICTURES_AT_ONCE = 64
 _PAIRS_AT_ONCE = 1024
 
@@ -51,16 +52,33 @@ def _details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     count, height, width = images.shape
     blocks = images.reshape(count, height // _SHRINK, _SHRINK, width // _SHRINK, _SHRINK)
     change = blocks.mean(axis=(2, 4), dtype=np.float32)
-    sigma = (0.0, _SIGMA, _SIGMA)
-    change -= gaussian_filter(change, sigma)
-    contrast = np.sqrt(gaussian_filter(change * change, sigma))
+    down, across = _blur(change.shape[1]), _blur(change.shape[2]).T
+    change -= down @ change @ across
+    contrast = np.sqrt(down @ (change * change) @ across)
     floor = _FLOOR * contrast.mean(axis=(1, 2), keepdims=True)
-    flat = (change / (contrast + floor + 1e-3)).reshape(count, -1)
+    flat = (change / (contrast + floor + _ROUNDING)).reshape(count, -1)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = np.where(length > 1e-3, flat / np.maximum(length, 1e-3), 0)
+    flat = np.where(length > 0.1, flat / np.maximum(length, 0.1), 0)
     result: npt.NDArray[np.float32] = flat.reshape(count, height // _SHRINK, width // _SHRINK)
     return result
+
+
+@remembered
+def _blur(side: int) -> npt.NDArray[np.float32]:
+    """(side, side) weights of a Gaussian, mirrored at the ends: blurring as a matrix product.
+
+    As `scipy.ndimage.gaussian_filter` has it, in half the time for pictures of this size.
+    """
+    reach = int(4 * _SIGMA + 0.5)
+    distance = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * (distance / _SIGMA) ** 2)
+    place = np.arange(side)[:, None] + distance
+    place = place % (2 * side)  # mirrored at the edge, the edge's own pixel twice
+    place = np.minimum(place, 2 * side - 1 - place)
+    matrix = np.zeros((side, side))
+    np.add.at(matrix, (np.arange(side)[:, None], place), weights / weights.sum())
+    return matrix.astype(np.float32)
 
 
 def similarity(
