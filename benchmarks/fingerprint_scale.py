@@ -100,7 +100,7 @@ def main() -> None:
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "runs": 1,
             "what": "candidates(): pairs within 32 bits under 8 transforms; planted copies are 0 "
-            f"to {FARTHEST} bits off; fingerprints are random, and real ones, which crowd, take longer",
+            f"to {FARTHEST} bits off; fingerprints are random; real ones crowd and take longer",
             "rows": rows,
             "seconds_grow_as_n_to_the": round(growth, 2),
         },

@@ -135,6 +135,7 @@ def test_page_of_many_copies_stays_small(
     for number in range(30):
         (root / "test" / "a" / f"copy{number:02d}.png").write_bytes(original)
     monkeypatch.setattr("tumorlens.data.audit_page._MOST_ROWS", 7)
+    monkeypatch.setattr("tumorlens.data.audit_page._MOST_WITHIN", 5)
     data = _data_of(page(audit(root)))
-    assert [(tab["total"], len(tab["rows"])) for tab in data["tabs"]] == [(30, 7), (29, 7)]
+    assert [(tab["total"], len(tab["rows"])) for tab in data["tabs"]] == [(30, 7), (29, 5)]
     assert len(data["images"]) < 12

@@ -4,9 +4,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from tumorlens.data import cache
-from tumorlens.data.copies import copies_in, duplicate_groups
+from tumorlens.data.copies import connected, copies_in, duplicate_groups
 from tumorlens.data.fingerprint import transformed
 
 
@@ -46,6 +49,21 @@ def test_copies_of_copies_are_one_group() -> None:
     assert groups[0] == groups[50] == groups[51]
     assert groups[9] == groups[52]
     assert len(set(groups.tolist())) == 50
+
+
+@pytest.mark.parametrize("pairs", [0, 50, 150, 400])
+def test_connected_components_are_scipys(pairs: int) -> None:
+    first, second = np.random.default_rng(pairs).integers(0, 300, (2, pairs))
+    graph = coo_matrix((np.ones(pairs), (first, second)), shape=(300, 300))
+    expected = connected_components(graph, directed=False)[1]
+    found = connected(first, second, 300)
+    assert len(np.unique(found)) == len(np.unique(expected))
+    assert len(np.unique(np.stack([found, expected]), axis=1).T) == len(np.unique(expected))
+
+
+def test_long_chain_in_any_order_is_one_component() -> None:
+    order = np.random.default_rng(0).permutation(5000)
+    assert not connected(order[:-1], order[1:], 5000).any()
 
 
 def test_annotated_pairs_of_the_real_set_are_told_from_fingerprints_alone(real_data: Path) -> None:

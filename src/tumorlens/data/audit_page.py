@@ -19,6 +19,7 @@ from tumorlens.data.pairs import INVERSE
 
 # Rows of one tab. Thumbnails are in the page itself, about 2 KB each; the rest is in pairs.csv.
 _MOST_ROWS = 1_000
+_MOST_WITHIN = 250  # of copies within one split, which flatter no score
 _QUALITY = 72
 
 
@@ -69,17 +70,20 @@ def _tabs(found: Audit) -> Iterable[dict[str, Any]]:
         twins = found.twins(part, part)
         if len(twins):
             where = f"within {part}" if part else "where there is no split"
-            yield _tab(f"copies {where}", "image", "earlier copy", found, twins)
+            yield _tab(f"copies {where}", "image", "earlier copy", found, twins, _MOST_WITHIN)
 
 
-def _tab(title: str, one: str, other: str, found: Audit, twins: Twins) -> dict[str, Any]:
+def _tab(
+    title: str, one: str, other: str, found: Audit, twins: Twins, most: int | None = None
+) -> dict[str, Any]:
+    most = most or _MOST_ROWS
     pairs = found.pairs
     rows = []
     for image, twin, pair, others in zip(
-        twins.image[:_MOST_ROWS].tolist(),
-        twins.twin[:_MOST_ROWS].tolist(),
-        twins.pair[:_MOST_ROWS].tolist(),
-        twins.others[:_MOST_ROWS].tolist(),
+        twins.image[:most].tolist(),
+        twins.twin[:most].tolist(),
+        twins.pair[:most].tolist(),
+        twins.others[:most].tolist(),
         strict=True,
     ):
         transform = str(pairs.transform[pair])

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tumorlens.data.fingerprint import TRANSFORMS, transformed
 
@@ -83,9 +81,35 @@ def duplicate_groups(
         rows.append(row + start)
         columns.append(column)
     row, column = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_matrix((np.ones(len(row), dtype=np.int8), (row, column)), shape=(count, count))
-    groups: npt.NDArray[np.int64] = connected_components(graph, directed=False)[1].astype(np.int64)
-    return groups
+    return connected(row, column, count)
+
+
+def connected(
+    first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], count: int
+) -> npt.NDArray[np.int64]:
+    """Connected components of a graph: which of `count` things are joined by pairs, however far.
+
+    Each takes the lowest name among its neighbours, and its name's name, until nothing changes
+    (Shiloach and Vishkin 1982). scipy has this too, but takes longer to import than all else here.
+
+    Args:
+        first, second: (P,) ends of the pairs, 0 to count - 1.
+        count: things.
+
+    Returns:
+        (count,) int64, 0 to the number of components - 1, equal for things of one component.
+    """
+    names = np.arange(count)
+    while True:
+        lowest = np.minimum(names[first], names[second])
+        lower = names.copy()
+        for ends in (first, second):
+            np.minimum.at(lower, ends, lowest)
+            np.minimum.at(lower, names[ends], lowest)
+        lower = lower[lower]
+        if (lower == names).all():
+            return np.unique(names, return_inverse=True)[1].astype(np.int64)
+        names = lower
 
 
 def _distances(

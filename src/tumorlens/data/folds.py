@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tumorlens.config import SplitSettings
 from tumorlens.data import cache
 from tumorlens.data.candidates import candidates
-from tumorlens.data.copies import SAME_PICTURE
+from tumorlens.data.copies import SAME_PICTURE, connected
 from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.splits import read_groups
@@ -120,9 +118,7 @@ def joined(*groupings: Indices) -> Indices:
         rows.append(np.arange(count))
         columns.append(first[member])
     row, column = np.concatenate(rows), np.concatenate(columns)
-    graph = coo_matrix((np.ones(len(row), dtype=np.int8), (row, column)), shape=(count, count))
-    result: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
-    return result
+    return connected(row, column, count)
 
 
 def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
@@ -139,10 +135,7 @@ def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indi
     parts = np.full(count, "")
     pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, parts, progress)
     near = candidates(cached.fingerprints, SAME_PICTURE)
-    ones = np.ones(len(near.first), dtype=np.int8)
-    graph = coo_matrix((ones, (near.first, near.second)), shape=(count, count))
-    alone = connected_components(graph, directed=False)[1].astype(np.int64)
-    return joined(pairs.groups(count), alone)
+    return joined(pairs.groups(count), connected(near.first, near.second, count))
 
 
 def partition(settings: SplitSettings, progress: Progress = silent) -> Partition:

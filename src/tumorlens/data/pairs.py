@@ -9,10 +9,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tumorlens.data.candidates import Candidates, candidates
+from tumorlens.data.copies import connected
 from tumorlens.data.details import SAME_DETAILS, details, similarity
 from tumorlens.data.fingerprint import TRANSFORMS
 from tumorlens.progress import Progress, silent
@@ -60,11 +59,7 @@ class Pairs:
 
     def groups(self, count: int) -> Indices:
         """(count,) group of each of `count` images: copies, and copies of copies, go together."""
-        graph = coo_matrix(
-            (np.ones(len(self), dtype=np.int8), (self.first, self.second)), shape=(count, count)
-        )
-        groups: Indices = connected_components(graph, directed=False)[1].astype(np.int64)
-        return groups
+        return connected(self.first, self.second, count)
 
 
 def find_pairs(
