@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tumorlens.data.fingerprint import BYTES, TRANSFORMS, transformed
 from tumorlens.progress import Progress, silent
 
-# Bits. A strong contrast change moves a fingerprint by up to 30; measured in results/audit.
+# Bits. A strong contrast change moves a fingerprint by up to 23; measured in results/audit.
 RADIUS = 32
 
 _EXHAUSTIVE = 30_000  # images up to which every pair is compared
