@@ -12,6 +12,7 @@ from pathlib import Path
 import kornia
 import torch
 
+from machine import facts
 from tumorlens.data.augment import Augmentation, augment
 from tumorlens.output_folder import environment
 
@@ -58,6 +59,9 @@ def main() -> None:
         "ratio_median": statistics.median(ratios),
         "ratio_5_to_95_percent": [ratios[2], ratios[-3]],
         "threads": torch.get_num_threads(),
+        "command": "python benchmarks/augmentation_vs_kornia.py",
+        "runs": 1,
+        **facts(),
         **environment(),
     }
     print(json.dumps(found, indent=2))
