@@ -69,8 +69,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def claim(folder: Path, verb: str) -> Path:
-    """Make `folder` ready for `verb` to write in.
+def check_claim(folder: Path, verb: str) -> None:
+    """See whether `verb` may write in `folder`, before long work and without touching it.
 
     Raises:
         TumorlensError: it is a file, or a folder with content that `verb` did not write.
@@ -87,6 +87,15 @@ def claim(folder: Path, verb: str) -> Path:
                 f"--out_dir {folder}: the folder is not empty and was {found}, so `{verb}` leaves "
                 "it alone; name a new --out_dir, or empty this one."
             )
+
+
+def claim(folder: Path, verb: str) -> Path:
+    """Make `folder` ready for `verb` to write in.
+
+    Raises:
+        TumorlensError: see `check_claim`; or it cannot be made.
+    """
+    check_claim(folder, verb)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -50,6 +50,8 @@ def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) ->
         (["evaluate", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "x", "--clas", "y"], "--clas"),
+        (["audit", "."], "no image in it"),
+        (["split", "."], "no image found"),
         (["cache", "polish"], "expected `show` or `clear`"),
     ],
 )

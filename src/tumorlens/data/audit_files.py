@@ -10,7 +10,7 @@ from tumorlens.data.audit import Audit, audit
 from tumorlens.data.audit_page import page
 from tumorlens.data.folder import scan
 from tumorlens.data.public_folds import assignment
-from tumorlens.output_folder import claim, write_json, write_manifest, write_text
+from tumorlens.output_folder import check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 
 
@@ -21,14 +21,15 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
         TumorlensError: no such folder, no image in it, a splits file or an output folder at fault.
     """
     if not settings.data_dir.is_dir():
-        scan(settings.data_dir)  # raises, and says what is wrong, before a folder is made
-    claim(settings.out_dir, "audit")
+        scan(settings.data_dir)  # raises, and says what is wrong
+    check_claim(settings.out_dir, "audit")
     parts, note = None, ""
     if settings.splits is not None:
         parts, note = assignment(settings.splits, settings.fold, settings.data_dir, progress)
     found = audit(settings.data_dir, parts, progress)
     if note:
         found = replace(found, note=f"{note} {found.note}".strip())
+    claim(settings.out_dir, "audit")
     write_audit(found, settings.out_dir)
     write_manifest(settings.out_dir, "audit", settings=primitives(settings))
     return found
