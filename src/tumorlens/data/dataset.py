@@ -9,8 +9,8 @@ The three ways to choose the epoch and the test images, by layout:
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tumorlens.data import cache
 from tumorlens.data.copies import duplicate_groups
-from tumorlens.data.folder import DataFolder, class_faults, refuse, scan
+from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan
 from tumorlens.data.splits import hold_out
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
@@ -117,32 +117,43 @@ def load_for_training(
     else:
         hint = f" after leaving out {len(skipped)} undecodable"
     refuse(root, faults, hint)
-    keep = np.array([file.path not in skipped for file in folder.files])
-    labels = np.array([folder.classes.index(file.label) for file in whole.files], dtype=np.int64)
-    parts = np.array([file.split for file in whole.files])
-    fingerprints = cached.fingerprints[keep]
-    protocol = "as the splits file says" if assignment is not None else "as the folders say"
-    if "valid" not in folder.layout.split():
-        train = parts == "train"
-        groups = duplicate_groups(fingerprints[train])
-        held = hold_out(labels[train], groups, VALID_FRACTION, seed)
-        parts[np.flatnonzero(train)[held]] = "valid"
-        protocol = (
-            f"a stratified {VALID_FRACTION:.0%} of the training images chooses the epoch, set "
-            f"aside with seed {seed}; images that show the same picture stay together"
-        )
+    data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
+    if "valid" in folder.layout.split():
+        return data
+    train = data.indices("train")
+    groups = duplicate_groups(data.fingerprints[train])
+    held = hold_out(data.labels[train], groups, VALID_FRACTION, seed)
+    data.parts[train[held]] = "valid"
+    protocol = (
+        f"a stratified {VALID_FRACTION:.0%} of the training images chooses the epoch, set "
+        f"aside with seed {seed}; images that show the same picture stay together"
+    )
+    return replace(data, protocol=protocol)
+
+
+def _readable(
+    folder: DataFolder,
+    files: Sequence[ImageFile],
+    cached: cache.CachedImages,
+    classes: tuple[str, ...],
+    *,
+    assigned: bool,
+) -> Dataset:
+    """The files that could be decoded; those without a split are of the part "all"."""
+    kept = [file for file in files if file.path not in cached.faults]
+    keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
     return Dataset(
-        root=root,
+        root=folder.root,
         layout=folder.layout,
-        protocol=protocol,
-        classes=folder.classes,
-        paths=tuple(file.path for file in whole.files),
+        protocol="as the splits file says" if assigned else "as the folders say",
+        classes=classes,
+        paths=tuple(file.path for file in kept),
         images=cached.images if keep.all() else cached.images[keep],
-        labels=labels,
-        parts=parts,
-        fingerprints=fingerprints,
+        labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
+        parts=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any part
+        fingerprints=cached.fingerprints[keep],
         digests=cached.digests[keep],
-        skipped=skipped,
+        skipped=dict(cached.faults),
         note=cached.note,
     )
 
@@ -206,28 +217,13 @@ def load_for_scoring(
             f"--data_dir {root}: the checkpoint does not know the class {', '.join(strangers)}; it "
             f"was trained on {', '.join(classes)}."
         )
-    missing = sorted(set(assignment or ()) - {file.path for file in folder.files})
-    missing = [path for path in missing if (assignment or {})[path] == part]
+    wanted = {path for path, split in (assignment or {}).items() if split == part}
+    missing = sorted(wanted - {file.path for file in files})
     cached = cache.load(root, [file.path for file in files], size, progress)
     faults = [f"{root / path}: listed, but there is no such file." for path in missing]
     if on_bad_image == "stop":
         faults += cached.faults.values()
     refuse(root, faults, "; or score the others with --on_bad_image skip" if cached.faults else "")
-    keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
-    if not keep.any():
+    if len(cached.faults) == len(files):
         raise TumorlensError(f"--data_dir {root}: no image left to score.")
-    kept = [file for file in files if file.path not in cached.faults]
-    return Dataset(
-        root=root,
-        layout=folder.layout,
-        protocol="as the splits file says" if assignment is not None else "as the folders say",
-        classes=classes,
-        paths=tuple(file.path for file in kept),
-        images=cached.images if keep.all() else cached.images[keep],
-        labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
-        parts=np.array([part or "all"] * len(kept)),
-        fingerprints=cached.fingerprints[keep],
-        digests=cached.digests[keep],
-        skipped=dict(cached.faults),
-        note=cached.note,
-    )
+    return _readable(folder, files, cached, classes, assigned=assignment is not None)

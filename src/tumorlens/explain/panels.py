@@ -23,6 +23,7 @@ from tumorlens.explain import gradcam
 from tumorlens.explain.gradcam import find_layer
 from tumorlens.explain.overlay import Explained, Tile, blend, on_picture, panel
 from tumorlens.labels import canonical_class
+from tumorlens.models.resnet import ResNet
 from tumorlens.output_folder import claim, replacing, write_json, write_manifest
 from tumorlens.progress import Progress, silent
 
@@ -80,15 +81,16 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
                 f"{flag} {name}: the checkpoint knows no such class, only "
                 f"{', '.join(first.classes)}."
             )
-    for loaded in networks:
-        find_layer(loaded.network(), settings.layer)  # before anything is written
     device = pick_device(settings.device)
+    models = [loaded.network().to(device) for loaded in networks]
+    for model in models:
+        find_layer(model, settings.layer)  # before anything is written
     with cpu_threads(settings.threads):
-        chosen = _choose(settings, first, device, progress)
+        chosen = _choose(settings, first, models[0], device, progress)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
         views = [
-            _views(loaded, name, chosen, settings, device, progress)
-            for loaded, name in zip(networks, _names(networks), strict=True)
+            _views(loaded, model, name, chosen, settings, device, progress)
+            for loaded, model, name in zip(networks, models, _names(networks), strict=True)
         ]
     tiles = tuple(
         Tile(picture, path, label, tuple(of_network[index] for of_network in views))
@@ -111,7 +113,11 @@ def _names(networks: Sequence[Checkpoint]) -> list[str]:
 
 
 def _choose(
-    settings: GradcamSettings, loaded: Checkpoint, device: torch.device, progress: Progress
+    settings: GradcamSettings,
+    loaded: Checkpoint,
+    model: ResNet,
+    device: torch.device,
+    progress: Progress,
 ) -> _Chosen:
     if settings.images:
         return _named(settings.images)
@@ -135,7 +141,7 @@ def _choose(
             "another class or --split."
         )
     logits = predict(
-        loaded.network(),
+        model,
         loaded.preprocessing,
         data.images[candidates],
         device=device,
@@ -197,13 +203,13 @@ def _named(images: Sequence[Path]) -> _Chosen:
 
 def _views(
     loaded: Checkpoint,
+    model: ResNet,
     name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
     device: torch.device,
     progress: Progress,
 ) -> list[Explained]:
-    network = loaded.network().to(device)
     size = loaded.preprocessing.image_size
     squares = np.stack([fit_square(picture, size) for picture in chosen.pictures])
     views: list[Explained] = []
@@ -211,10 +217,10 @@ def _views(
         batch = torch.from_numpy(squares[start : start + settings.batch_size]).to(device)
         inputs = loaded.preprocessing(batch)
         with torch.no_grad():
-            predicted = network(inputs).argmax(dim=1)
+            predicted = model(inputs).argmax(dim=1)
         labels = chosen.labels[start : start + len(batch)]
         targets = _targets(settings, loaded.classes, predicted, labels)
-        found = gradcam.explain(network, inputs, targets, settings.layer)
+        found = gradcam.explain(model, inputs, targets, settings.layer)
         probabilities = softmax(found.logits.double().cpu().numpy())
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
