@@ -1,7 +1,5 @@
 """The audit's files: audit.json, pairs.csv, groups.csv, audit.html."""
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +8,14 @@ from tumorlens.data.audit import Audit, audit
 from tumorlens.data.audit_page import page
 from tumorlens.data.folder import scan
 from tumorlens.data.public_folds import assignment
-from tumorlens.output_folder import check_claim, claim, write_json, write_manifest, write_text
+from tumorlens.output_folder import (
+    check_claim,
+    claim,
+    csv_text,
+    write_json,
+    write_manifest,
+    write_text,
+)
 from tumorlens.progress import Progress, silent
 
 
@@ -45,11 +50,9 @@ def write_audit(found: Audit, out_dir: Path) -> None:
 
 def pairs_csv(found: Audit) -> str:
     """One row a pair; `transform` is what was done to a to get b, `similarity` is of details."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["path_a", "path_b", "transform", "similarity", "split_a", "split_b", "label_a", "label_b"]
-    )
+    header = ["path_a", "path_b", "transform", "similarity"]
+    header += ["split_a", "split_b", "label_a", "label_b"]
+    rows = []
     pairs, paths = found.pairs, found.paths
     splits, labels = found.splits.tolist(), found.labels.tolist()
     for a, b, transform, similarity, exact in zip(
@@ -62,16 +65,12 @@ def pairs_csv(found: Audit) -> str:
     ):
         # 1 says the same bytes, so the best of the others must not be rounded up to it.
         shown = "1" if exact else f"{min(similarity, 0.9999):.4f}"
-        writer.writerow(
+        rows.append(
             [paths[a], paths[b], transform, shown, splits[a], splits[b], labels[a], labels[b]]
         )
-    return text.getvalue()
+    return csv_text(header, rows)
 
 
 def groups_csv(found: Audit) -> str:
     """One row an image; images of one group show one picture. What --groups reads."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "group"])
-    writer.writerows(zip(found.paths, found.groups.tolist(), strict=True))
-    return text.getvalue()
+    return csv_text(["path", "group"], zip(found.paths, found.groups.tolist(), strict=True))

@@ -1,7 +1,5 @@
 """Dealing images to folds or parts: stratified, balanced, and never a group in two of them."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
-from tumorlens.output_folder import write_text
+from tumorlens.output_folder import csv_text, write_text
 from tumorlens.progress import Progress, silent
 
 Indices = npt.NDArray[np.int64]
@@ -65,14 +63,9 @@ class Partition:
 
         The last two let a fold be cut into halves without dividing a group.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", self.column, "label", "group"])
-        for path, part, label, group in zip(
-            self.paths, self.parts, self.labels, self.groups, strict=True
-        ):
-            writer.writerow([path, part, self.classes[label], group])
-        return text.getvalue()
+        labels = [self.classes[label] for label in self.labels]
+        rows = zip(self.paths, self.parts, labels, self.groups, strict=True)
+        return csv_text(["path", self.column, "label", "group"], rows)
 
 
 def deal(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:

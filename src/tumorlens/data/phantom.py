@@ -9,8 +9,6 @@ are drawn before the class is known, from one distribution: every slice passes n
 because those of a pituitary tumor must.
 """
 
-import csv
-import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +26,7 @@ from tumorlens.data.phantom_lesions import draw_lesion
 from tumorlens.data.phantom_view import draw_view
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import KNOWN_CLASSES
-from tumorlens.output_folder import replacing, write_text
+from tumorlens.output_folder import csv_text, replacing, write_text
 from tumorlens.progress import Progress, silent
 
 NOTICE = """\
@@ -220,11 +218,8 @@ def make_phantom(
         for done, row in enumerate(pool.map(lambda task: _write(out, task, size), tasks), 1):
             boxes.append(row)
             progress("phantom", done, len(tasks))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"])
-    writer.writerows(boxes)
-    write_text(out / "boxes.csv", table.getvalue())
+    header = ["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"]
+    write_text(out / "boxes.csv", csv_text(header, boxes))
     write_text(out / "NOTICE.txt", NOTICE)
     images = {split: dict.fromkeys(KNOWN_CLASSES, count) for split, count in counts.items()}
     return PhantomSummary(out, size, seed, images)

@@ -1,11 +1,8 @@
 """Score a checkpoint on the images it never learned from, and say how far to believe the score."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +20,7 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.scores import Scores, score
-from tumorlens.output_folder import claim, write_json, write_manifest, write_text
+from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 
 METRICS_SCHEMA = 1
@@ -293,20 +290,16 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
 def predictions_csv(report: Report) -> str:
     """One row an image: path, label, prediction, prob_CLASS for each class, copy."""
     data = report.data
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    copy_column = [] if report.copies is None else ["copy_in_training"]
-    writer.writerow(
-        ["path", "label", "prediction", *(f"prob_{name}" for name in data.classes), *copy_column]
-    )
-    for index, path in enumerate(data.paths):
-        row: list[Any] = [
+    copied = [] if report.copies is None else ["copy_in_training"]
+    header = ["path", "label", "prediction", *(f"prob_{name}" for name in data.classes), *copied]
+    rows = [
+        [
             path,
             data.classes[data.labels[index]],
             data.classes[int(report.probabilities[index].argmax())],
             *(f"{value:.6f}" for value in report.probabilities[index]),
+            *([] if report.copies is None else [report.copies[index]]),
         ]
-        if report.copies is not None:
-            row.append(report.copies[index])
-        writer.writerow(row)
-    return text.getvalue()
+        for index, path in enumerate(data.paths)
+    ]
+    return csv_text(header, rows)

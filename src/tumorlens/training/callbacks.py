@@ -1,7 +1,5 @@
 """What happens after each epoch of a run: history, best weights, news for the listener."""
 
-import csv
-import io
 import math
 import time
 from pathlib import Path
@@ -12,7 +10,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from tumorlens import checkpoint as checkpoints
 from tumorlens.evaluation import plots
-from tumorlens.output_folder import write_text
+from tumorlens.output_folder import csv_text, write_text
 from tumorlens.progress import Progress
 from tumorlens.training.module import Classifier
 
@@ -71,11 +69,8 @@ class History(Callback):
         self.rows = [kept for kept in self.rows if kept["epoch"] < row["epoch"]] + [row]
         if not trainer.is_global_zero:
             return
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.folder / "metrics.csv", text.getvalue())
+        table = [[kept.get(name, "") for name in COLUMNS] for kept in self.rows]
+        write_text(self.folder / "metrics.csv", csv_text(COLUMNS, table))
         best = max(kept["valid_macro_f1"] for kept in self.rows)
         self.progress(
             "epoch",
