@@ -25,10 +25,10 @@ demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: pictures in min
 	$(BIN)/python train.py --model se_resnet18 --data_dir $(DEMO)/data --out_dir $(DEMO)/model --epochs 10
 	$(BIN)/python evaluate.py --checkpoint $(DEMO)/model/best_model.pt
 	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma
-	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma --layer layer3 --count 8 --out_dir $(DEMO)/model/gradcam_layer3
+	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma --layer layer3 --count 8 --boxes $(DEMO)/data/masks --out_dir $(DEMO)/model/gradcam_layer3
 	@echo
 	@echo "Pictures to look at:"
-	@ls $(DEMO)/model/runs/*/training_curves.png $(DEMO)/model/evaluation/*.png $(DEMO)/model/gradcam*/panel.png | sed 's/^/  /'
+	@ls $(DEMO)/model/runs/*/training_curves.png $(DEMO)/model/evaluation/*.png $(DEMO)/model/gradcam*/*.png | sed 's/^/  /'
 
 test: check  ## lint, types and all tests
 	$(BIN)/pytest -n 2 --durations=5

@@ -28,6 +28,9 @@ LEVELS = {
     "evaluation": 3,
     "explain": 4,
     "training": 4,
+    "reporting": 5,
+    "public_set": 5,
+    "web": 5,
     "api": 6,
     "cli": 6,
 }
@@ -57,6 +60,11 @@ NO_TORCH = (
     "evaluation/scores.py",
     "evaluation/plots.py",
     "explain/overlay.py",
+    "explain/boxes.py",
+    "explain/measures.py",
+    "explain/looking.py",
+    "explain/estimates.py",
+    "explain/localization_plots.py",
 )
 
 

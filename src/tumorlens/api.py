@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tumorlens.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from tumorlens.data.audit import Audit
     from tumorlens.data.folds import Partition
     from tumorlens.data.phantom import PhantomSummary
     from tumorlens.evaluation.evaluate import Report
     from tumorlens.explain.panels import Explanation
+    from tumorlens.public_set import Downloaded
+    from tumorlens.reporting.page import RunReport
     from tumorlens.training.fit import TrainingResult
+    from tumorlens.web.server import Serving
 
 Settings = TypeVar("Settings")
 
@@ -90,6 +95,30 @@ def split(*, progress: Progress = silent, **settings: Any) -> Partition:
     found = folds.partition(chosen, progress)
     folds.write_partition(found, chosen.out)
     return found
+
+
+def report(**settings: Any) -> RunReport:
+    """Put a run on one page; see `config.ReportSettings`."""
+    from tumorlens.config import ReportSettings
+    from tumorlens.reporting import page
+
+    return page.report(_settings(ReportSettings, settings))
+
+
+def download(*, progress: Progress = silent, **settings: Any) -> Downloaded:
+    """Fetch the public data set, check it, audit it; see `config.DownloadSettings`."""
+    from tumorlens import public_set
+    from tumorlens.config import DownloadSettings
+
+    return public_set.download(_settings(DownloadSettings, settings), progress)
+
+
+def serve(**settings: Any) -> AbstractContextManager[Serving]:
+    """Serve the web page for as long as the context lasts; see `config.ServeSettings`."""
+    from tumorlens.config import ServeSettings
+    from tumorlens.web import server
+
+    return server.serving(_settings(ServeSettings, settings))
 
 
 def cache_clear() -> tuple[int, int]:

@@ -151,7 +151,26 @@ class GradcamSettings:
     compare: Path | None = None
     """Second checkpoint, shown beside the first on the same images and scale."""
     layer: str = "layer4"
-    """Module whose output is explained; layer4 is the last block's, after the addition."""
+    """Module whose output is explained; layer4 is the last block's, after the addition. Two joined
+    by `*`, as layer3*layer4: the geometric mean of their maps."""
+    method: Literal["gradcam", "gradcam++", "layercam", "hirescam"] = "gradcam"
+    """How features and gradients become a map."""
+    map_size: int | None = None
+    """Side of the square that the network is shown for its map, pixels; default: the size it was
+    trained at. Larger: finer maps."""
+    boxes: Path | None = None
+    """CSV with columns path, box_x0, box_y0, box_x1, box_y1 (fractions), or a folder of masks:
+    measure on all boxed images of the part whether the maps lie on the tumors."""
+    faithfulness: bool = False
+    """Also measure deletion and insertion: do the places that a map marks carry the answer?"""
+    sanity: bool = False
+    """Also make the weights random, step by step: do the maps fall apart, as they must?"""
+    agree: tuple[Path, ...] = ()
+    """Checkpoints of the same kind of network from other seeds: do their maps agree?"""
+    sample: int = 64
+    """Images drawn for --faithfulness, --sanity and --agree."""
+    resamples: int = 2000
+    """Bootstrap resamples behind each interval."""
     count: int = 12
     """Images in the panel."""
     split: Literal["auto", "train", "valid", "test"] = "auto"
@@ -163,7 +182,7 @@ class GradcamSettings:
     save_maps: bool = False
     """Also write each raw map as .npy, (h, w) float32, not rescaled."""
     seed: int = 0
-    """Decides which images are drawn."""
+    """Decides which images are drawn, and the resamples."""
     batch_size: int = 32
     """Images at once."""
     device: Device = "auto"
@@ -173,6 +192,14 @@ class GradcamSettings:
 
     def __post_init__(self) -> None:
         _at_least(self, count=1, batch_size=1, seed=0, threads=1)
+        _at_least(self, map_size=32, sample=2, resamples=100)
+        measures = ("boxes", "faithfulness", "sanity", "agree")
+        given = [name for name in measures if getattr(self, name)]
+        if self.images and given:
+            raise ValueError(
+                f"--images and --{given[0]}: measures are taken on the data set's images; leave "
+                "one of the two out."
+            )
 
 
 @dataclass(frozen=True)
@@ -249,6 +276,70 @@ class SplitSettings:
                 f"--valid {self.valid} --test {self.test}: leave nothing to train on; their sum "
                 "must be below 1."
             )
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Put a run on one page: data, scores, pictures, checklist; and a model card."""
+
+    run_dir: Path
+    """Run folder (model/runs/...), or the folder above, for the run of its best_model.pt."""
+    out: Path | None = None
+    """Page to write, MODEL_CARD.md beside it; default: report.html in the run folder."""
+    evaluation: Path | None = None
+    """Folder that evaluate left; default: evaluation/ in the run folder or beside runs/."""
+    gradcam: Path | None = None
+    """Folder that gradcam left; default: gradcam/ in the run folder or beside runs/."""
+    audit: Path | None = None
+    """Folder that audit left; default: audit/ there or here, if it is of this data folder."""
+    compare: Path | None = None
+    """Folder that compare left; default: none."""
+
+
+@dataclass(frozen=True)
+class DownloadSettings:
+    """Fetch the public Brain Tumor MRI Dataset from Kaggle, check it, audit it."""
+
+    out: Path = Path("data")
+    """Folder for Training/ and Testing/ (--out_dir is the same flag); an interrupted download goes
+    on from there."""
+    audit_dir: Path = Path("audit")
+    """Where the audit of it goes."""
+    version: int = 1
+    """Version on Kaggle; version 1 has the 7,023 images that published figures are about, and the
+    only known counts."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, version=1)
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Serve a web page: drop a slice, see classes, verdict and maps."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt)."""
+    compare: Path | None = None
+    """Second checkpoint, shown beside the first (--checkpoint2 is the same flag)."""
+    layer: str = "layer4"
+    """Module whose output is explained."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine alone."""
+    port: int = 7860
+    """Port to listen on; 0 for any that is free."""
+    max_mb: float = 32.0
+    """Largest upload, megabytes."""
+    max_megapixels: float = 32.0
+    """Most pixels of an upload, all its slices together, millions."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, port=0, threads=1, max_mb=0.01, max_megapixels=0.01)
+        if self.port > 65535:
+            raise ValueError(f"--port {self.port}: expected 65535 or less.")
 
 
 def primitives(settings: object) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from captum.attr import LayerGradCam
+from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import explain, grad_cam
+from tumorlens.explain.gradcam import METHODS, explain, grad_cam
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 
@@ -46,6 +46,69 @@ def test_each_image_is_explained_for_its_own_class(model: ResNet) -> None:
     for row, target in enumerate((3, 0, 2)):
         alone = grad_cam(model, IMAGES[row : row + 1], target, "layer3")
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_last_stage_needs_no_backward_pass_and_gives_autograds_result(
+    model: ResNet, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = torch.tensor([0, 3, 1])
+    wrapped = nn.Sequential(model)  # no ResNet by its class: autograd
+    expected = explain(wrapped, IMAGES, targets, "0.layer4", method)
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    for layer in ("layer4", "layer4.1", None):
+        found = explain(model, IMAGES, targets, layer, method)
+        torch.testing.assert_close(found.maps, expected.maps, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
+        assert found.maps.max() > 0
+        assert not found.maps.requires_grad
+        assert not found.logits.requires_grad
+
+
+def _features_and_gradient(model: ResNet, layer: str, target: int) -> tuple[Tensor, Tensor]:
+    kept = []
+    module = dict(model.named_modules())[layer]
+    with module.register_forward_hook(lambda _, __, output: kept.append(output)):
+        score = model(IMAGES)[:, target].sum()
+    (gradient,) = torch.autograd.grad(score, kept[0])
+    return kept[0].detach(), gradient
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.0"])
+def test_hirescam_is_captums_gradient_times_activation_summed(model: ResNet, layer: str) -> None:
+    oracle = LayerGradientXActivation(model, dict(model.named_modules())[layer])
+    expected = oracle.attribute(IMAGES, target=2).sum(dim=1).relu()
+    found = grad_cam(model, IMAGES, 2, layer, "hirescam")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["layer4", "layer3"])
+def test_layercam_and_gradcam_plus_plus_are_their_papers_sums(model: ResNet, layer: str) -> None:
+    features, gradient = _features_and_gradient(model, layer, 1)
+    layercam = torch.zeros_like(features[:, 0])
+    plus_plus = torch.zeros_like(features[:, 0])
+    for n in range(features.shape[0]):
+        for c in range(features.shape[1]):
+            a, g = features[n, c].double(), gradient[n, c].double()
+            layercam[n] += (g.clamp(min=0) * a).float()
+            below = 2 * g**2 + a.sum() * g**3
+            share = torch.where(below == 0, 0.0, g**2 / below)
+            plus_plus[n] += ((share * g.clamp(min=0)).sum() * a).float()
+    for method, expected in (("layercam", layercam), ("gradcam++", plus_plus)):
+        found = grad_cam(model, IMAGES, 1, layer, method)
+        torch.testing.assert_close(found, expected.relu(), atol=1e-5, rtol=1e-3)
+
+
+def test_product_of_two_layers_is_their_geometric_mean_at_the_finers_cells(model: ResNet) -> None:
+    coarse = grad_cam(model, IMAGES, 1, "layer4")
+    fine = grad_cam(model, IMAGES, 1, "layer3")
+    both = grad_cam(model, IMAGES, 1, "layer3*layer4")
+    assert both.shape == fine.shape == (3, 4, 6)
+    # cell i of the coarse layer lies on cell 2 i of the fine one
+    expected = (coarse * fine[:, ::2, ::2]).sqrt()
+    torch.testing.assert_close(both[:, ::2, ::2], expected, atol=1e-6, rtol=1e-4)
+    between = (coarse[:, 0, 0] + coarse[:, 0, 1]) / 2
+    torch.testing.assert_close(both[:, 0, 1], (between * fine[:, 0, 1]).sqrt())
 
 
 class Toy(nn.Module):
@@ -129,5 +192,7 @@ def test_unknown_layer_lists_the_layers_there_are(model: ResNet) -> None:
         TumorlensError, match=r"--layer layer9: .*did you mean layer.*layer1.0.*layer4, layer4.0"
     ):
         grad_cam(model, IMAGES, 0, "layer9")
+    with pytest.raises(TumorlensError, match=r"--layer layer9: "):
+        grad_cam(model, IMAGES, 0, "layer4*layer9")
     with pytest.raises(TumorlensError, match=r"--layer fc: gives \(3, 4\), expected a feature map"):
         grad_cam(model, IMAGES, 0, "fc")

@@ -20,6 +20,9 @@ VERBS = {
     "gradcam": "see where a network looked",
     "audit": "find copies, mirror images, conflicting labels and shortcuts in a data folder",
     "split": "split a data folder so that copies stay together",
+    "report": "put a run on one page, and write its model card",
+    "serve": "a web page: drop a slice, see classes, verdict and maps",
+    "download": "fetch the public data set, check it, audit it",
     "phantom": "make a simulated data set with known tumor masks",
     "cache": "show or clear the cache of decoded pictures",
 }

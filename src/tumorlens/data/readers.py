@@ -64,7 +64,7 @@ def read_grey_with_facts(path: Path) -> tuple[npt.NDArray[np.uint8], ImageFacts]
                         f"{MAX_PIXELS:,} that are decoded; a decompression bomb or not a slice."
                     )
                 picture.load()
-                return _grey(picture), facts
+                return to_grey(picture), facts
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"{path}: not a PNG, JPEG, TIFF, BMP or WebP image, whatever its name says."
@@ -86,7 +86,8 @@ def _reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def _grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
+def to_grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
+    """A decoded picture as (height, width) uint8, as `read_grey` describes."""
     upright = ImageOps.exif_transpose(picture)
     if upright.mode in _SIXTEEN_BIT:
         return _stretched(np.asarray(upright, dtype=np.float64))

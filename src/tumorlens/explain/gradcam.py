@@ -1,22 +1,35 @@
-"""Grad-CAM: which parts of a picture a network's answer rests on.
+"""Grad-CAM and its kin: which parts of a picture a network's answer rests on.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization". Works with any convolutional `nn.Module`; nothing of the model is changed for longer
-than the call.
+than the call. The last stage of our own networks needs no backward pass: behind it come the mean
+over places and one linear layer, so that the gradient is known.
 """
 
 import contextlib
 import difflib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
+from tumorlens.models.resnet import ResNet
 
 # The last stage of a ResNet: its output is the last block's, after the addition.
 DEFAULT_LAYER = "layer4"
+Method = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+TITLES: dict[Method, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,11 @@ class GradCam:
 
 
 def grad_cam(
-    model: nn.Module, images: Tensor, class_index: int | Tensor, layer: str | None = None
+    model: nn.Module,
+    images: Tensor,
+    class_index: int | Tensor,
+    layer: str | None = None,
+    method: Method = "gradcam",
 ) -> Tensor:
     """Where did `model` look when it scored `class_index`? (Selvaraju et al. 2017, eq. 1-2)
 
@@ -42,7 +59,9 @@ def grad_cam(
         images: (N, C, H, W), normalised by the checkpoint's preprocessing; square or not.
         class_index: logit column, 0-based; one for all images, or (N,) one for each.
         layer: path of the module whose output is explained, as in `model.named_modules()`; of one
-            that is called several times, the last call. Default: `layer4`.
+            that is called several times, the last call. Two joined by `*`, `layer3*layer4`: the
+            geometric mean of their maps, in the finer one's cells. Default: `layer4`.
+        method: how features and gradient become a map, see `relevance`.
 
     Returns:
         (N, h, w) relevance >= 0, not rescaled; h, w are the feature map's. For the last stage of a
@@ -52,15 +71,47 @@ def grad_cam(
     Raises:
         TumorlensError: no such layer, or one whose output is no feature map (N, C, h, w).
     """
-    return explain(model, images, class_index, layer).maps
+    return explain(model, images, class_index, layer, method).maps
 
 
 def explain(
-    model: nn.Module, images: Tensor, class_index: int | Tensor, layer: str | None = None
+    model: nn.Module,
+    images: Tensor,
+    class_index: int | Tensor,
+    layer: str | None = None,
+    method: Method = "gradcam",
 ) -> GradCam:
     """`grad_cam`, and the logits of the same forward pass."""
     name = layer or DEFAULT_LAYER
+    if "*" in name:
+        found = [explain(model, images, class_index, part, method) for part in name.split("*")]
+        return GradCam(_geometric_mean([one.maps for one in found]), found[0].logits)
     module = find_layer(model, name)
+    if isinstance(model, ResNet) and module in (model.layer4, model.layer4[-1]):
+        return _by_weights(model, images, class_index, method)
+    return _by_autograd(model, images, class_index, module, name, method)
+
+
+def _by_weights(
+    model: ResNet, images: Tensor, class_index: int | Tensor, method: Method
+) -> GradCam:
+    """The last stage: d logit / d feature is the linear layer's weight over the count of places."""
+    with _undisturbed(model):
+        features = model.forward_features(images)
+        logits = model.forward_head(features)
+        weights = model.fc.weight[_columns(class_index, logits)]
+        gradient = weights[:, :, None, None] / math.prod(features.shape[2:])
+        return GradCam(relevance(features, gradient, method), logits)
+
+
+def _by_autograd(
+    model: nn.Module,
+    images: Tensor,
+    class_index: int | Tensor,
+    module: nn.Module,
+    name: str,
+    method: Method,
+) -> GradCam:
     captured: list[Tensor] = []
 
     def capture(_module: nn.Module, _inputs: object, output: object) -> Tensor:
@@ -92,9 +143,67 @@ def explain(
         (gradient,) = torch.autograd.grad(score, features, allow_unused=True)
         if gradient is None:
             gradient = torch.zeros_like(features)
-        weights = gradient.mean(dim=(2, 3), keepdim=True)  # eq. 1
-        maps = torch.relu((weights * features).sum(dim=1))  # eq. 2
-    return GradCam(maps.detach(), logits.detach())
+        maps = relevance(features.detach(), gradient, method)
+    return GradCam(maps, logits.detach())
+
+
+def relevance(features: Tensor, gradient: Tensor, method: Method) -> Tensor:
+    """Features and the logit's gradient with respect to them, made a map; ReLU at the end.
+
+    - `gradcam`: a channel weighs its mean gradient (Selvaraju et al. 2017, eq. 1-2).
+    - `gradcam++`: a channel weighs the sum of its positive gradients, each by how much its place
+      adds (Chattopadhay et al. 2018, eq. 10 and 19, for the score's exponential; its value, one
+      factor for the whole map, is left out).
+    - `layercam`: each place of a channel weighs its own positive gradient (Jiang et al. 2021,
+      eq. 6-8).
+    - `hirescam`: each place of a channel weighs its own gradient (Draelos and Carin 2020, eq. 3).
+
+    Args:
+        features: (N, C, h, w).
+        gradient: the same, or (N, C, 1, 1) where it is the same at all places.
+        method: see above.
+
+    Returns:
+        (N, h, w) >= 0.
+    """
+    places = math.prod(features.shape[2:])
+    if method == "gradcam":
+        weights = gradient.mean(dim=(2, 3), keepdim=True)
+    elif method == "gradcam++":
+        third = features.sum(dim=(2, 3), keepdim=True) * gradient.pow(3)
+        below = 2 * gradient.square() + third
+        shares = torch.where(below == 0, torch.zeros_like(below), gradient.square() / below)
+        weights = places * (shares * gradient.relu()).mean(dim=(2, 3), keepdim=True)
+    elif method == "layercam":
+        weights = gradient.relu()
+    elif method == "hirescam":
+        weights = gradient
+    else:
+        raise ValueError(f"method {method}: expected one of {', '.join(METHODS)}.")
+    if weights.shape[2:] == (1, 1):  # a product of matrices, without the features' size in between
+        return torch.einsum("nc,nchw->nhw", weights[:, :, 0, 0], features).relu()
+    return (weights * features).sum(dim=1).relu()
+
+
+def _geometric_mean(maps: list[Tensor]) -> Tensor:
+    """Of (N, h, w) maps of several layers, in the cells of the finest."""
+    finest = max(maps, key=lambda one: one.shape[1] * one.shape[2])
+    height, width = finest.shape[1:]
+    logarithm = torch.zeros_like(finest)
+    for one in maps:
+        # Cell i is centred on pixel stride x i (see `overlay.on_picture`), so that a layer of twice
+        # the stride has its cell i on the finer one's cell 2 i.
+        rows = _between(height, one.shape[1]).to(one)
+        columns = _between(width, one.shape[2]).to(one)
+        logarithm += torch.einsum("yh,nhw,xw->nyx", rows, one, columns).log()
+    return (logarithm / len(maps)).exp()
+
+
+def _between(fine: int, coarse: int) -> Tensor:
+    """(fine, coarse) bilinear weights, rows sum to 1; the strides differ by a power of two."""
+    step = 2 ** round(math.log2(fine / coarse))
+    at = (torch.arange(fine) / step).clamp(max=coarse - 1)
+    return F.relu(1 - (at[:, None] - torch.arange(coarse)).abs())
 
 
 def layers(model: nn.Module) -> tuple[str, ...]:
@@ -112,12 +221,15 @@ def layers(model: nn.Module) -> tuple[str, ...]:
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module at the path `name`.
+    """The module at the path `name`; of several joined by `*`, the first.
 
     Raises:
         TumorlensError: there is none; lists those there are.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
+    name, *others = name.split("*")
+    for other in others:
+        find_layer(model, other)
     if name in modules and name:
         return modules[name]
     near = difflib.get_close_matches(name, modules, n=1)

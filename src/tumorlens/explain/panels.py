@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,8 @@ from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.evaluate import images_of, predict, softmax
 from tumorlens.explain import gradcam
-from tumorlens.explain.gradcam import find_layer
+from tumorlens.explain import measured as measures
+from tumorlens.explain.gradcam import TITLES, find_layer
 from tumorlens.explain.overlay import Explained, Tile, blend, on_picture, panel
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
@@ -38,6 +40,7 @@ class Explanation:
         tiles: everything in it.
         chosen: in words, how the pictures were chosen.
         skipped: path to the reason it could not be explained.
+        measured: the content of `explain.json`, JSON primitives; None: no measure was asked for.
     """
 
     out_dir: Path
@@ -45,6 +48,7 @@ class Explanation:
     tiles: tuple[Tile, ...]
     chosen: str
     skipped: dict[str, str]
+    measured: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,11 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
     models = [loaded.network().to(device) for loaded in networks]
     for model in models:
         find_layer(model, settings.layer)  # before anything is written
+    measures.check(settings, first)
     with cpu_threads(settings.threads):
         chosen = _choose(settings, first, models[0], device, progress)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
+        measures.clear(out_dir)
         views = [
             _views(loaded, model, name, chosen, settings, device, progress)
             for loaded, model, name in zip(networks, models, _names(networks), strict=True)
@@ -99,10 +105,16 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
         )
     )
     names = " and ".join(_names(networks))
-    title = f"Grad-CAM of {names} at {settings.layer}: {chosen.how}"
+    title = f"{TITLES[settings.method]} of {names} at {settings.layer}: {chosen.how}"
     plots.save(panel(tiles[: settings.count], title), out_dir / "panel.png")
+    measured = None
+    if measures.wanted(settings):
+        with cpu_threads(settings.threads):
+            measured = measures.measure(
+                settings, _names(networks), networks, models, out_dir, device, progress
+            )
     _write(tiles, settings, out_dir, chosen)
-    return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped)
+    return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
 
 
 def _names(networks: Sequence[Checkpoint]) -> list[str]:
@@ -210,24 +222,29 @@ def _views(
     device: torch.device,
     progress: Progress,
 ) -> list[Explained]:
-    size = loaded.preprocessing.image_size
-    squares = np.stack([fit_square(picture, size) for picture in chosen.pictures])
+    own = loaded.preprocessing.image_size
+    size = settings.map_size or own
     views: list[Explained] = []
-    for start in range(0, len(squares), settings.batch_size):
-        batch = torch.from_numpy(squares[start : start + settings.batch_size]).to(device)
-        inputs = loaded.preprocessing(batch)
+    for start in range(0, len(chosen.pictures), settings.batch_size):
+        pictures = chosen.pictures[start : start + settings.batch_size]
+
+        def inputs(side: int, pictures: list[npt.NDArray[np.uint8]] = pictures) -> torch.Tensor:
+            squares = np.stack([fit_square(picture, side) for picture in pictures])
+            return loaded.preprocessing(torch.from_numpy(squares).to(device))
+
+        # What the network answers is told at its own size, whatever the map's.
         with torch.no_grad():
-            predicted = model(inputs).argmax(dim=1)
-        labels = chosen.labels[start : start + len(batch)]
-        targets = _targets(settings, loaded.classes, predicted, labels)
-        found = gradcam.explain(model, inputs, targets, settings.layer)
-        probabilities = softmax(found.logits.double().cpu().numpy())
+            logits = model(inputs(own))
+        labels = chosen.labels[start : start + len(pictures)]
+        targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
+        maps = gradcam.grad_cam(model, inputs(size), targets, settings.layer, settings.method)
+        probabilities = softmax(logits.double().cpu().numpy())
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
             views.append(
                 Explained(
                     name=name,
-                    map=found.maps[row].float().cpu().numpy(),
+                    map=maps[row].float().cpu().numpy(),
                     size=size,
                     target=loaded.classes[target],
                     prediction=loaded.classes[best],
@@ -235,7 +252,7 @@ def _views(
                     target_probability=float(probabilities[row, target]),
                 )
             )
-        progress("explaining", start + len(batch), len(squares))
+        progress("explaining", start + len(pictures), len(chosen.pictures))
     return views
 
 
@@ -294,6 +311,8 @@ def _write(
             "schema": 1,
             "chosen": chosen.how,
             "layer": settings.layer,
+            "method": settings.method,
+            "map_size": settings.map_size,
             "images": rows,
             "skipped": chosen.skipped,
         },

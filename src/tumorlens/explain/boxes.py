@@ -1,0 +1,159 @@
+"""Where the tumors are: boxes in a CSV, or masks in a folder, each as a region of its picture."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.data.readers import SUFFIXES, read_grey, resize
+from tumorlens.errors import TumorlensError, UnreadableImageError
+
+Floats = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The annotated images of a data folder.
+
+    Attributes:
+        source: the CSV or the folder of masks.
+        boxes: path, relative to the data folder, to its boxes: left, top, right, bottom as
+            fractions of width and height.
+        masks: path, relative to the data folder, to its mask's file.
+    """
+
+    source: Path
+    boxes: Mapping[str, tuple[Box, ...]]
+    masks: Mapping[str, Path]
+
+    def __contains__(self, path: str) -> bool:
+        return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks
+
+    def __len__(self) -> int:
+        return len(self.boxes) + len(self.masks)
+
+    def region(self, path: str, height: int, width: int) -> Floats:
+        """How much of each pixel is tumor, in a picture of (height, width) pixels.
+
+        Returns:
+            (height, width) 0..1; a box's edge may divide a pixel.
+
+        Raises:
+            TumorlensError: a mask cannot be decoded, or shows nothing.
+        """
+        if path in self.boxes:
+            covered = np.zeros((height, width))
+            for x0, y0, x1, y1 in self.boxes[path]:
+                rows, columns = _covered(height, y0, y1), _covered(width, x0, x1)
+                covered = np.maximum(covered, rows[:, None] * columns)
+            return covered
+        file = self.masks[Path(path).with_suffix("").as_posix()]
+        try:
+            mask = read_grey(file)
+        except UnreadableImageError as error:
+            raise TumorlensError(f"--boxes {self.source}: {error}") from error
+        tumor = np.where(mask > 127, np.uint8(255), np.uint8(0))
+        region: Floats = resize(tumor, height, width) / 255
+        if not region.any():
+            raise TumorlensError(
+                f"--boxes {self.source}: the mask {file.name} marks nothing; expected white (above "
+                "127) where the tumor is, and no mask where there is none."
+            )
+        return region
+
+    def outlines(self, path: str) -> tuple[Box, ...]:
+        """Rectangles to draw: the boxes, or the one around the mask."""
+        if path in self.boxes:
+            return self.boxes[path]
+        region = self.region(path, 512, 512) > 0.5
+        rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+        if len(rows) == 0:
+            return ()
+        edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        x0, y0, x1, y1 = (float(edge) / 512 for edge in edges)
+        return ((x0, y0, x1, y1),)
+
+
+def _covered(pixels: int, low: float, high: float) -> Floats:
+    """(pixels,) share of each pixel between two fractions of the side."""
+    edges = np.arange(pixels + 1, dtype=np.float64)
+    inside = np.clip(edges, low * pixels, high * pixels)
+    return np.diff(inside)
+
+
+def read_boxes(source: Path) -> Boxes:
+    """Read a CSV with columns path, box_x0, box_y0, box_x1, box_y1, or a folder of masks.
+
+    In a CSV, other columns are ignored, and rows without a box are left out; an image with several
+    tumors has several rows. In a folder, masks lie as their images do in the data folder, white
+    where the tumor is; the suffix may differ.
+
+    Raises:
+        TumorlensError: no such file, a column is missing, a value is no fraction, no box at all.
+    """
+    if source.is_dir():
+        masks = {
+            path.relative_to(source).with_suffix("").as_posix(): path
+            for path in sorted(source.rglob("*"))
+            if path.suffix.lower() in SUFFIXES
+        }
+        if not masks:
+            raise TumorlensError(
+                f"--boxes {source}: no mask in this folder; expected images named as those of the "
+                "data folder, such as test/glioma/a.png."
+            )
+        return Boxes(source, {}, masks)
+    found: dict[str, tuple[Box, ...]] = {}
+    for number, row in enumerate(_rows(source), start=2):
+        values = [row[edge] for edge in EDGES]
+        if not any(values):
+            continue
+        box = _box(source, number, values)
+        path = row["path"].replace("\\", "/")
+        found[path] = (*found.get(path, ()), box)
+    if not found:
+        raise TumorlensError(f"--boxes {source}: no row has a box; expected {', '.join(EDGES)}.")
+    return Boxes(source, found, {})
+
+
+def _rows(source: Path) -> list[dict[str, str]]:
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = columns
+            rows = [
+                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
+            ]
+    except FileNotFoundError:
+        raise TumorlensError(
+            f"--boxes {source}: there is no such file; expected a CSV with columns path, "
+            f"{', '.join(EDGES)}, or a folder of masks."
+        ) from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TumorlensError(f"--boxes {source}: cannot be read as CSV ({error}).") from error
+    missing = [name for name in ("path", *EDGES) if name not in columns]
+    if missing:
+        raise TumorlensError(
+            f"--boxes {source}: has no column {', '.join(missing)}; found "
+            f"{', '.join(columns) or 'nothing'}."
+        )
+    return rows
+
+
+def _box(source: Path, number: int, values: list[str]) -> Box:
+    try:
+        x0, y0, x1, y1 = (float(value) for value in values)
+    except ValueError:
+        x0 = y0 = x1 = y1 = float("nan")
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise TumorlensError(
+            f"--boxes {source}: line {number} has the box {', '.join(values)}; expected fractions "
+            "of width and height, 0 to 1, left before right and top before bottom."
+        )
+    return x0, y0, x1, y1

@@ -1,0 +1,135 @@
+"""Bias in looking: the head in a picture, and how much of a map lies where no tumor is. No torch.
+
+The head is found in the picture itself, so that this needs no annotation.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from tumorlens.explain.measures import SIDE
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# Width of the band along the picture's border: a sixteenth of the longer side.
+BORDER = SIDE // 16
+# Depth of scalp and skull below the head's outline, in parts of the diameter of a disk of the
+# head's area: 15 mm of 190.
+SKULL = 0.08
+# Spread of the centre baseline, in parts of the head's height and width.
+CENTRE = 0.15
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Where a map lies, whatever it should show.
+
+    Attributes:
+        outside_head, border, skull: share of the map's sum there, 0..1.
+        entropy: of the map as a distribution over pixels, over its highest possible value: 0 all in
+            one pixel, 1 the same everywhere.
+        spread: root mean square distance from the map's centre of mass, in parts of the picture's
+            longer side; 0.408 for a square picture filled evenly.
+        empty: the map is zero everywhere; the shares are those of the area then.
+    """
+
+    outside_head: float
+    border: float
+    skull: float
+    entropy: float
+    spread: float
+    empty: bool
+
+
+def head(grey: npt.NDArray[np.uint8]) -> Mask:
+    """The head in a slice: brighter than the dark around it, one piece, no holes.
+
+    Otsu's threshold (1979) divides the picture's brightness in two; half of it, since bright fat
+    would draw it up into the brain. Of what is above, the largest piece, holes filled.
+
+    Args:
+        grey: (H, W) uint8.
+
+    Returns:
+        (H, W) bool; all True where nothing stands out from the dark.
+    """
+    smooth = ndimage.gaussian_filter(grey.astype(np.float64), max(grey.shape) / SIDE)
+    bright = smooth > 0.5 * _otsu(smooth)
+    bright = ndimage.binary_opening(bright, iterations=max(1, round(2 * max(grey.shape) / SIDE)))
+    pieces, count = ndimage.label(bright)
+    if count == 0:
+        return np.ones(grey.shape, dtype=bool)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    filled: Mask = ndimage.binary_fill_holes(pieces == sizes.argmax())
+    return filled
+
+
+def _otsu(values: Floats) -> float:
+    """The threshold that leaves the two sides' variances, weighted by size, the smallest."""
+    counts, edges = np.histogram(values, bins=256, range=(0, 256))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    total = (counts * centres).cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = below * above * (total / below - (total[-1] - total) / above) ** 2
+    if not np.isfinite(apart).any():  # one brightness everywhere
+        return float(values.max()) * 2
+    return float(edges[int(np.nanargmax(apart)) + 1])
+
+
+def look(relevance: Floats, head_mask: Mask) -> Looking:
+    """Measure where a map lies.
+
+    Args:
+        relevance: (H, W) >= 0, in the frame of `measures`.
+        head_mask: (H, W), see `head`.
+    """
+    empty = bool(relevance.max() <= 0)
+    share = np.full(relevance.shape, 1 / relevance.size) if empty else relevance / relevance.sum()
+    rows, columns = np.indices(share.shape)
+    row, column = (share * rows).sum(), (share * columns).sum()
+    variance = (share * ((rows - row) ** 2 + (columns - column) ** 2)).sum()
+    some = share[share > 0]
+    return Looking(
+        outside_head=float(share[~head_mask].sum()),
+        border=float(share[border(share.shape)].sum()),
+        skull=float(share[skull(head_mask)].sum()),
+        entropy=float(-(some * np.log(some)).sum() / np.log(share.size)),
+        spread=float(np.sqrt(variance) / max(share.shape)),
+        empty=empty,
+    )
+
+
+def border(shape: tuple[int, ...]) -> Mask:
+    """The band along the border of a picture of this shape."""
+    band = np.ones(shape, dtype=bool)
+    band[BORDER:-BORDER, BORDER:-BORDER] = False
+    return band
+
+
+def skull(head_mask: Mask) -> Mask:
+    """The band below the head's outline; the picture's own edge is no outline."""
+    depth = SKULL * 2 * np.sqrt(head_mask.sum() / np.pi)
+    padded = np.pad(head_mask, 1, mode="edge")
+    inward = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
+    return np.asarray(head_mask & (inward <= depth), dtype=bool)
+
+
+def centre_map(head_mask: Mask) -> Floats:
+    """The centre baseline: a fixed Gaussian in the middle of the head, the same for every class.
+
+    What a map that looks at nothing would get for guessing that tumors lie in the middle; pituitary
+    tumors nearly always do.
+    """
+    rows, columns = (np.flatnonzero(head_mask.any(axis=axis)) for axis in (1, 0))
+    bumps = []
+    for extent, count in ((rows, head_mask.shape[0]), (columns, head_mask.shape[1])):
+        middle = (extent[0] + extent[-1]) / 2
+        sigma = CENTRE * (extent[-1] - extent[0] + 1)
+        bumps.append(np.exp(-0.5 * ((np.arange(count) - middle) / sigma) ** 2))
+    return np.asarray(bumps[0][:, None] * bumps[1], dtype=np.float64)

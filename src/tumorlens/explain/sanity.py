@@ -1,0 +1,156 @@
+"""Do maps depend on what the network learned, and do two networks of one kind agree?
+
+Adebayo et al. 2018, "Sanity checks for saliency maps": weights are made random again from the last
+layer to the first, step upon step. A map that stays as it was shows the picture, not the network.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.stats import rankdata
+from torch import nn
+
+from tumorlens.checkpoint import Checkpoint
+from tumorlens.explain.overlay import on_picture
+from tumorlens.models.build import build_model
+
+Floats = npt.NDArray[np.float64]
+Maps = npt.NDArray[np.float32]
+
+# Maps are compared as pictures of this side; the window of SSIM is `_WINDOW` of its pixels.
+_SIDE, _WINDOW = 56, 7
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike pairs of maps are.
+
+    Attributes:
+        ssim: (N,) structural similarity, -1..1, of the maps scaled to 0..1 each.
+        rank: (N,) Spearman's rank correlation of the cells, -1..1; NaN where a map is the same
+            everywhere and has no order.
+    """
+
+    ssim: Floats
+    rank: Floats
+
+
+def similarity(one: Maps, other: Maps, size: int) -> Similarity:
+    """Compare maps pair by pair; those of other layers or sizes by their places in the picture.
+
+    Args:
+        one, other: (N, h, w) over the same N squares.
+        size: side of those squares, pixels.
+    """
+    pictures = [_pictures(maps, size) for maps in (one, other)]
+    if one.shape == other.shape:
+        cells = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
+    else:
+        cells = [shown.reshape(len(shown), -1) for shown in pictures]
+    return Similarity(
+        np.array([ssim(a, b) for a, b in zip(*pictures, strict=True)]),
+        np.array([_spearman(a, b) for a, b in zip(*cells, strict=True)]),
+    )
+
+
+def floor(maps: Maps, size: int, seed: int = 0) -> Similarity:
+    """How alike maps of different images are: what remains when nothing of the image counts.
+
+    Each of the N >= 2 maps is paired with that of another image, in a circle drawn with `seed`.
+    """
+    order = np.random.default_rng(seed).permutation(len(maps))
+    other = np.empty_like(order)
+    other[order] = np.roll(order, 1)
+    return similarity(maps, maps[other], size)
+
+
+def _pictures(maps: Maps, size: int) -> Floats:
+    """(N, h, w) to (N, side, side), each from 0 to 1; a map of nothing stays 0."""
+    shown = np.stack([on_picture(one, _SIDE, _SIDE, size) for one in maps])
+    low = shown.min(axis=(1, 2), keepdims=True)
+    span = shown.max(axis=(1, 2), keepdims=True) - low
+    scaled: Floats = np.divide(shown - low, span, out=np.zeros_like(shown), where=span > 0)
+    return scaled
+
+
+def ssim(one: Floats, other: Floats) -> float:
+    """Mean structural similarity of two pictures in 0..1 (Wang et al. 2004, eq. 13).
+
+    Windows of 7 x 7 pixels of equal weight, those inside the picture, K1 0.01, K2 0.03.
+    """
+
+    def mean(values: Floats) -> Floats:
+        edge = _WINDOW // 2
+        found: Floats = ndimage.uniform_filter(values, _WINDOW)[edge:-edge, edge:-edge]
+        return found
+
+    one_mean, other_mean = mean(one), mean(other)
+    sample = _WINDOW**2 / (_WINDOW**2 - 1)  # variances of samples
+    one_variance = sample * (mean(one * one) - one_mean**2)
+    other_variance = sample * (mean(other * other) - other_mean**2)
+    covariance = sample * (mean(one * other) - one_mean * other_mean)
+    first, second = 0.01**2, 0.03**2
+    above = (2 * one_mean * other_mean + first) * (2 * covariance + second)
+    below = (one_mean**2 + other_mean**2 + first) * (one_variance + other_variance + second)
+    return float((above / below).mean())
+
+
+def _spearman(one: Floats, other: Floats) -> float:
+    a, b = rankdata(one), rankdata(other)
+    if a.std() == 0 or b.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def steps(network: nn.Module) -> tuple[str, ...]:
+    """What is made random, from the last to the first: linear layer, blocks, stem."""
+    blocks = [
+        f"{stage}.{number}"
+        for stage in ("layer4", "layer3", "layer2", "layer1")
+        for number in reversed(range(len(network.get_submodule(stage))))  # type: ignore[arg-type]
+    ]
+    return ("fc", *blocks, "conv1")
+
+
+def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    """The network with ever more of its weights as before training, another start than its own.
+
+    Batch norm's running figures go with the weights of their block.
+
+    Args:
+        checkpoint: not changed.
+        seed: of the random weights.
+
+    Yields:
+        The step's name and the network, the same object each time, in evaluation mode.
+    """
+    network = checkpoint.network()
+    # Any start but the one that the network was trained from, should that have had this seed.
+    fresh = build_model(checkpoint.model_name, len(checkpoint.classes), seed=seed + 1_000_003)
+    for name in steps(network):
+        names = (name, "bn1") if name == "conv1" else (name,)
+        for part in names:
+            network.get_submodule(part).load_state_dict(fresh.get_submodule(part).state_dict())
+        yield name, network.eval()
+
+
+def between(maps: Sequence[Maps], size: int) -> Similarity:
+    """Agreement of several networks' maps: the mean over their pairs, image by image.
+
+    Args:
+        maps: (N, h, w) of each of M >= 2 networks, over the same squares.
+        size: side of those squares, pixels.
+    """
+    pairs = [
+        similarity(maps[one], maps[other], size)
+        for one in range(len(maps))
+        for other in range(one + 1, len(maps))
+    ]
+    ranks = np.stack([pair.rank for pair in pairs])
+    known = np.isfinite(ranks)
+    with np.errstate(invalid="ignore"):
+        rank: Floats = np.where(known, ranks, 0).sum(axis=0) / known.sum(axis=0)
+    return Similarity(np.mean([pair.ssim for pair in pairs], axis=0), rank)

@@ -1,0 +1,1 @@
+"""A finished run as one page and a model card."""

@@ -1,0 +1,236 @@
+"""The CLAIM checklist, 2024 update: what a run answers by itself, and what its author must say.
+
+Tejani, Klontzas, Gatti, Mongan, Moy, Park, Kahn, "Checklist for Artificial Intelligence in Medical
+Imaging (CLAIM): 2024 Update", Radiology: Artificial Intelligence 2024, 6(4):e240300. Items are
+named here in few words; the paper says what each asks for.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorlens.reporting import figures
+from tumorlens.reporting.evidence import Evidence
+
+ITEMS = {
+    1: ("Title", "Identified as a study of AI, with the kind of method"),
+    2: ("Abstract", "Summary of design, methods, results, conclusions"),
+    3: ("Introduction", "Background; intended use and role"),
+    4: ("Introduction", "Aims and hypotheses"),
+    5: ("Study design", "Prospective or retrospective"),
+    6: ("Study design", "Goal of the study"),
+    7: ("Data", "Sources"),
+    8: ("Data", "Inclusion and exclusion criteria"),
+    9: ("Data", "Preprocessing"),
+    10: ("Data", "Selection of subsets"),
+    11: ("Data", "De-identification"),
+    12: ("Data", "Missing data"),
+    13: ("Data", "Image acquisition"),
+    14: ("Reference standard", "How it was obtained"),
+    15: ("Reference standard", "Why this one"),
+    16: ("Reference standard", "Who annotated"),
+    17: ("Reference standard", "Annotation of the test set"),
+    18: ("Reference standard", "Agreement between and within raters"),
+    19: ("Partitions", "How images were assigned"),
+    20: ("Partitions", "Level at which they are disjoint"),
+    21: ("Testing data", "Intended sample size"),
+    22: ("Model", "Description"),
+    23: ("Model", "Software"),
+    24: ("Model", "Initial parameters"),
+    25: ("Training", "Approach"),
+    26: ("Training", "How the final model was chosen"),
+    27: ("Training", "Ensembling"),
+    28: ("Evaluation", "Metrics"),
+    29: ("Evaluation", "Significance and uncertainty"),
+    30: ("Evaluation", "Robustness or sensitivity"),
+    31: ("Evaluation", "Explainability"),
+    32: ("Evaluation", "On internal data"),
+    33: ("Evaluation", "On external data"),
+    34: ("Evaluation", "Trial registration"),
+    35: ("Results: data", "Cases included and excluded"),
+    36: ("Results: data", "Demographic and clinical characteristics"),
+    37: ("Results: performance", "Figures and their uncertainty"),
+    38: ("Results: performance", "Diagnostic performance and its precision"),
+    39: ("Results: performance", "Failure analysis"),
+    40: ("Discussion", "Limitations"),
+    41: ("Discussion", "Implications for practice"),
+    42: ("Other", "Protocol or further technical details"),
+    43: ("Other", "Availability of software, model, data"),
+    44: ("Other", "Funding and the role of funders"),
+}
+
+NETWORKS = {
+    "resnet18": "ResNet18 (He et al. 2016)",
+    "se_resnet18": "ResNet18 with squeeze-and-excitation in every residual block (Hu et al. 2018), "
+    "reduction 16",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item of the checklist.
+
+    Attributes:
+        number: 1 to 44.
+        section, title: where it belongs, what it asks.
+        answer: from the run's files; empty: for the author.
+        open: what the author must add to the answer, or say instead of one; may be empty.
+    """
+
+    number: int
+    section: str
+    title: str
+    answer: str
+    open: str
+
+
+def checklist(found: Evidence) -> tuple[Item, ...]:
+    """All 44 items, in order."""
+    answers = dict(_answers(found))
+    return tuple(
+        Item(number, section, title, *answers.get(number, ("", "")))
+        for number, (section, title) in ITEMS.items()
+    )
+
+
+def _answers(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
+    yield from _data(found)
+    yield from _model(found)
+    if found.evaluation is not None:
+        yield from _results(found, found.evaluation.content)
+    if found.gradcam is not None:
+        layer = found.gradcam.content.get("layer", "layer4")
+        drawn = found.gradcam.content.get("chosen", "")
+        yield 31, (f"Grad-CAM (Selvaraju et al. 2017) at {layer}: {drawn}.", _VALIDATED)
+
+
+_VALIDATED = "Whether the maps were checked against marked tumors."
+
+
+def _data(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
+    data, prepared = found.summary.get("data") or {}, found.summary["preprocessing"]
+    size = prepared["image_size"]
+    yield (
+        9,
+        (
+            f"One grey channel, fitted into {size} x {size} pixels without changing proportions, "
+            f"divided by 255, minus {prepared['mean']:.4f}, divided by {prepared['std']:.4f} (of "
+            "the training images).",
+            "Anything done to the images before they came into the data folder.",
+        ),
+    )
+    if not data:
+        return
+    images, skipped = data["images"], data.get("skipped", {})
+    counts = ", ".join(f"{count:,} {part}" for part, count in images.items())
+    yield 12, (f"{len(skipped)} files could not be decoded and were left out.", "Clinical data.")
+    yield 19, (f"{counts} images; {data['protocol']}.", "")
+    yield 20, (_disjoint(found), "Whether patients are in one partition each.")
+    yield (
+        35,
+        (
+            f"{counts} images; {len(skipped)} left out as undecodable.",
+            "Patients or examinations, included and excluded.",
+        ),
+    )
+
+
+def _disjoint(found: Evidence) -> str:
+    if found.evaluation is not None:
+        return figures.copies_verdict(found.evaluation.content)
+    if found.audit is not None:
+        across = found.audit.content["same_picture"]["across_splits"]
+        return f"The audit found {across:,} pairs of the same picture across partitions."
+    return ""
+
+
+def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
+    name = str(found.summary["model_name"])
+    settings = found.summary.get("settings", {})
+    recipe = settings.get("recipe_resolved", {})
+    size, classes = found.summary["preprocessing"]["image_size"], found.summary["classes"]
+    yield (
+        22,
+        (
+            f"{NETWORKS.get(name, name)}; input {size} x {size} pixels; output {len(classes)} "
+            f"classes: {', '.join(classes)}.",
+            "",
+        ),
+    )
+    yield 23, (environment(found), "")
+    yield 24, (f"Random, from seed {settings.get('seed')}; no pretraining.", "")
+    yield (
+        25,
+        (
+            f"At most {recipe.get('epochs')} epochs ({found.manifest.get('epochs', '?')} run), "
+            f"batches of {recipe.get('batch_size')}, {recipe.get('optimizer', 'Adam')}, "
+            f"learning rate {recipe.get('lr')} ({recipe.get('schedule')}), patience "
+            f"{recipe.get('patience')}; augmentation and all other settings are listed under "
+            "Training.",
+            "How many models were trained, and what was tried before.",
+        ),
+    )
+    monitor = {"loss": "lowest validation loss"}.get(
+        str(settings.get("monitor")), "highest validation macro F1"
+    )
+    epoch = found.summary.get("selected", {}).get("epoch")
+    yield 26, (f"The epoch with the {monitor}: epoch {epoch}.", "")
+    yield 27, ("None: one network.", "")
+
+
+def _results(found: Evidence, metrics: figures.Record) -> Iterator[tuple[int, tuple[str, str]]]:
+    part, n = metrics["part"], metrics["images"]
+    main = figures.rows(metrics, figures.OVERALL)[:3]
+    said = "; ".join(f"{row.name} {row.all.text} ({row.all.interval})" for row in main)
+    of_class = "; ".join(
+        f"{name} sensitivity {cells[0].text} ({cells[0].interval}), specificity {cells[2].text} "
+        f"({cells[2].interval})"
+        for name, _, cells in figures.by_class(metrics)
+    )
+    yield (
+        28,
+        (
+            "Accuracy, balanced accuracy, macro F1, Matthews correlation, recall, precision, "
+            "specificity, F1, AUROC and average precision of each class, calibration.",
+            "",
+        ),
+    )
+    yield 29, (f"Intervals: {metrics['interval']}.", "")
+    if figures.clean_subset(metrics):
+        yield (
+            30,
+            (
+                "Scored again without the images that show a training picture.",
+                "Other scanners, noise, subgroups.",
+            ),
+        )
+    scored = _same_folder(found, metrics)
+    note = "Whether these images come from another institution than the training images."
+    if scored and part in ("valid", "test"):
+        yield 32, (f"{n:,} {part} images of the folder that the network was trained from.", "")
+    elif not scored:
+        yield 33, (f"{n:,} {part} images of another folder than the training images.", note)
+    yield 37, (f"{n:,} {part} images: {said}.", "")
+    yield 38, (of_class + ".", "")
+    yield (
+        39,
+        (
+            f"{figures.wrong(metrics)} of {n:,} images are predicted wrong; the most confident "
+            "errors are shown under Errors.",
+            "What they have in common.",
+        ),
+    )
+
+
+def _same_folder(found: Evidence, metrics: figures.Record) -> bool:
+    known = (found.summary.get("data") or {}).get("data_dir")
+    return known is not None and Path(str(metrics.get("data_dir"))).resolve() == Path(known)
+
+
+def environment(found: Evidence) -> str:
+    """Python, packages and platform of the training run."""
+    packages = found.manifest.get("packages", {})
+    said = [f"tumorlens {found.manifest.get('tumorlens', '?')}"]
+    said += [f"Python {found.manifest.get('python', '?')}"]
+    said += [f"{name} {version}" for name, version in packages.items()]
+    return ", ".join(said) + f"; {found.manifest.get('platform', '?')}."

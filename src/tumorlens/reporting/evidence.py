@@ -1,0 +1,275 @@
+"""What there is to report of a run: its own files, and the folders that other verbs left.
+
+A folder is used only where its manifest names this very checkpoint (by SHA-256) or this very data
+folder; what was looked for and not found, or found and foreign, is said with the command that makes
+it. No torch: everything here is JSON, CSV and PNG.
+"""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorlens.config import ReportSettings
+from tumorlens.errors import TumorlensError
+from tumorlens.output_folder import MANIFEST
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a verb left.
+
+    Attributes:
+        path: the folder.
+        manifest: who wrote it, with which versions.
+        content: its main JSON file.
+    """
+
+    path: Path
+    manifest: Record
+    content: Record
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something a full report would have.
+
+    Attributes:
+        what: in words.
+        why: what was found instead; empty if nothing was.
+        command: what makes it.
+    """
+
+    what: str
+    why: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run and all that is known of it; None where nothing is.
+
+    Attributes:
+        run_dir: the run's folder.
+        checkpoint: its best_model.pt.
+        sha256: of that file.
+        summary: the JSON beside it.
+        manifest: of the training run.
+        history: one row an epoch, as text.
+        evaluation, gradcam, audit, comparison: folders of those verbs.
+        localisation: explain.json of the gradcam folder.
+        gaps: what is missing.
+    """
+
+    run_dir: Path
+    checkpoint: Path
+    sha256: str
+    summary: Record
+    manifest: Record
+    history: tuple[dict[str, str], ...]
+    evaluation: Folder | None
+    gradcam: Folder | None
+    audit: Folder | None
+    comparison: Folder | None
+    localisation: Record | None
+    gaps: tuple[Gap, ...]
+
+    @property
+    def name(self) -> str:
+        """The run's own name."""
+        return str(self.summary.get("settings", {}).get("run") or self.run_dir.resolve().name)
+
+
+def gather(settings: ReportSettings) -> Evidence:
+    """Find what belongs to `settings.run_dir`.
+
+    Raises:
+        TumorlensError: no run folder, an unfinished one, or a folder named by a flag that does not
+            belong to it.
+    """
+    run_dir = _run_folder(settings.run_dir)
+    checkpoint = run_dir / "best_model.pt"
+    summary = _json(checkpoint.with_suffix(".json"))
+    manifest = _json(run_dir / MANIFEST)
+    with checkpoint.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    gaps: list[Gap] = []
+    if not manifest.get("complete"):
+        gaps.append(
+            Gap(
+                "the rest of the training",
+                "The run is not complete: what follows is its best epoch so far.",
+                f"tumorlens train --resume {run_dir}",
+            )
+        )
+    places = _places(run_dir)
+
+    def of_checkpoint(verb: str, file: str, given: Path | None, what: str, more: str) -> Any:
+        command = f"tumorlens {verb} --checkpoint {checkpoint}{more}"
+        return _find(
+            verb, file, given, places, gaps, Gap(what, "", command), {"checkpoint_sha256": digest}
+        )
+
+    evaluation = of_checkpoint(
+        "evaluate", "metrics.json", settings.evaluation, "scores on held-out images", ""
+    )
+    pair = _classes_to_explain(summary)
+    gradcam = of_checkpoint(
+        "gradcam", "gradcam.json", settings.gradcam, "Grad-CAM pictures", f" --class {pair}"
+    )
+    audit = _find_audit(settings, summary, places, gaps)
+    comparison = None
+    if settings.compare is not None:
+        compared = _folder(settings.compare, "compare", "comparison.json")
+        if isinstance(compared, str):
+            raise TumorlensError(f"--compare {settings.compare}: {compared}")
+        comparison = compared
+    localisation = _json(gradcam.path / "explain.json") if gradcam else {}
+    return Evidence(
+        run_dir=run_dir,
+        checkpoint=checkpoint,
+        sha256=digest,
+        summary=summary,
+        manifest=manifest,
+        history=_history(run_dir / "metrics.csv"),
+        evaluation=evaluation,
+        gradcam=gradcam,
+        audit=audit,
+        comparison=comparison,
+        localisation=localisation or None,
+        gaps=tuple(gaps),
+    )
+
+
+def estimates(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Record]]:
+    """Every figure with an interval ({value, low, high, ...}) in nested JSON, and where it is."""
+    if isinstance(content, dict):
+        if {"value", "low", "high"} <= content.keys():
+            yield path, content
+            return
+        for key, item in content.items():
+            yield from estimates(item, (*path, str(key)))
+    elif isinstance(content, list):
+        for number, item in enumerate(content):
+            yield from estimates(item, (*path, str(number + 1)))
+
+
+def _run_folder(given: Path) -> Path:
+    expected = "expected a folder that train.py made, such as model/runs/se_resnet18-seed0-1"
+    if not given.is_dir():
+        found = "a file" if given.is_file() else "nothing"
+        raise TumorlensError(f"--run_dir {given}: found {found}, {expected}.")
+    folder = given
+    if not (given / MANIFEST).is_file() and (given / "runs").is_dir():
+        # The folder above all runs: its best_model.pt says whose it is.
+        run = str(_json(given / "best_model.json").get("settings", {}).get("run", ""))
+        if run and Path(run).name == run and (given / "runs" / run).is_dir():
+            folder = given / "runs" / run
+    if _json(folder / MANIFEST).get("verb") != "train":
+        raise TumorlensError(f"--run_dir {given}: not a run folder, {expected}.")
+    missing = [n for n in ("best_model.pt", "best_model.json") if not (folder / n).is_file()]
+    if missing:
+        raise TumorlensError(
+            f"--run_dir {given}: no {' and no '.join(missing)} in it, so that no epoch was "
+            f"finished; go on with tumorlens train --resume {folder}."
+        )
+    return folder
+
+
+def _places(run_dir: Path) -> tuple[Path, ...]:
+    # model/runs/RUN, and model, where best_model.pt was when a verb without --out_dir was asked.
+    above = run_dir.resolve().parent
+    return (run_dir, above.parent) if above.name == "runs" else (run_dir,)
+
+
+def _find(
+    verb: str,
+    file: str,
+    given: Path | None,
+    places: Sequence[Path],
+    gaps: list[Gap],
+    gap: Gap,
+    expected: Record,
+) -> Folder | None:
+    name = {"evaluate": "evaluation"}.get(verb, verb)
+    reason = ""
+    for path in [given] if given else [place / name for place in places]:
+        found = _folder(path, verb, file)
+        if isinstance(found, Folder):
+            if all(found.manifest.get(key) == value for key, value in expected.items()):
+                return found
+            found = f"{path} is of another checkpoint."
+        if given:
+            raise TumorlensError(f"--{name} {given}: {found}")
+        if path.is_dir():
+            reason = found
+    gaps.append(Gap(gap.what, reason, gap.command))
+    return None
+
+
+def _find_audit(
+    settings: ReportSettings, summary: Record, places: Sequence[Path], gaps: list[Gap]
+) -> Folder | None:
+    known = (summary.get("data") or {}).get("data_dir")
+    command = f"tumorlens audit {known or 'DATA_DIR'} --out_dir {places[0] / 'audit'}"
+    reason = ""
+    paths = [settings.audit] if settings.audit else [p / "audit" for p in (*places, Path())]
+    for path in paths:
+        found = _folder(path, "audit", "audit.json")
+        if isinstance(found, Folder):
+            audited = str(found.content.get("data_dir", ""))
+            of_this = known is not None and _same_place(audited, known, path)
+            if of_this or settings.audit:
+                return found
+            found = f"{path} is of another data folder."
+        if settings.audit:
+            raise TumorlensError(f"--audit {settings.audit}: {found}")
+        if path.is_dir():
+            reason = found
+    gaps.append(
+        Gap("the audit of the data: copies, conflicting labels, shortcuts", reason, command)
+    )
+    return None
+
+
+def _same_place(audited: str, known: str, audit: Path) -> bool:
+    # audit.json has the folder as the user wrote it, from wherever he stood.
+    stood = (Path(), audit.resolve().parent)
+    return any((place / audited).resolve() == Path(known) for place in stood)
+
+
+def _folder(path: Path, verb: str, file: str) -> Folder | str:
+    if not path.is_dir():
+        return "there is no such folder."
+    manifest, content = _json(path / MANIFEST), _json(path / file)
+    if manifest.get("tool") != "tumorlens" or manifest.get("verb") != verb:
+        return f"{path} was not written by tumorlens {verb}."
+    if not content or not manifest.get("complete"):
+        return f"{path} is unfinished: no whole {file} in it."
+    return Folder(path, manifest, content)
+
+
+def _json(path: Path) -> Record:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _history(path: Path) -> tuple[dict[str, str], ...]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(csv.DictReader(file))
+    except OSError:
+        return ()
+
+
+def _classes_to_explain(summary: Record) -> str:
+    classes = [str(name) for name in summary.get("classes", [])]
+    return "glioma" if "glioma" in classes or not classes else classes[0]

@@ -1,0 +1,170 @@
+"""Figures of metrics.json as rows of tables, with and without copies of training images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Record = dict[str, Any]
+
+OVERALL = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
+}
+CALIBRATION = {
+    "ece": "expected calibration error, 15 bins",
+    "log_loss": "log loss, nats",
+    "brier": "Brier score, 0 to 2",
+}
+PER_CLASS = {
+    "recall": "recall",
+    "precision": "precision",
+    "specificity": "specificity",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure and its 95% interval; None where it has no meaning.
+
+    Attributes:
+        value, low, high: as in metrics.json.
+        n: images behind it.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+
+    @property
+    def text(self) -> str:
+        """The value, four digits."""
+        return "-" if self.value is None else f"{self.value:.4f}"
+
+    @property
+    def interval(self) -> str:
+        """The ends of the interval, three digits."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{self.low:.3f} to {self.high:.3f}"
+
+    @property
+    def bar(self) -> tuple[float, float, float] | None:
+        """Start, width and value in percent of the range 0..1; None where it does not fit."""
+        ends = (self.value, self.low, self.high)
+        if any(end is None or not 0 <= end <= 1 for end in ends):
+            return None
+        value, low, high = (float(end) for end in ends if end is not None)
+        return 100 * low, 100 * (high - low), 100 * value
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: of all images, and of those that show no training picture."""
+
+    name: str
+    all: Cell
+    clean: Cell | None
+
+
+def cell(record: Record | None) -> Cell:
+    """From {value, low, high, n}; anything else than a number is None."""
+    record = record or {}
+    numbers = [record.get(key) for key in ("value", "low", "high")]
+    value, low, high = (
+        float(number) if isinstance(number, int | float) else None for number in numbers
+    )
+    n = record.get("n")
+    return Cell(value, low, high, int(n) if isinstance(n, int | float) else None)
+
+
+def clean_subset(metrics: Record) -> Record | None:
+    """The subset without copies, where it differs from all images."""
+    clean = metrics.get("without_copies")
+    return clean if clean and clean["n"] < metrics["all"]["n"] else None
+
+
+def rows(metrics: Record, names: dict[str, str]) -> list[Row]:
+    """The figures called `names`, those that there are."""
+    every, clean = metrics["all"]["figures"], clean_subset(metrics)
+    return [
+        Row(label, cell(every[name]), cell(clean["figures"].get(name)) if clean else None)
+        for name, label in names.items()
+        if name in every
+    ]
+
+
+def by_class(metrics: Record) -> Iterator[tuple[str, int, list[Cell]]]:
+    """Each class, its images and its figures in the order of `PER_CLASS`."""
+    figures = metrics["all"]["figures"]
+    for name in metrics["classes"]:
+        cells = [cell(figures.get(f"{figure}_{name}")) for figure in PER_CLASS]
+        yield name, int(metrics["all"]["support"].get(name, 0)), cells
+
+
+def bias(metrics: Record) -> list[Row]:
+    """How the two classes of the bias pair are taken for one another."""
+    if not metrics.get("bias_pair"):
+        return []
+    one, other = metrics["bias_pair"]
+    return rows(
+        metrics,
+        {
+            f"recall_{one}": f"{one} recall",
+            f"recall_{other}": f"{other} recall",
+            f"recall_gap_{other}_minus_{one}": f"gap: {other} recall minus {one} recall",
+            f"{one}->{other}": f"share of {one} taken for {other}",
+            f"{other}->{one}": f"share of {other} taken for {one}",
+        },
+    )
+
+
+def bias_verdict(metrics: Record) -> str:
+    """In a sentence: does the interval of the recall gap tell the two classes apart?"""
+    if not metrics.get("bias_pair"):
+        return ""
+    one, other = metrics["bias_pair"]
+    gap = cell(metrics["all"]["figures"].get(f"recall_gap_{other}_minus_{one}"))
+    if gap.value is None or gap.low is None or gap.high is None:
+        return ""
+    points = f"{abs(100 * gap.value):.1f} points (95% {100 * gap.low:.1f} to {100 * gap.high:.1f})"
+    if gap.low <= 0 <= gap.high:
+        return (
+            f"The gap between the recalls of {other} and {one} is {points}: these images do not "
+            "tell which of the two the network is better at."
+        )
+    better, worse = (other, one) if gap.value > 0 else (one, other)
+    return f"The network finds {better} more often than {worse}: by {points}."
+
+
+def copies_verdict(metrics: Record) -> str:
+    """In a sentence: how many scored images show a training picture, and what that is worth."""
+    copies = metrics.get("copies_in_training")
+    if copies is None:
+        return "Whether these images show training pictures is not known."
+    exact, near = (sum(copies[kind].values()) for kind in ("exact", "near"))
+    n = metrics["all"]["n"]
+    if exact + near == 0:
+        return "None of these images shows the same picture as a training image."
+    said = (
+        f"{exact + near:,} of these {n:,} images show the same picture as a training image "
+        f"({exact:,} byte for byte, {near:,} mirrored, turned or re-encoded)"
+    )
+    gain = cell(metrics.get("flattery", {}).get("accuracy"))
+    if gain.value is None or gain.low is None or gain.high is None:
+        return f"{said}; none is left to score without them."
+    return (
+        f"{said}. They flatter accuracy by {100 * gain.value:.1f} points (95% "
+        f"{100 * gain.low:.1f} to {100 * gain.high:.1f})."
+    )
+
+
+def wrong(metrics: Record) -> int:
+    """Images predicted wrong."""
+    table = metrics["all"]["confusion_matrix"]
+    return int(sum(map(sum, table)) - sum(table[index][index] for index in range(len(table))))

@@ -1,0 +1,208 @@
+"""The report as one self-contained HTML page, and the model card; both drawn from `Evidence`."""
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from tumorlens import __version__
+from tumorlens.config import ReportSettings
+from tumorlens.errors import TumorlensError
+from tumorlens.output_folder import write_text
+from tumorlens.reporting import claim, figures
+from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
+
+CARD = "MODEL_CARD.md"
+# In the first lines of the page: what may be written over.
+_GENERATOR = '<meta name="generator" content="tumorlens report'
+# The card's last line: a digest of what stands above it, so that an author's own words are kept.
+_SEAL = re.compile(r"\n<!-- tumorlens report ([0-9a-f]{64}) -->\n?$")
+_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What `report` left.
+
+    Attributes:
+        page: the HTML file.
+        card: MODEL_CARD.md.
+        card_kept: the card that was there has words of its author and was left as it is.
+        gaps: what a full report would have too.
+        filled: items of the checklist that the run answers, of 44.
+    """
+
+    page: Path
+    card: Path
+    card_kept: bool
+    gaps: tuple[Gap, ...]
+    filled: int
+
+
+def report(settings: ReportSettings) -> RunReport:
+    """Write the page and the model card of a run.
+
+    Raises:
+        TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
+    """
+    found = gather(settings)
+    page = settings.out or found.run_dir / "report.html"
+    if page.is_dir():
+        raise TumorlensError(f"--out {page}: is a folder, expected a file such as report.html.")
+    if page.exists() and _GENERATOR not in _head(page):
+        raise TumorlensError(
+            f"--out {page}: the file there was not written by tumorlens report and is left alone; "
+            "name another --out, or move it."
+        )
+    card = page.parent / CARD
+    kept = card.exists() and not _untouched(card)
+    items = claim.checklist(found)
+    write_text(page, html(found, items))
+    if not kept:
+        write_text(card, sealed(markdown(found, items)))
+    return RunReport(page, card, kept, found.gaps, sum(bool(item.answer) for item in items))
+
+
+def html(found: Evidence, items: tuple[claim.Item, ...]) -> str:
+    """The page: no script, no resource from elsewhere; pictures are inside."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return _render(environment, "report.html", found, items)
+
+
+def markdown(found: Evidence, items: tuple[claim.Item, ...]) -> str:
+    """The model card, in the order of Mitchell et al. 2019, "Model Cards for Model Reporting"."""
+    environment = jinja2.Environment(
+        autoescape=False,
+        finalize=_plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return _render(environment, "model_card.md", found, items)
+
+
+def sealed(card: str) -> str:
+    """A card and the digest that tells whether anyone has changed it since."""
+    digest = hashlib.sha256(card.encode("utf-8")).hexdigest()
+    return f"{card}\n<!-- tumorlens report {digest} -->\n"
+
+
+def _untouched(card: Path) -> bool:
+    text = card.read_text(encoding="utf-8", errors="replace")
+    seal = _SEAL.search(text)
+    return seal is not None and sealed(text[: seal.start()]).rstrip() == text.rstrip()
+
+
+def _head(page: Path) -> str:
+    with page.open(encoding="utf-8", errors="replace") as file:
+        return file.read(2000)
+
+
+def _plain(value: object) -> object:
+    """Names of classes and folders come from the disk: nothing in them may be markup."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"([|<>`*\[\]\\])", r"\\\1", " ".join(value.split()))
+
+
+def _render(
+    environment: jinja2.Environment, name: str, found: Evidence, items: tuple[claim.Item, ...]
+) -> str:
+    text = resources.files("tumorlens.reporting").joinpath(f"templates/{name}").read_text("utf-8")
+    metrics = found.evaluation.content if found.evaluation else None
+    model = str(found.summary["model_name"])
+    settings = found.summary.get("settings", {})
+    scores: dict[str, Any] = {}
+    if metrics:
+        scores = {
+            "overall": figures.rows(metrics, figures.OVERALL),
+            "calibration": figures.rows(metrics, figures.CALIBRATION),
+            "classes": list(figures.by_class(metrics)),
+            "bias": figures.bias(metrics),
+            "clean": figures.clean_subset(metrics),
+            "copies": figures.copies_verdict(metrics),
+            "verdict": figures.bias_verdict(metrics),
+            "wrong": figures.wrong(metrics),
+            "headline": _headline(metrics),
+        }
+    return environment.from_string(text).render(
+        found=found,
+        version=__version__,
+        title=_TITLES.get(model, model),
+        network=claim.NETWORKS.get(model, model),
+        classes=[str(item) for item in found.summary["classes"]],
+        data=found.summary.get("data"),
+        data_name=Path(str((found.summary.get("data") or {}).get("data_dir", ""))).name,
+        counts=_counts(found),
+        prepared=found.summary["preprocessing"],
+        recipe=settings.get("recipe_resolved", {}),
+        settings=settings,
+        selected=found.summary.get("selected", {}),
+        metrics=metrics,
+        per_class=figures.PER_CLASS,
+        items=items,
+        pictures=_pictures(found),
+        compared=_estimates(found.comparison.content if found.comparison else None),
+        localised=_estimates(found.localisation),
+        environment=claim.environment(found),
+        command=_command(found),
+        flat=_flat,
+        scores=scores,
+    )
+
+
+def _counts(found: Evidence) -> str:
+    images = (found.summary.get("data") or {}).get("images", {})
+    return ", ".join(f"{count:,} {part}" for part, count in images.items())
+
+
+def _headline(metrics: figures.Record) -> list[figures.Row]:
+    names = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+    names |= {f"recall_{name}": f"{name} recall" for name in metrics.get("bias_pair") or ()}
+    return figures.rows(metrics, names)
+
+
+def _pictures(found: Evidence) -> dict[str, str]:
+    places = {"curves": found.run_dir / "training_curves.png"}
+    if found.evaluation:
+        for name in ("roc", "reliability", "errors"):
+            places[name] = found.evaluation.path / f"{name}.png"
+    if found.gradcam:
+        places["panel"] = found.gradcam.path / "panel.png"
+    if found.comparison:
+        for path in sorted(found.comparison.path.glob("*.png")):
+            places[f"compare_{path.stem}"] = path
+    return {
+        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        for name, path in places.items()
+        if path.is_file()
+    }
+
+
+def _estimates(content: Any) -> list[tuple[str, figures.Cell]]:
+    return [
+        (", ".join(path).replace("_", " "), figures.cell(entry))
+        for path, entry in estimates(content)
+    ]
+
+
+def _flat(value: Any) -> str:
+    """A setting in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_flat(item)}" for key, item in value.items())
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _command(found: Evidence) -> str:
+    words = [str(word) for word in found.manifest.get("command", [])]
+    return " ".join([Path(words[0]).name, *words[1:]]) if words else ""

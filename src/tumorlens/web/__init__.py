@@ -1,0 +1,1 @@
+"""The web page: a slice in, classes, verdict and maps out."""

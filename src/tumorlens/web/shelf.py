@@ -1,0 +1,65 @@
+"""Decoded volumes between one question and the next, in memory, never more than so much."""
+
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from tumorlens.web.uploads import Slices
+
+
+@dataclass
+class _Kept:
+    slices: Slices
+    size: int
+    used: float
+
+
+class Shelf:
+    """Keeps what is used, drops what was used longest ago.
+
+    Args:
+        most_bytes: of everything on it.
+        seconds: after which what nobody asked for is dropped.
+    """
+
+    def __init__(self, most_bytes: int = 256_000_000, seconds: float = 900.0) -> None:
+        self.most_bytes = most_bytes
+        self.seconds = seconds
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, slices: Slices) -> str:
+        """Keep `slices`; the ticket that gets them back, which nobody can guess."""
+        ticket = secrets.token_urlsafe(16)
+        size = sum(picture.nbytes for picture in slices.pictures)
+        with self._lock:
+            self._kept[ticket] = _Kept(slices, size, time.monotonic())
+            self._drop()
+        return ticket
+
+    def get(self, ticket: str) -> Slices | None:
+        """What `put` kept; None if it is no longer there."""
+        with self._lock:
+            self._drop()
+            kept = self._kept.get(ticket)
+            if kept is None:
+                return None
+            kept.used = time.monotonic()
+            self._kept.move_to_end(ticket)
+            return kept.slices
+
+    def drop(self, ticket: str) -> None:
+        """Forget one."""
+        with self._lock:
+            self._kept.pop(ticket, None)
+
+    def _drop(self) -> None:
+        oldest = time.monotonic() - self.seconds
+        while self._kept:
+            first = next(iter(self._kept.values()))
+            full = sum(kept.size for kept in self._kept.values()) > self.most_bytes
+            if first.used >= oldest and not (full and len(self._kept) > 1):
+                return
+            self._kept.popitem(last=False)

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tumorlens.checkpoint import Preprocessing
+from tumorlens.explain.faithfulness import GAMES, ORDERS, faithfulness
+
+PREPROCESSING = Preprocessing(64, 0.0, 1.0)
+TARGETS = np.zeros(4, dtype=np.int64)
+
+
+class Brightness(nn.Module):
+    """Logit 0 is the picture's mean brightness, logit 1 is 0.1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(dim=(1, 2, 3))
+        return torch.stack([mean, torch.full_like(mean, 0.1)], dim=1)
+
+
+@pytest.fixture
+def maps(squares: np.ndarray) -> np.ndarray:
+    """(4, 8, 8) as of a layer of stride 8, cell i centred on pixel 8 i: hot on the square."""
+    return (squares[:, ::8, ::8] > 128).astype(np.float32)
+
+
+def test_true_map_beats_random_places_and_its_own_inverse(
+    squares: np.ndarray, maps: np.ndarray
+) -> None:
+    network = Brightness()
+    good = faithfulness(network, PREPROCESSING, squares, maps, TARGETS)
+    bad = faithfulness(network, PREPROCESSING, squares, 1 - maps, TARGETS)
+    assert (good.area("deletion", "map") < good.area("deletion", "random")).all()
+    assert (good.area("insertion", "map") > good.area("insertion", "random")).all()
+    assert (good.area("deletion", "map") < bad.area("deletion", "map")).all()
+    assert (good.area("insertion", "map") > bad.area("insertion", "map")).all()
+
+
+def test_curves_run_between_the_picture_and_the_baseline(
+    squares: np.ndarray, maps: np.ndarray
+) -> None:
+    found = faithfulness(Brightness(), PREPROCESSING, squares, maps, TARGETS)
+    brightness = squares.mean(axis=(1, 2)) / 255
+    whole = 1 / (1 + np.exp(0.1 - brightness))  # logits: mean brightness and 0.1
+    nothing = 1 / (1 + np.exp(0.1))
+    for order in ORDERS:
+        deletion, insertion = (found.curves[game][order] for game in GAMES)
+        assert deletion[:, 0] == pytest.approx(whole, abs=1e-6)
+        assert deletion[:, -1] == pytest.approx(nothing, abs=1e-6)
+        assert insertion[:, -1] == pytest.approx(deletion[:, 0], abs=1e-6)
+    # bright pixels gone, the score only falls
+    assert (np.diff(found.curves["deletion"]["map"], axis=1) <= 1e-7).all()
+    assert found.at[0] == 0
+    assert found.at[-1] == 1
+
+
+def test_same_seed_gives_the_same_curves(squares: np.ndarray, maps: np.ndarray) -> None:
+    runs = [
+        faithfulness(Brightness(), PREPROCESSING, squares[:1], maps[:1], TARGETS, seed=s)
+        for s in (1, 1, 2)
+    ]
+    curves = [run.curves["deletion"]["random"] for run in runs]
+    assert (curves[0] == curves[1]).all()
+    assert (curves[0] != curves[2]).any()

@@ -1,0 +1,203 @@
+import html.parser
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tumorlens import api
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
+from tumorlens.cli import main
+from tumorlens.data.dataset import load_for_training
+from tumorlens.errors import TumorlensError
+from tumorlens.models.build import build_model
+from tumorlens.output_folder import write_manifest
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+
+
+@pytest.fixture
+def run_dir(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
+    """A finished run of an untrained network, in model/runs/."""
+    root = make_folder({"train": 2, "valid": 1, "test": 2}, size=32)
+    (root / "test" / "glioma" / "copy.png").write_bytes(
+        min((root / "train" / "glioma").iterdir()).read_bytes()
+    )
+    data = load_for_training(root, 32)
+    folder = tmp_path / "model" / "runs" / "resnet18-seed0-1"
+    train = data.indices("train")
+    record = DataRecord(
+        data_dir=str(root.resolve()),
+        layout=data.layout,
+        protocol=data.protocol,
+        train=data.paths_of("train"),
+        valid=data.paths_of("valid"),
+        test=data.paths_of("test"),
+        skipped={},
+        fingerprints=data.fingerprints[train],
+        digests=data.digests[train],
+    )
+    trained = Checkpoint(
+        model_name="resnet18",
+        classes=CLASSES,
+        preprocessing=Preprocessing(32, 0.25, 0.2),
+        weights=build_model("resnet18", 4).state_dict(),
+        data=record,
+        settings={
+            "seed": 0,
+            "monitor": "macro_f1",
+            "run": folder.name,
+            "recipe_resolved": {"epochs": 3, "batch_size": 4, "lr": 0.001},
+        },
+        selected={"epoch": 2, "valid_macro_f1": 0.5},
+    )
+    checkpoints.save(trained, folder / "best_model.pt")
+    write_manifest(folder, "train", epochs=3)
+    return folder
+
+
+def _said(page: Path) -> str:
+    """The page's text without markup, in one line."""
+    text = re.sub(r"<style>.*?</style>", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+
+
+def _addresses(page: Path) -> list[str]:
+    found: list[str] = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "link", "iframe", "object")
+            found.extend(value or "" for key, value in attrs if key in ("src", "href", "srcset"))
+            assert not [key for key, _ in attrs if key.startswith("on")]
+
+    Reader().feed(page.read_text(encoding="utf-8"))
+    return found
+
+
+def test_page_of_a_bare_run_names_the_commands_that_are_missing(run_dir: Path) -> None:
+    made = api.report(run_dir=run_dir)
+    assert [gap.command.split(" --")[0] for gap in made.gaps][:2] == [
+        "tumorlens evaluate",
+        "tumorlens gradcam",
+    ]
+    said = _said(made.page)
+    assert f"tumorlens evaluate --checkpoint {run_dir / 'best_model.pt'}" in said
+    assert "epoch 2 was chosen by validation macro F1" in said
+    assert "8 train, 4 valid, 9 test" in said
+    assert said.count("not a medical device") == 1
+
+
+def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> None:
+    checkpoint = run_dir / "best_model.pt"
+    api.evaluate(checkpoint=checkpoint, resamples=100)
+    api.gradcam(checkpoint=checkpoint, class_name="glioma", count=2)
+    root = Path(str(checkpoints.load(checkpoint).data_dir))
+    api.audit(data_dir=root, out_dir=run_dir / "audit")
+    made = api.report(run_dir=run_dir, out=tmp_path / "page.html")
+    assert made.gaps == ()
+    assert all(
+        address.startswith(("data:image/png;base64,", "#")) for address in _addresses(made.page)
+    )
+    said = _said(made.page)
+    metrics = json.loads((run_dir / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    figures = metrics["all"]["figures"]
+    assert f"accuracy {figures['accuracy']['value']:.4f}" in said
+    assert "1 of these 9 images show the same picture as a training image (1 byte for byte" in said
+    assert f"without copies {metrics['without_copies']['figures']['accuracy']['value']:.4f}" in said
+    assert "share of glioma taken for meningioma" in said
+    assert "1 of 9 test images (11.1%) show the same picture as an image of train" in said
+    page = made.page.read_text(encoding="utf-8")
+    assert page.count("<img ") >= 4  # ROC, reliability, errors, Grad-CAM
+    assert page.count("prefers-color-scheme: dark") == 1
+    assert "@media print" in page
+    card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"| accuracy | {figures['accuracy']['value']:.4f} |" in card
+    assert made.filled >= 19
+
+
+def test_evaluation_of_another_checkpoint_is_not_shown(run_dir: Path) -> None:
+    api.evaluate(checkpoint=run_dir / "best_model.pt", resamples=100)
+    manifest = run_dir / "evaluation" / "manifest.json"
+    values = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps(values | {"checkpoint_sha256": "0" * 64}), encoding="utf-8")
+    made = api.report(run_dir=run_dir)
+    assert "is of another checkpoint" in made.gaps[0].why
+    assert 'id="scores"' not in made.page.read_text(encoding="utf-8")
+    with pytest.raises(TumorlensError, match="--evaluation .* is of another checkpoint"):
+        api.report(run_dir=run_dir, evaluation=run_dir / "evaluation")
+
+
+def test_folder_above_the_runs_stands_for_the_run_of_its_best_model(run_dir: Path) -> None:
+    above = run_dir.parents[1]
+    for name in ("best_model.pt", "best_model.json"):
+        (above / name).write_bytes((run_dir / name).read_bytes())
+    assert api.report(run_dir=above).page == run_dir / "report.html"
+
+
+def test_card_with_an_authors_words_is_kept_and_ours_is_replaced(run_dir: Path) -> None:
+    card = api.report(run_dir=run_dir).card
+    ours = card.read_text(encoding="utf-8")
+    assert not api.report(run_dir=run_dir).card_kept
+    assert card.read_text(encoding="utf-8") == ours
+    edited = ours.replace("For the author: who is to", "Students are to")
+    card.write_text(edited, encoding="utf-8")
+    assert api.report(run_dir=run_dir).card_kept
+    assert card.read_text(encoding="utf-8") == edited
+
+
+def test_page_of_somebody_else_is_left_alone(run_dir: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.html"
+    other.write_text("<p>mine</p>", encoding="utf-8")
+    with pytest.raises(TumorlensError, match="not written by tumorlens report"):
+        api.report(run_dir=run_dir, out=other)
+    assert other.read_text(encoding="utf-8") == "<p>mine</p>"
+
+
+def test_names_from_the_disk_are_text_and_no_markup(run_dir: Path) -> None:
+    summary = run_dir / "best_model.json"
+    values = json.loads(summary.read_text(encoding="utf-8"))
+    values["classes"][0] = "<img src=x onerror=alert(1)>|a"
+    summary.write_text(json.dumps(values), encoding="utf-8")
+    made = api.report(run_dir=run_dir)
+    _addresses(made.page)
+    assert "&lt;img src=x" in made.page.read_text(encoding="utf-8")
+    assert r"\<img src=x onerror=alert(1)\>\|a" in made.card.read_text(encoding="utf-8")
+
+
+def test_figures_of_a_comparison_are_listed_with_their_intervals(
+    run_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "compared"
+    folder.mkdir()
+    figure = {"value": 0.0123, "low": -0.01, "high": 0.04, "n": 9}
+    (folder / "comparison.json").write_text(
+        json.dumps({"differences": {"macro_f1": figure}}), encoding="utf-8"
+    )
+    write_manifest(folder, "compare")
+    said = _said(api.report(run_dir=run_dir, compare=folder).page)
+    assert "differences, macro f1 0.0123 -0.010 to 0.040" in said
+    with pytest.raises(TumorlensError, match="--compare .* no such folder"):
+        api.report(run_dir=run_dir, compare=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "data"])
+def test_what_is_no_run_folder_gets_one_sentence(
+    run_dir: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(tmp_path / name)]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"tumorlens report: --run_dir {tmp_path / name}: ")
+    assert "expected a folder that train.py made" in told
+
+
+def test_command_prints_where_page_and_card_are(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(run_dir)]) == 0
+    told = capsys.readouterr().out
+    assert str(run_dir / "report.html") in told
+    assert str(run_dir / "MODEL_CARD.md") in told
+    assert "Not in it: scores on held-out images." in told
