@@ -75,6 +75,20 @@ def test_brightness_and_contrast_stay_within_bounds() -> None:
     assert augment(PICTURES, INDICES, Augmentation(brightness=0.9), 0, 0).min() >= 0
 
 
+def test_gamma_bends_the_greys_between_black_and_white_only() -> None:
+    settings = Augmentation(
+        flip=False, rotation=0, scale=0, shift=0, brightness=0, contrast=0, gamma=0.5
+    )
+    ramp = torch.linspace(0, 1, 64).reshape(1, 8, 8).repeat(50, 1, 1)
+    bent = augment(ramp, torch.arange(50), settings, seed=0, epoch=0)
+    assert torch.equal(bent[:, 0, 0], ramp[:, 0, 0])
+    torch.testing.assert_close(bent[:, -1, -1], ramp[:, -1, -1])
+    powers = bent[:, 4, 0].log() / ramp[:, 4, 0].log()
+    torch.testing.assert_close(bent[:, 2, 5], ramp[:, 2, 5] ** powers)
+    logarithms = powers.log().abs()
+    assert 0.35 < float(logarithms.max()) <= 0.5 + 1e-5
+
+
 def test_random_numbers_are_uniform_and_uncorrelated() -> None:
     drawn = uniform(7, 3, np.arange(20_000), 4)
     assert drawn.min() >= 0

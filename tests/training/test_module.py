@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from tumorlens.checkpoint import Preprocessing
 from tumorlens.config import TrainSettings
@@ -41,6 +44,29 @@ def test_schedules_go_from_where_to_where(
     assert rates[0] == pytest.approx(first)
     assert max(rates) == pytest.approx(highest)
     assert rates[-1] <= last * 1.1
+
+
+def test_decay_is_of_matrices_alone_and_sgd_has_nesterov_momentum() -> None:
+    classifier = _classifier("one_cycle")
+    classifier.recipe = replace(classifier.recipe, optimizer="sgd", weight_decay=0.01)
+    optimizer = classifier.configure_optimizers()["optimizer"]
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert all(group["nesterov"] and group["momentum"] == 0.9 for group in optimizer.param_groups)
+    decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
+    network = classifier.network
+    assert decay[id(network.conv1.weight)] == decay[id(network.fc.weight)] == 0.01
+    assert decay[id(network.bn1.weight)] == decay[id(network.fc.bias)] == 0.0
+    assert len(decay) == len(list(network.parameters()))
+
+
+def test_smoothed_label_of_a_sure_network_costs_what_was_spread() -> None:
+    classifier = _classifier("constant")
+    classifier.recipe = replace(classifier.recipe, label_smoothing=0.3)
+    nn.init.zeros_(classifier.network.fc.weight)
+    classifier.network.fc.bias.data = torch.tensor([50.0, 0.0, 0.0])
+    batch = (torch.zeros(2, 32, 32, dtype=torch.uint8), torch.zeros(2).long(), torch.arange(2))
+    # Two of three classes get a tenth each, and cost 50.
+    assert classifier.training_step(batch, 0).item() == pytest.approx(10.0)
 
 
 def test_validation_figures_are_of_all_batches_together() -> None:

@@ -27,3 +27,9 @@ def test_fullest_shelf_drops_what_was_used_longest_ago() -> None:
 def test_what_nobody_asks_for_is_dropped() -> None:
     shelf = Shelf(seconds=-1)
     assert shelf.get(shelf.put(_volume(10))) is None
+
+
+def test_shelf_holds_no_more_than_so_many_however_small() -> None:
+    shelf = Shelf(most=2)
+    tickets = [shelf.put(_volume(1)) for _ in range(3)]
+    assert [shelf.get(ticket) is None for ticket in tickets] == [True, False, False]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_DRAWS = 7
+_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Augmentation:
         shift: largest move either way, fraction of the side.
         brightness: largest value added or taken, fraction of the grey range.
         contrast: largest relative change of contrast about the picture's mean either way.
+        gamma: largest logarithm either way of the power that grey values are raised to.
     """
 
     flip: bool = True
@@ -35,9 +36,16 @@ class Augmentation:
     shift: float = 0.05
     brightness: float = 0.1
     contrast: float = 0.15
+    gamma: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, bound in (("rotation", 180), ("scale", 0.9), ("shift", 1), ("contrast", 1)):
+        for name, bound in (
+            ("rotation", 180),
+            ("scale", 0.9),
+            ("shift", 1),
+            ("contrast", 1),
+            ("gamma", 2),
+        ):
             value = getattr(self, name)
             if not 0 <= value <= bound:
                 raise ValueError(f"{name} is {value}, expected 0 to {bound}")
@@ -92,7 +100,10 @@ def augment(
     contrast = (1 + settings.contrast * symmetric[:, 5]).reshape(-1, 1, 1)
     brightness = (settings.brightness * symmetric[:, 6]).reshape(-1, 1, 1)
     mean = moved.mean(dim=(1, 2), keepdim=True)
-    return ((moved - mean) * contrast + mean + brightness).clamp_(0, 1)
+    changed = ((moved - mean) * contrast + mean + brightness).clamp_(0, 1)
+    if settings.gamma:
+        changed = changed ** torch.exp(settings.gamma * symmetric[:, 7]).reshape(-1, 1, 1)
+    return changed
 
 
 def _move(pictures: Tensor, symmetric: Tensor, settings: Augmentation) -> Tensor:

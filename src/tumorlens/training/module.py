@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
@@ -71,7 +71,10 @@ class Classifier(LightningModule):
         )
         weight = self.class_weights
         loss = F.cross_entropy(
-            self(pictures), labels, weight=weight if isinstance(weight, Tensor) else None
+            self(pictures),
+            labels,
+            weight=weight if isinstance(weight, Tensor) else None,
+            label_smoothing=self.recipe.label_smoothing,
         )
         self.train_loss.update(loss.detach(), len(labels))
         return loss
@@ -96,16 +99,33 @@ class Classifier(LightningModule):
         self.train_loss.reset()
 
     def configure_optimizers(self) -> Any:
-        """Adam, and the recipe's schedule stepped after every batch."""
-        optimizer = Adam(self.network.parameters(), lr=self.recipe.lr)
+        """The recipe's optimiser, and its schedule stepped after every batch."""
+        optimizer = self._optimizer()
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"},
         }
 
+    def _optimizer(self) -> Optimizer:
+        recipe = self.recipe
+        matrices = [p for p in self.network.parameters() if p.ndim > 1]
+        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": recipe.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        if recipe.optimizer == "sgd":
+            return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+        return Adam(groups, lr=recipe.lr)
+
     def _scheduler(self, optimizer: Optimizer) -> LRScheduler:
         if self.recipe.schedule == "one_cycle":
-            return OneCycleLR(optimizer, max_lr=self.recipe.lr, total_steps=self.total_steps)
+            return OneCycleLR(
+                optimizer,
+                max_lr=self.recipe.lr,
+                total_steps=self.total_steps,
+                cycle_momentum=self.recipe.optimizer == "adam",
+            )
         if self.recipe.schedule == "cosine":
             return CosineAnnealingLR(optimizer, T_max=self.total_steps)
         return LambdaLR(optimizer, lambda _: 1.0)

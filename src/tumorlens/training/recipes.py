@@ -15,11 +15,14 @@ class Recipe:
         image_size: side of the network's input, pixels.
         epochs: passes over the training images.
         batch_size: images for each optimiser step, over all processes.
-        lr: learning rate of Adam; the highest one under "one_cycle" and "cosine".
+        lr: learning rate; the highest one under "one_cycle" and "cosine".
         schedule: "one_cycle" (Smith and Topin 2018; warm-up over the first 30% of steps),
             "cosine" (from `lr` to 0) or "constant".
         patience: epochs without a better validation figure before training stops.
         augmentation: how much training pictures are changed.
+        optimizer: "adam" (Kingma and Ba 2015), or "sgd" with Nesterov momentum 0.9.
+        weight_decay: of convolutions and linear layers; norms and biases are not decayed.
+        label_smoothing: share of a label that is spread over all classes (Szegedy et al. 2016).
     """
 
     image_size: int
@@ -29,6 +32,9 @@ class Recipe:
     schedule: str
     patience: int
     augmentation: Augmentation
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """As primitives, for a checkpoint."""

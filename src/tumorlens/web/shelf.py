@@ -21,11 +21,15 @@ class Shelf:
 
     Args:
         most_bytes: of everything on it.
+        most: volumes on it.
         seconds: after which what nobody asked for is dropped.
     """
 
-    def __init__(self, most_bytes: int = 256_000_000, seconds: float = 900.0) -> None:
+    def __init__(
+        self, most_bytes: int = 256_000_000, most: int = 16, seconds: float = 900.0
+    ) -> None:
         self.most_bytes = most_bytes
+        self.most = most
         self.seconds = seconds
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
@@ -59,7 +63,8 @@ class Shelf:
         oldest = time.monotonic() - self.seconds
         while self._kept:
             first = next(iter(self._kept.values()))
-            full = sum(kept.size for kept in self._kept.values()) > self.most_bytes
-            if first.used >= oldest and not (full and len(self._kept) > 1):
+            size = sum(kept.size for kept in self._kept.values())
+            full = len(self._kept) > self.most or (size > self.most_bytes and len(self._kept) > 1)
+            if first.used >= oldest and not full:
                 return
             self._kept.popitem(last=False)
