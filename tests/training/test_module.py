@@ -69,6 +69,30 @@ def test_smoothed_label_of_a_sure_network_costs_what_was_spread() -> None:
     assert classifier.training_step(batch, 0).item() == pytest.approx(10.0)
 
 
+def test_running_mean_is_what_is_validated_and_kept_and_trains_nothing() -> None:
+    recipe = Recipe(32, 4, 8, 0.01, "constant", 5, NONE, averaging=0.75)
+    network = build_model("resnet18", 3)
+    classifier = Classifier(network, Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
+    batch = (torch.zeros(2, 32, 32, dtype=torch.uint8), torch.zeros(2).long(), torch.arange(2))
+    for value in (1.0, 5.0):  # the first is taken as it is
+        nn.init.constant_(network.fc.bias, value)
+        classifier.on_train_batch_end(None, batch, 0)
+    assert classifier.kept is not network
+    assert classifier.kept.fc.bias.tolist() == [2.0, 2.0, 2.0]
+    assert "average.module.fc.bias" in classifier.state_dict()
+    trained = {
+        id(p)
+        for g in classifier.configure_optimizers()["optimizer"].param_groups
+        for p in g["params"]
+    }
+    assert not any(id(p) in trained or p.requires_grad for p in classifier.kept.parameters())
+    nn.init.zeros_(classifier.kept.fc.weight)
+    classifier.kept.fc.bias.data = torch.tensor([9.0, 0.0, 0.0])
+    classifier.eval()
+    classifier.validation_step(batch, 0)
+    assert classifier.valid_accuracy.compute() == 1
+
+
 def test_validation_figures_are_of_all_batches_together() -> None:
     module = _classifier("constant")
     module.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 3))

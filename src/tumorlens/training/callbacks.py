@@ -148,7 +148,7 @@ class BestWeights(Callback):
             return
         self.best = value
         if trainer.is_global_zero:
-            network = cast(Classifier, pl_module).network
+            network = cast(Classifier, pl_module).kept
             checkpoints.save(
                 checkpoints.with_weights(
                     self.template, network, {"epoch": trainer.current_epoch + 1, **figures}
