@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from machine import facts
 from tumorlens.data import splits
 from tumorlens.data.augment import Augmentation, augment, uniform
+from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import BasicBlock, ResNet
@@ -86,17 +87,22 @@ def load(args: argparse.Namespace, size: int) -> Dataset:
     return load_for_training(args.data, size, assignment=splits.assignment(args.splits, args.fold))
 
 
-def training_indices(args: argparse.Namespace, data: Dataset) -> np.ndarray[Any, Any]:
-    """Images to train on, one of each group of copies where asked."""
+def training_groups(args: argparse.Namespace, data: Dataset) -> np.ndarray[Any, Any]:
+    """(N,) group of each training image: images of one group take turns, an epoch each."""
     train = data.indices("train")
     if not args.dedup:
-        return train
-    with args.splits.open(newline="") as file:
-        groups = {row["path"]: row["group"] for row in csv.DictReader(file)}
-    first: dict[str, int] = {}
-    for index in train:
-        first.setdefault(groups[data.paths[index]], int(index))
-    return np.array(sorted(first.values()))
+        return np.arange(len(train))
+    return duplicate_groups(data.fingerprints[train])
+
+
+def epoch_order(
+    train: np.ndarray[Any, Any], groups: np.ndarray[Any, Any], seed: int, epoch: int
+) -> np.ndarray[Any, Any]:
+    """One image of each group, in random order."""
+    order = np.random.default_rng((seed, epoch)).permutation(len(train))
+    return train[order[np.unique(groups[order], return_index=True)[1]]][
+        np.random.default_rng((seed, epoch, 1)).permutation(len(np.unique(groups)))
+    ]
 
 
 class Muon(torch.optim.Optimizer):
@@ -266,7 +272,8 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
     ends = np.cumsum([float(share) for _, share in parts])
     data = {side: load(args, side) for side in {*sides, args.score_size or sides[-1]}}
     any_size = data[sides[0]]
-    train = training_indices(args, any_size)
+    train = any_size.indices("train")
+    groups = training_groups(args, any_size)
     valid = any_size.indices("valid")
     pixels = any_size.images[train]
     mean, deviation = float(pixels.mean() / 255), float(pixels.std() / 255)
@@ -282,7 +289,7 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
         if args.ema
         else None
     )
-    steps_an_epoch = len(train) // args.batch
+    steps_an_epoch = len(np.unique(groups)) // args.batch
     steps = round(steps_an_epoch * args.epochs)
     optim = optimizer(args, network)
     settings = changes(args)
@@ -310,7 +317,7 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
     for step in range(steps):
         epoch, within = divmod(step, steps_an_epoch)
         if within == 0:
-            order = np.random.default_rng((seed, epoch)).permutation(train)
+            order = epoch_order(train, groups, seed, epoch)
         side = sides[min(int(np.searchsorted(ends, step / steps, side="right")), len(sides) - 1)]
         chosen = order[within * args.batch : (within + 1) * args.batch]
         images = torch.from_numpy(data[side].images[chosen]).float() / 255
@@ -350,7 +357,7 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
             )
             started = time.perf_counter()
     seconds += time.perf_counter() - started
-    return {"images": len(train), "steps": steps, "seconds": round(seconds), **score()}
+    return {"images": len(np.unique(groups)), "steps": steps, "seconds": round(seconds), **score()}
 
 
 def _run(job: tuple[argparse.Namespace, int]) -> dict[str, Any]:

@@ -23,10 +23,14 @@ if TYPE_CHECKING:
     from tumorlens.data.audit import Audit
     from tumorlens.data.folds import Partition
     from tumorlens.data.phantom import PhantomSummary
+    from tumorlens.evaluation.compare import Compared
     from tumorlens.evaluation.evaluate import Report
     from tumorlens.explain.panels import Explanation
+    from tumorlens.exporting.onnx_file import Exported
     from tumorlens.public_set import Downloaded
     from tumorlens.reporting.page import RunReport
+    from tumorlens.studies.grid import StudyResult
+    from tumorlens.studies.tables import StudyReport
     from tumorlens.training.fit import TrainingResult
     from tumorlens.web.server import Serving
 
@@ -95,6 +99,38 @@ def split(*, progress: Progress = silent, **settings: Any) -> Partition:
     found = folds.partition(chosen, progress)
     folds.write_partition(found, chosen.out)
     return found
+
+
+def compare(*, progress: Progress = silent, **settings: Any) -> Compared:
+    """Compare two networks on the same images; see `config.CompareSettings`."""
+    from tumorlens.config import CompareSettings
+    from tumorlens.evaluation import compare as module
+
+    return module.compare_and_write(_settings(CompareSettings, settings), progress)
+
+
+def study(*, progress: Progress = silent, **settings: Any) -> StudyResult:
+    """Do the runs of a grid that are missing; see `config.StudySettings`."""
+    from tumorlens.config import StudySettings
+    from tumorlens.studies import grid
+
+    return grid.study(_settings(StudySettings, settings), progress)
+
+
+def study_report(*, progress: Progress = silent, **settings: Any) -> StudyReport:
+    """Draw tables and figures of a study's finished runs; see `config.StudySettings`."""
+    from tumorlens.config import StudySettings
+    from tumorlens.studies import tables
+
+    return tables.draw_report(_settings(StudySettings, {"report": True} | settings), progress)
+
+
+def export(*, progress: Progress = silent, **settings: Any) -> Exported:
+    """Write a checkpoint as an ONNX file; see `config.ExportSettings`. Needs the extra `export`."""
+    from tumorlens.config import ExportSettings
+    from tumorlens.exporting import onnx_file
+
+    return onnx_file.export(_settings(ExportSettings, settings), progress)
 
 
 def report(**settings: Any) -> RunReport:

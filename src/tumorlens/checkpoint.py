@@ -23,6 +23,7 @@ from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
+from tumorlens.novelty import FeatureSpace
 from tumorlens.output_folder import replacing, write_json
 
 FORMAT = "tumorlens-checkpoint"
@@ -91,7 +92,12 @@ class Checkpoint:
         selected: epoch (1-based) and validation figures of these weights.
         temperature: divides the logits for calibrated probabilities; None: not fitted.
         uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
-        feature_mean, feature_covariance: (512,), (512, 512) of training features; None: not kept.
+        feature_mean, feature_covariance: (512,) mean of the training features, and (512, 512)
+            covariance around the class means, shrunk; None: not kept.
+        class_means: (K, 512) mean of each class's training features; None: not kept.
+        novelty_threshold: a picture whose features are farther from the training data, see
+            `novelty.FeatureSpace`, is unlike it; None: not set.
+        calibration: how the five were found and what they do on validation images, primitives.
         path: the file it was read from.
     """
 
@@ -106,6 +112,9 @@ class Checkpoint:
     uncertainty_threshold: float | None = None
     feature_mean: Tensor | None = None
     feature_covariance: Tensor | None = None
+    class_means: Tensor | None = None
+    novelty_threshold: float | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
 
     def network(self) -> ResNet:
@@ -113,6 +122,14 @@ class Checkpoint:
         network = build_model(self.model_name, len(self.classes))
         network.load_state_dict(dict(self.weights))
         return network.eval()
+
+    def space(self) -> FeatureSpace | None:
+        """Where the training images lie, for novelty; None: not kept."""
+        kept = (self.class_means, self.feature_covariance)
+        if kept[0] is None or kept[1] is None or self.novelty_threshold is None:
+            return None
+        means, covariance = (tensor.double().numpy() for tensor in kept if tensor is not None)
+        return FeatureSpace(means, covariance, self.novelty_threshold)
 
     @property
     def data_dir(self) -> Path | None:
@@ -148,6 +165,9 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "uncertainty_threshold": checkpoint.uncertainty_threshold,
         "feature_mean": checkpoint.feature_mean,
         "feature_covariance": checkpoint.feature_covariance,
+        "class_means": checkpoint.class_means,
+        "novelty_threshold": checkpoint.novelty_threshold,
+        "calibration": checkpoint.calibration,
     }
     with replacing(path) as beside:
         try:
@@ -157,7 +177,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
                 f"{path}: cannot be written ({str(error).splitlines()[0]}); free some room, or "
                 "name another --out_dir."
             ) from error
-    for_eyes = {key: content[key] for key in content if not key.startswith(("weights", "feature"))}
+    tensors = ("weights", "feature_mean", "feature_covariance", "class_means")
+    for_eyes = {key: value for key, value in content.items() if key not in tensors}
     if data:
         for_eyes["data"] = {
             "data_dir": data.data_dir,
@@ -217,6 +238,10 @@ def load(path: Path) -> Checkpoint:
             uncertainty_threshold=content["uncertainty_threshold"],
             feature_mean=content["feature_mean"],
             feature_covariance=content["feature_covariance"],
+            # Checkpoints written before there were these have none.
+            class_means=content.get("class_means"),
+            novelty_threshold=content.get("novelty_threshold"),
+            calibration=dict(content.get("calibration", {})),
         )
         checkpoint.network()
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

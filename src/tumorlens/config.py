@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
+RecipeName = Literal["fast", "plain", "paper"]
 
 
 def _at_least(settings: object, **bounds: float) -> None:
@@ -28,7 +29,7 @@ class TrainSettings:
     """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
-    recipe: Literal["plain", "paper"] = "plain"
+    recipe: RecipeName = "plain"
     """What the flags below default to: `plain` is 96 px, 15 epochs, batch 32, one-cycle Adam 1e-3;
     `paper` is the published study's 224 px, 50 epochs, batch 128, constant Adam 2e-4."""
     epochs: int | None = None
@@ -45,7 +46,7 @@ class TrainSettings:
     """Stop after this many epochs without a better validation figure."""
     monitor: Literal["macro_f1", "loss"] = "macro_f1"
     """The validation figure that chooses the epoch."""
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
     seed: int = 0
     """Decides initial weights, order and augmentation; the same seed gives the same weights."""
@@ -203,6 +204,121 @@ class GradcamSettings:
 
 
 @dataclass(frozen=True)
+class StudySettings:
+    """Train and score a grid of networks, seeds and folds; a rerun does only what is missing."""
+
+    models: tuple[ModelName, ...] = ("resnet18", "se_resnet18")
+    """Networks of the grid."""
+    seeds: int = 1
+    """How many seeds, 0 and up."""
+    protocol: Literal["official", "folds"] = "official"
+    """`official`: the folder's own training and test parts. `folds`: each fold of --splits is the
+    test part once."""
+    data_dir: Path | None = None
+    """Folder with the images, as for train."""
+    splits: Path | None = None
+    """CSV as for train; `folds` without it takes `public-folds`."""
+    folds: tuple[int, ...] = ()
+    """Folds to run; default: all of them."""
+    boxes: Path | None = None
+    """CSV or folder of masks, as for gradcam: measure whether each network looks at the tumors."""
+    out_dir: Path = Path("results/study")
+    """Where each finished run leaves one JSON and one predictions CSV."""
+    runs_dir: Path = Path("model/study")
+    """Where run folders and checkpoints go."""
+    report: bool = False
+    """Train nothing: draw tables and figures from the runs in --out_dir."""
+    without_runs: tuple[int, ...] = ()
+    """Report: give the folds' figures once more without the test images of these values of the
+    splits file's column `run`, such as those that tuning looked at."""
+    cluster: str | None = None
+    """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
+    extra `cluster` and folders that every worker sees under the same path."""
+    recipe: RecipeName = "plain"
+    """What the flags below default to, as for train."""
+    epochs: int | None = None
+    """Passes over the training images."""
+    batch_size: int | None = None
+    """Images for each optimiser step."""
+    image_size: int | None = None
+    """Side of the square that the network sees, pixels."""
+    lr: float | None = None
+    """Highest learning rate."""
+    schedule: Literal["one_cycle", "cosine", "constant"] | None = None
+    """How the learning rate moves, step by step."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation figure."""
+    monitor: Literal["macro_f1", "loss"] = "macro_f1"
+    """The validation figure that chooses the epoch."""
+    class_weights: Literal["none", "balanced"] | None = None
+    """`balanced` weighs each class by the inverse of its share in the training images."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """What to do when a file cannot be decoded; `skip` records which."""
+    resamples: int | None = None
+    """Bootstrap resamples behind each interval; default: 2000, and 5000 for differences."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads for each run; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, seeds=1, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
+        _at_least(self, resamples=100)
+        for name in ("models", "folds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values) or (name == "models" and not values):
+                raise ValueError(f"--{name}: expected one or more, each named once.")
+        if any(fold < 0 for fold in self.folds):
+            raise ValueError("--folds: expected 0 or more.")
+        if self.protocol == "official" and self.folds:
+            raise ValueError("--folds goes with --protocol folds; leave it out.")
+        if self.report:
+            return
+        if self.without_runs:
+            raise ValueError("--without_runs goes with --report; leave it out.")
+        if self.data_dir is None:
+            raise ValueError("--data_dir must be given, for example --data_dir data/.")
+
+
+@dataclass(frozen=True)
+class CompareSettings:
+    """Compare two networks on the same images: every figure's difference, and is it chance?"""
+
+    a: Path | None = None
+    """The first: a checkpoint, a predictions.csv, a folder that evaluate wrote, or a study folder.
+    """
+    b: Path | None = None
+    """The second; differences are of the second minus the first. A study folder of two networks
+    needs none."""
+    protocol: Literal["official", "folds"] | None = None
+    """Of a study folder: which runs; default: the protocol that it has."""
+    groups: Path | None = None
+    """CSV with columns `path, group`: intervals resample groups, such as patients, whole."""
+    data_dir: Path | None = None
+    """Folder of the images of checkpoints; default: the one remembered from training."""
+    out_dir: Path = Path("comparison")
+    """Where comparison.json, comparison.csv and the figure go."""
+    resamples: int = 5000
+    """Bootstrap resamples behind each interval."""
+    seed: int = 0
+    """Decides the resamples."""
+    batch_size: int = 64
+    """Images at once; changes speed and memory, not results."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, batch_size=1, resamples=100, seed=0, threads=1)
+        if self.a is None:
+            raise ValueError(
+                "two things to compare must be given, for example A/best_model.pt B/best_model.pt, "
+                "or one study folder."
+            )
+
+
+@dataclass(frozen=True)
 class PhantomSettings:
     """Make a simulated data set: brain slices with and without tumors, masks and boxes."""
 
@@ -276,6 +392,30 @@ class SplitSettings:
                 f"--valid {self.valid} --test {self.test}: leave nothing to train on; their sum "
                 "must be below 1."
             )
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a checkpoint as one ONNX file that runs without PyTorch, checked before it is kept."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt)."""
+    format: Literal["onnx"] = "onnx"
+    """What to write."""
+    int8: bool = False
+    """Compute in 8 bits: a quarter of the size. Refused where macro F1 or any class's recall on
+    validation images falls by more than half a point."""
+    out: Path | None = None
+    """File to write; default: beside the checkpoint, best_model.onnx or best_model.int8.onnx."""
+    data_dir: Path | None = None
+    """Folder of the images to check on; default: the one remembered from training."""
+    calibration_images: int = 256
+    """Training images that the ranges of the 8 bits are measured on."""
+    threads: int | None = None
+    """CPU threads for the comparison with PyTorch; default: all cores."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, calibration_images=8, threads=1)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from tumorlens.evaluation.comparison_words import figure_title, title
 from tumorlens.evaluation.metrics import OVERALL
+from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.scores import Scores, Subset
 from tumorlens.evaluation.statistics import Estimate
 
@@ -26,6 +28,28 @@ def scores(found: Scores) -> RenderableType:
         parts.append(_bias(found, *found.bias_pair))
     parts.append(_verdict(found))
     return Group(*parts)
+
+
+def differences(found: Comparison, images: str) -> RenderableType:
+    """Every figure of two networks, the difference in points, and whether it is chance."""
+    table = _empty(
+        f"{title(found.b)} (B) minus {title(found.a)} (A), {images}, n = {found.images:,}"
+    )
+    table.add_column("", no_wrap=True)
+    for name in ("A", "B", "points (95%)", "p, Holm"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for figure, one in found.differences.items():
+        if one.value != one.value:
+            continue
+        low, high = 100 * one.low, 100 * one.high
+        table.add_row(
+            figure_title(figure),
+            f"{one.a:.4f}",
+            f"{one.b:.4f}",
+            f"{100 * one.value:+.1f} [dim]({low:+.1f}, {high:+.1f})[/dim]",
+            f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.beyond_chance else ' '}",
+        )
+    return table
 
 
 def _subsets(found: Scores) -> list[tuple[str, Subset]]:

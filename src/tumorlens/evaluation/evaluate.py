@@ -1,7 +1,7 @@
 """Score a checkpoint on the images it never learned from, and say how far to believe the score."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
+from tumorlens.evaluation.calibration import Calibrated, calibrated, softmax
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
@@ -38,7 +39,8 @@ class Report:
         probabilities: (N, K) float64, softmax of the logits.
         copies: (N,) "" (no copy in training), "exact" (same bytes) or "near" (same picture, turned
             or mirrored or re-encoded); None where the checkpoint kept no fingerprints.
-        scores: every figure with its interval.
+        scores: every figure with its interval, of the probabilities as they are.
+        calibrated: what the checkpoint's temperature changes on these images; None: it has none.
         caveats: what a reader must know before quoting a figure, a sentence each.
         out_dir: where the files are.
     """
@@ -50,6 +52,7 @@ class Report:
     probabilities: npt.NDArray[np.float64]
     copies: npt.NDArray[np.str_] | None
     scores: Scores
+    calibrated: Calibrated | None
     caveats: tuple[str, ...]
     out_dir: Path
 
@@ -104,6 +107,9 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
             copies=copies,
             seed=settings.seed,
             resamples=settings.resamples,
+        ),
+        calibrated=calibrated(
+            data.labels, logits, loaded.temperature, loaded.uncertainty_threshold
         ),
         caveats=_caveats(part, loaded, data),
         out_dir=out_dir,
@@ -189,13 +195,6 @@ def predict(
     return np.concatenate(logits)
 
 
-def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, K) logits to (N, K) probabilities."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return probabilities
-
-
 def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
     """Which scored images show a picture that the network was trained on.
 
@@ -255,6 +254,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
             "caveats": list(report.caveats),
             "skipped": data.skipped,
             **scores.to_dict(),
+            "calibration": None if report.calibrated is None else asdict(report.calibrated),
         },
     )
     write_text(out / "predictions.csv", predictions_csv(report))

@@ -19,7 +19,7 @@ from tumorlens.checkpoint import Checkpoint
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import softmax
+from tumorlens.evaluation.calibration import softmax
 from tumorlens.explain.boxes import Boxes, read_boxes
 from tumorlens.explain.estimates import Estimates, estimates, primitives
 from tumorlens.explain.gradcam import DEFAULT_LAYER, Method

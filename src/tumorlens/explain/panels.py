@@ -19,7 +19,8 @@ from tumorlens.data.readers import SUFFIXES, fit_square, read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.evaluate import images_of, predict, softmax
+from tumorlens.evaluation.calibration import softmax
+from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.explain import measured as measures
 from tumorlens.explain.gradcam import TITLES, find_layer

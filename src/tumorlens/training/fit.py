@@ -19,6 +19,7 @@ from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import TrainSettings, primitives
 from tumorlens.data import public_folds
+from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
@@ -154,14 +155,21 @@ def _fit(
 ) -> History:
     train_indices = data.indices("train")
     world = settings.devices * settings.num_nodes
-    share = _share(recipe.batch_size, world, len(train_indices))
-    steps = len(train_indices) // (share * world)
+    groups = (
+        duplicate_groups(data.fingerprints[train_indices])
+        if recipe.copies_take_turns
+        else np.arange(len(train_indices))
+    )
+    pictures = len(np.unique(groups))
+    share = _share(recipe.batch_size, world, pictures)
+    steps = pictures // (share * world)
     mean, std = _grey_statistics(data.images, train_indices)
     preprocessing = Preprocessing(recipe.image_size, mean, std)
     weights = None
-    if settings.class_weights == "balanced":
-        labels = torch.from_numpy(data.labels[train_indices])
-        weights = balanced_weights(labels, len(data.classes))
+    if recipe.class_weights == "balanced":
+        # Of each group any image: what an epoch has of each class.
+        seen = train_indices[np.unique(groups, return_index=True)[1]]
+        weights = balanced_weights(torch.from_numpy(data.labels[seen]), len(data.classes))
     module = Classifier(
         build_model(str(settings.model), len(data.classes), settings.seed),
         preprocessing,
@@ -218,6 +226,7 @@ def _fit(
                 train_indices,
                 share,
                 settings.seed,
+                groups=groups,
                 rank=rank,
                 world=world,
             ),

@@ -25,6 +25,10 @@ class Recipe:
         label_smoothing: share of a label that is spread over all classes (Szegedy et al. 2016).
         averaging: decay, each step, of the running mean of weights that is validated and kept
             instead of the last step's (Polyak and Juditsky 1992); 0: no mean.
+        copies_take_turns: an epoch has one image of each group that shows the same picture, another
+            one each time, instead of all of them. Mirrored copies teach nothing new to a network
+            whose pictures are flipped at random.
+        class_weights: "none", or "balanced": each class weighs alike in the loss.
     """
 
     image_size: int
@@ -38,6 +42,8 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     averaging: float = 0.0
+    copies_take_turns: bool = False
+    class_weights: str = "none"
 
     def record(self) -> dict[str, Any]:
         """As primitives, for a checkpoint."""
@@ -84,7 +90,7 @@ RECIPES = {
 
 def resolve(settings: TrainSettings) -> Recipe:
     """The named recipe with every flag that the user gave in its place."""
-    names = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience")
+    names = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
     given = {name: getattr(settings, name) for name in names}
     chosen = {name: value for name, value in given.items() if value is not None}
     return replace(RECIPES[settings.recipe], **chosen)

@@ -14,7 +14,7 @@ from tumorlens.checkpoint import Checkpoint
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import softmax
+from tumorlens.evaluation.calibration import softmax
 from tumorlens.explain import gradcam
 from tumorlens.models.resnet import ResNet
 

@@ -1,0 +1,144 @@
+"""How much of the machine's arithmetic does a training step use?
+
+    python benchmarks/training_step_rate.py
+
+Whole steps of a recipe: a shuffled batch from the data loader, augmentation, forward, backward,
+optimiser, schedule, running mean. A step counts as 3 times its forward pass, 2 FLOP for each
+multiply-add of convolutions and linear layers. Beside it, in turns, products of square matrices of
+float32: the best one is the machine's peak. Writes results/recipe/training_step_rate.json.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from machine import facts
+from tumorlens.checkpoint import Preprocessing
+from tumorlens.models.build import build_model
+from tumorlens.training.batches import training_batches
+from tumorlens.training.module import Batch, Classifier
+from tumorlens.training.recipes import RECIPES
+
+OUT = Path(__file__).parent.parent / "results" / "recipe" / "training_step_rate.json"
+IMAGES = 1024
+
+
+def multiply_adds(network: nn.Module, size: int) -> int:
+    """Of the convolutions and linear layers, for one picture."""
+    total = 0
+
+    def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, nn.Conv2d):
+            area = module.kernel_size[0] * module.kernel_size[1]
+            total += output[0].numel() * module.in_channels // module.groups * area
+        elif isinstance(module, nn.Linear):
+            total += module.in_features * module.out_features
+
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    network.train()
+    return total
+
+
+def steps(classifier: Classifier, size: int, batch_size: int) -> Iterator[float]:
+    """Seconds of one training step after another."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (IMAGES, size, size), dtype=np.uint8)
+    labels = rng.integers(0, 4, IMAGES)
+    loader = training_batches(images, labels, np.arange(IMAGES), batch_size, 0)
+    configured = classifier.configure_optimizers()
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    while True:
+        waiting: Iterator[Batch] = iter(loader)
+        while True:
+            started = time.perf_counter()
+            batch = next(waiting, None)
+            if batch is None:
+                break
+            optimizer.zero_grad()
+            classifier.training_step(batch, 0).backward()
+            optimizer.step()
+            scheduler.step()
+            classifier.on_train_batch_end(None, batch, 0)
+            yield time.perf_counter() - started
+
+
+def product(side: int) -> float:
+    """GFLOP/s of one product of square matrices."""
+    a, b = torch.randn(side, side), torch.randn(side, side)
+    started = time.perf_counter()
+    torch.mm(a, b)
+    return 2 * side**3 / (time.perf_counter() - started) / 1e9
+
+
+def measure(name: str, recipe_name: str, size: int, batch_size: int, rounds: int) -> dict[str, Any]:
+    """One network at one size and batch."""
+    recipe = replace(RECIPES[recipe_name], image_size=size, batch_size=batch_size)
+    network = build_model(name, 4)
+    work = 6 * multiply_adds(network, size) * batch_size / 1e9
+    classifier = Classifier(network, Preprocessing(size, 0.2, 0.2), recipe, 10_000, 0)
+    classifier.log = lambda *_, **__: None  # type: ignore[method-assign]
+    stepping = steps(classifier, size, batch_size)
+    for _ in range(3):
+        next(stepping)
+    rates, products = [], []
+    for _ in range(rounds):
+        rates.append(work / next(stepping))
+        products.append(max(product(1024), product(2048)))
+    peak = float(np.max(products))
+    low, median, high = np.percentile(rates, [25, 50, 75])
+    found = {
+        "network": name,
+        "recipe": recipe_name,
+        "image_size": size,
+        "batch_size": batch_size,
+        "gflop_a_step": round(work, 2),
+        "gflop_per_s": {"median": round(median, 1), "quartiles": [round(low, 1), round(high, 1)]},
+        "matmul_peak_gflop_per_s": round(peak, 1),
+        "matmul_median_gflop_per_s": round(float(np.median(products)), 1),
+        "share_of_peak": {
+            "median": round(median / peak, 3),
+            "quartiles": [round(low / peak, 3), round(high / peak, 3)],
+        },
+        "rounds": rounds,
+    }
+    print(json.dumps(found), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure the recipe's size and batch, both networks, and the plain loop's beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    fast, plain = RECIPES["fast"], RECIPES["plain"]
+    found = [
+        measure("resnet18", "fast", fast.image_size, fast.batch_size, args.rounds),
+        measure("se_resnet18", "fast", fast.image_size, fast.batch_size, args.rounds),
+        measure("resnet18", "plain", plain.image_size, plain.batch_size, args.rounds),
+        measure("resnet18", "fast", 224, 32, max(5, args.rounds // 3)),
+    ]
+    record = {
+        "command": f"python benchmarks/training_step_rate.py --rounds {args.rounds}",
+        "threads": torch.get_num_threads(),
+        "measurements": found,
+        "machine": facts(),
+    }
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

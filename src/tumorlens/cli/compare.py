@@ -1,0 +1,38 @@
+"""`tumorlens compare`."""
+
+from collections.abc import Sequence
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import CompareSettings
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Compare two networks; print the differences and what they mean."""
+    settings = parse(CompareSettings, _named(argv), prog)
+    from rich.console import Console
+
+    from tumorlens.cli import tables
+    from tumorlens.cli.progress import shown
+    from tumorlens.evaluation.compare import compare_and_write
+
+    with shown() as progress:
+        found = compare_and_write(settings, progress)
+    console = Console(highlight=False)
+    console.print(tables.differences(found.all, "all images"))
+    if found.without_copies is not None:
+        console.print(tables.differences(found.without_copies, "without copies"))
+    for caveat in found.caveats:
+        console.print(f"[bold]Note:[/bold] {caveat}")
+    console.print(found.sentence)
+    console.print(f"Figures and picture: {found.out_dir}", soft_wrap=True)
+    return 0
+
+
+def _named(argv: Sequence[str]) -> list[str]:
+    """`compare A B ...` as `compare --a A --b B ...`."""
+    words = list(argv)
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    named = []
+    for flag, word in zip(("--a", "--b"), words[:count], strict=False):
+        named += [flag, word]
+    return named + words[min(count, 2) :]

@@ -1,0 +1,56 @@
+"""What a checkpoint's network answers to the images that it is scored on; writes no file."""
+
+from pathlib import Path
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.config import CompareSettings
+from tumorlens.data.copies import duplicate_groups
+from tumorlens.data.dataset import load_for_scoring
+from tumorlens.device import cpu_threads, pick_device
+from tumorlens.evaluation.calibration import softmax
+from tumorlens.evaluation.evaluate import copies_of_training, images_of, predict
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.progress import Progress, silent
+
+
+def of_checkpoint(
+    path: Path, settings: CompareSettings, progress: Progress = silent
+) -> tuple[Predictions, str]:
+    """Answers to the test images (else the validation images), and the network's name.
+
+    Args:
+        path: the checkpoint.
+        settings: data folder, device and the like.
+        progress: told of "decoding" and "predicting".
+
+    Raises:
+        TumorlensError: faults of the checkpoint or the data.
+    """
+    loaded = checkpoints.load(path)
+    root, assignment = images_of(loaded, settings.data_dir, None, None, progress)
+    data = load_for_scoring(
+        root,
+        loaded.preprocessing.image_size,
+        loaded.classes,
+        assignment=assignment,
+        progress=progress,
+    )
+    with cpu_threads(settings.threads):
+        logits = predict(
+            loaded.network(),
+            loaded.preprocessing,
+            data.images,
+            device=pick_device(settings.device),
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+    answers = Predictions(
+        source=path.as_posix(),
+        classes=loaded.classes,
+        paths=data.paths,
+        labels=data.labels,
+        probabilities=softmax(logits),
+        copies=copies_of_training(loaded.data, data) if loaded.data else None,
+        groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
+    )
+    return answers, loaded.model_name

@@ -1,0 +1,79 @@
+"""Is a difference chance? Exact tests, correction for many looks, what few runs can tell."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest, t
+
+Floats = npt.NDArray[np.float64]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): the k-th smallest p times (m - k + 1), never falling."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.zeros(len(p_values))
+    highest = 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return [float(value) for value in adjusted]
+
+
+def sign_test(b_only: int, a_only: int) -> float:
+    """Exact McNemar: two-sided p of so many votes for each of the two; 1 without votes."""
+    both = b_only + a_only
+    return float(binomtest(b_only, both, 0.5).pvalue) if both else 1.0
+
+
+def error_of_runs(runs: list[list[float]]) -> tuple[float, int]:
+    """Standard error of the mean difference that the runs make, and its degrees of freedom.
+
+    From the spread of seeds within folds; where each fold has one seed, from the spread of folds,
+    which holds that of their images too and so is on the safe side.
+
+    Args:
+        runs: the values of each fold's runs, two or more in all.
+    """
+    freedom = sum(len(fold) - 1 for fold in runs)
+    if freedom:
+        pooled = sum(
+            (len(fold) - 1) * float(np.var(fold, ddof=1)) for fold in runs if len(fold) > 1
+        )
+        share = sum(1 / len(fold) for fold in runs) / len(runs) ** 2
+        return math.sqrt(pooled / freedom * share), freedom
+    means = [fold[0] for fold in runs]
+    return float(np.std(means, ddof=1)) / math.sqrt(len(means)), len(means) - 1
+
+
+def two_sided(draws: Floats) -> float:
+    """Two-sided p of no difference: twice the smaller share of draws beyond zero, never 0."""
+    finite = draws[np.isfinite(draws)]
+    if len(finite) == 0:
+        return 1.0
+    tail = min((finite <= 0).sum(), (finite >= 0).sum())
+    return float(min(1.0, 2 * (1 + tail) / (1 + len(finite))))
+
+
+def votes(members: npt.NDArray[np.int64], gain: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """In how many groups the second is ahead, and in how many the first; a group has one vote.
+
+    Args:
+        members: (N,) group of each image, 0 and up.
+        gain: (N,) 1 where the second alone is right, -1 where the first is, else 0.
+    """
+    if len(members) == 0:
+        return 0, 0
+    net = np.bincount(members, weights=gain)
+    return int((net > 0).sum()), int((net < 0).sum())
+
+
+def run_draws(runs: list[list[float]], count: int, rng: np.random.Generator) -> Floats:
+    """(count,) how far the mean may lie off for its few runs: t-distributed, in random order.
+
+    Even quantiles instead of free draws, so that the far tails of few runs do not depend on luck.
+    """
+    error, freedom = error_of_runs(runs)
+    quantiles: Floats = t.ppf((np.arange(count) + 0.5) / count, freedom)
+    return error * rng.permutation(quantiles)

@@ -1,0 +1,247 @@
+"""The verb compare: two networks' answers, from wherever they are, paired and put into files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tumorlens.config import CompareSettings, primitives
+from tumorlens.data import splits
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import comparison_plots
+from tumorlens.evaluation.comparison_words import confusion_sentence, sentence, title, whom
+from tumorlens.evaluation.paired import Comparison, Pair, compare, pair_up
+from tumorlens.evaluation.plots import save
+from tumorlens.evaluation.predictions import Predictions, read
+from tumorlens.evaluation.run_files import RunFiles, read_study
+from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.progress import Progress, silent
+
+SCHEMA = 1
+_ORDER = ("resnet18", "se_resnet18")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the verb found.
+
+    Attributes:
+        all: the comparison on all images.
+        without_copies: on those that neither network's training has a copy of; None: not known,
+            none left, or there are no copies.
+        sentence: the answer in plain words.
+        caveats: what a reader must know, a sentence each.
+        out_dir: where the files are.
+    """
+
+    all: Comparison
+    without_copies: Comparison | None
+    sentence: str
+    caveats: tuple[str, ...]
+    out_dir: Path
+
+
+def compare_and_write(settings: CompareSettings, progress: Progress = silent) -> Compared:
+    """Compare `settings.a` and `settings.b`, and write the figures and the picture.
+
+    Raises:
+        TumorlensError: faults of what is compared, the flags or the output folder.
+    """
+    pairs, names = _pairs(settings, progress)
+    caveats = []
+    if settings.groups is not None:
+        pairs = [_grouped(one, splits.read_groups(settings.groups)) for one in pairs]
+    elif any(one.a.groups is None for one in pairs):
+        caveats.append(
+            "Which images show one picture is not known (no column `group`, no checkpoint): each "
+            "counts for itself and intervals may be too narrow; --groups names them."
+        )
+    if len(pairs) == 1:
+        caveats.append(
+            "One run each: another seed would give other networks, which no interval here knows of."
+        )
+    out_dir = claim(settings.out_dir, "compare")
+    found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
+    clean = [one for one in map(_without_copies, pairs) if one is not None]
+    without = None
+    if len(clean) == len(pairs) and sum(len(one.a.paths) for one in clean) < sum(
+        len(one.a.paths) for one in pairs
+    ):
+        without = compare(clean, names, resamples=settings.resamples, seed=settings.seed)
+    result = Compared(found, without, sentence(found), tuple(caveats), out_dir)
+    _write(result, settings)
+    return result
+
+
+def compared_record(found: Comparison) -> dict[str, Any]:
+    """A comparison as JSON primitives."""
+    record = asdict(found)
+    record["differences"] = {
+        name: asdict(one) | {"beyond_chance": one.beyond_chance}
+        for name, one in found.differences.items()
+    }
+    return record | {
+        "sentence": sentence(found),
+        "whom": whom(found),
+        "confusion": confusion_sentence(found),
+        "correction": f"Holm, for {len(found.differences)} figures",
+    }
+
+
+def differences_csv(subsets: Mapping[str, Comparison]) -> str:
+    """One row a figure and subset of images."""
+    header = ["images", "n", "figure", "a", "b", "difference", "low", "high", "std_of_runs"]
+    header += ["t_low", "t_high", "probability_b_better", "p", "p_holm", "test"]
+    rows = []
+    for subset, found in subsets.items():
+        for name, one in found.differences.items():
+            values = (one.a, one.b, one.value, one.low, one.high, one.std, one.t_low, one.t_high)
+            numbers = ["" if value is None else f"{value:.6f}" for value in values]
+            shares = [f"{value:.4g}" for value in (one.better, one.p, one.p_holm)]
+            rows.append([subset, found.images, name, *numbers, *shares, one.test])
+    return csv_text(header, rows)
+
+
+def pairs_of_study(
+    runs: Sequence[RunFiles], models: tuple[str, str] | None = None
+) -> tuple[list[Pair], tuple[str, str]]:
+    """The runs that both networks have of one protocol, side by side.
+
+    Args:
+        runs: of one protocol.
+        models: which is first and which second; None: the two that there are.
+
+    Raises:
+        TumorlensError: not two networks, or they share no fold and seed.
+    """
+    there = sorted({run.model for run in runs}, key=lambda name: (name not in _ORDER, name))
+    if models is None:
+        if len(there) != 2:
+            raise TumorlensError(
+                f"{runs[0].predictions_file.parent}: a study of {', '.join(there)} alone; two "
+                "networks are compared, so name a second study, or run the other network too."
+            )
+        models = (there[0], there[1])
+    return _matched(
+        {(run.fold, run.seed): run for run in runs if run.model == models[0]},
+        {(run.fold, run.seed): run for run in runs if run.model == models[1]},
+    ), models
+
+
+def _matched(
+    a: Mapping[tuple[int | None, int], RunFiles], b: Mapping[tuple[int | None, int], RunFiles]
+) -> list[Pair]:
+    shared = sorted(set(a) & set(b), key=lambda key: (-1 if key[0] is None else key[0], key[1]))
+    if not shared:
+        raise TumorlensError(
+            "the two networks have no fold and seed in common; run both on the same ones."
+        )
+    return [
+        pair_up(a[key].predictions(), b[key].predictions(), fold=key[0], seed=key[1])
+        for key in shared
+    ]
+
+
+def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], tuple[str, str]]:
+    assert settings.a is not None  # CompareSettings.__post_init__ saw to it
+    first = _study_runs(settings.a, settings.protocol)
+    if settings.b is None:
+        if first is None:
+            raise TumorlensError(
+                f"{settings.a}: is no study folder, so a second thing to compare must be named, "
+                f"such as tumorlens compare {settings.a} OTHER."
+            )
+        return pairs_of_study(first)
+    second = _study_runs(settings.b, settings.protocol)
+    if first is not None and second is not None:
+        for path, runs in ((settings.a, first), (settings.b, second)):
+            if len({run.model for run in runs}) > 1:
+                raise TumorlensError(
+                    f"{path}: holds two networks; compare it alone, or name a study of one."
+                )
+        names = _distinct(first[0].model, second[0].model, settings.a, settings.b)
+        return _matched(
+            {(run.fold, run.seed): run for run in first},
+            {(run.fold, run.seed): run for run in second},
+        ), names
+    one, name_of_one = _answers(settings.a, settings, progress)
+    other, name_of_other = _answers(settings.b, settings, progress)
+    one, other = _same_groups(one, other)
+    names = _distinct(name_of_one, name_of_other, settings.a, settings.b)
+    return [pair_up(one, other)], names
+
+
+def _study_runs(path: Path, protocol: str | None) -> list[RunFiles] | None:
+    """The runs of a study's folder and protocol; None where `path` is none."""
+    if not path.is_dir() or (path / "predictions.csv").is_file():
+        return None
+    runs = read_study(path)
+    there = sorted({run.protocol for run in runs})
+    if protocol is None and len(there) > 1:
+        raise TumorlensError(f"{path}: has runs of {' and '.join(there)}; name one by --protocol.")
+    chosen = [run for run in runs if run.protocol == (protocol or there[0])]
+    if not chosen:
+        raise TumorlensError(f"--protocol {protocol}: {path} has runs of {there[0]} alone.")
+    return chosen
+
+
+def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple[Predictions, str]:
+    """Answers of a network and its name, from a checkpoint, a CSV or a folder with one."""
+    table = path / "predictions.csv" if path.is_dir() else path
+    if table.suffix.lower() == ".csv":
+        name = table.stem.removesuffix("-predictions")
+        return read(table), table.parent.name if name == "predictions" else name
+    # torch is loaded for checkpoints alone.
+    from tumorlens.evaluation.answers import of_checkpoint  # noqa: PLC0415
+
+    return of_checkpoint(path, settings, progress)
+
+
+def _same_groups(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:
+    """Groups that one of the two knows hold for both: they are the images', not the network's."""
+    if one.groups is not None or other.groups is None:
+        return one, other
+    place = dict(zip(other.paths, other.groups, strict=True))
+    if set(place) != set(one.paths):  # refused by `pair_up`, which says what differs
+        return one, other
+    return replace(one, groups=tuple(place[path] for path in one.paths)), other
+
+
+def _grouped(pair: Pair, named: Mapping[str, str]) -> Pair:
+    # An image that the file does not name is a group of its own.
+    groups = tuple(named.get(path, f"\0{path}") for path in pair.a.paths)
+    return replace(pair, a=replace(pair.a, groups=groups), b=replace(pair.b, groups=groups))
+
+
+def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
+    """Names that tell the two apart."""
+    if a != b:
+        return a, b
+    return f"{title(a)} ({path_a.as_posix()})", f"{title(b)} ({path_b.as_posix()})"
+
+
+def _without_copies(pair: Pair) -> Pair | None:
+    if pair.a.copies is None or pair.b.copies is None:
+        return None
+    keep = (pair.a.copies == "") & (pair.b.copies == "")
+    return pair.only(keep) if keep.any() else None
+
+
+def _write(result: Compared, settings: CompareSettings) -> None:
+    subsets = {"all": result.all}
+    if result.without_copies is not None:
+        subsets["without_copies"] = result.without_copies
+    write_json(
+        result.out_dir / "comparison.json",
+        {
+            "schema": SCHEMA,
+            "sentence": result.sentence,
+            "caveats": list(result.caveats),
+            "interval": f"95%, {settings.resamples} draws of groups of images for both networks at "
+            "once, with several runs also of seeds (t); Tango's where they differ on fewer than 10",
+            "subsets": {name: compared_record(found) for name, found in subsets.items()},
+        },
+    )
+    write_text(result.out_dir / "comparison.csv", differences_csv(subsets))
+    save(comparison_plots.differences(subsets), result.out_dir / "comparison.png")
+    write_manifest(result.out_dir, "compare", settings=primitives(settings), seed=settings.seed)

@@ -1,0 +1,61 @@
+"""Every figure's difference with its interval, as a picture."""
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+
+from tumorlens.evaluation.comparison_words import figure_title, title
+from tumorlens.evaluation.paired import Comparison
+from tumorlens.evaluation.plots import COLOURS
+
+_MARKERS = "osD^"
+_SUBSETS = {"all": "all images", "without_copies": "without copies of training images"}
+
+
+def differences(subsets: Mapping[str, Comparison]) -> Figure:
+    """A row a figure, b minus a in points; filled where it is more than chance.
+
+    Args:
+        subsets: name of the images to the comparison on them; the first decides the rows.
+    """
+    first = next(iter(subsets.values()))
+    rows = list(first.differences)
+    drawn = Figure(figsize=(7.6, 1.6 + 0.34 * len(rows)), layout="constrained")
+    axes = drawn.subplots()
+    axes.axvline(0, color="#666666", linewidth=1)
+    for index, (name, found) in enumerate(subsets.items()):
+        colour = COLOURS[(1, 0, 2, 3)[index % 4]]
+        shift = 0.24 * (index - (len(subsets) - 1) / 2)
+        for row, figure in enumerate(rows):
+            one = found.differences.get(figure)
+            if one is None or one.value != one.value:
+                continue
+            axes.errorbar(
+                100 * one.value,
+                row + shift,
+                xerr=[
+                    [100 * max(0.0, one.value - one.low)],
+                    [100 * max(0.0, one.high - one.value)],
+                ],
+                fmt=_MARKERS[index % len(_MARKERS)],
+                color=colour,
+                markerfacecolor=colour if one.beyond_chance else "white",
+                capsize=2,
+                markersize=5,
+            )
+        label = f"{_SUBSETS.get(name, name)}, n = {found.images:,}"
+        axes.plot([], [], _MARKERS[index % len(_MARKERS)], color=colour, label=label)
+    axes.set_yticks(range(len(rows)), [figure_title(figure) for figure in rows])
+    axes.invert_yaxis()
+    drawn.supxlabel(
+        f"{title(first.b)} minus {title(first.a)}, points, with 95% intervals\n"
+        f"filled: more than chance after Holm's correction for {len(rows)} figures",
+        fontsize=10,
+    )
+    seeds = "one seed" if first.seeds == 1 else f"{first.seeds} seeds"
+    folds = f", {first.folds} folds" if first.folds > 1 else ""
+    axes.set_title(f"{title(first.b)} against {title(first.a)}, {seeds} each{folds}", fontsize=10)
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, loc="best")
+    return drawn

@@ -1,0 +1,409 @@
+"""Two networks on the same images: the difference of every figure, and how far it can be chance.
+
+Chance has two sources. The images: another sample of them would give other figures; groups of
+images (copies, or patients) are drawn with replacement, for both networks at once, so that what is
+hard for both cancels. The runs: another seed would give another network; the mean difference of S
+seeds moves by a t-distributed amount of scale s / sqrt(S), which with few seeds is wide, as it must
+be. Both together make the interval: sums of a draw of images and a draw of seeds.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t
+
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import metrics, tumor_classes
+from tumorlens.evaluation.chance import (
+    error_of_runs,
+    holm,
+    run_draws,
+    sign_test,
+    two_sided,
+    votes,
+)
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.statistics import percentile_interval, resampled_weights
+from tumorlens.evaluation.tango import paired_interval
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# As in `evaluation.scores`: with fewer images on which the two differ the bootstrap is too narrow.
+_FEW = 10
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks' answers to the same images, in the same order.
+
+    Attributes:
+        a, b: the answers; differences are b minus a.
+        fold, seed: of the two runs; None where that is not known or has no meaning.
+    """
+
+    a: Predictions
+    b: Predictions
+    fold: int | None = None
+    seed: int | None = None
+
+    def only(self, keep: Mask) -> "Pair":
+        """The images that `keep` marks."""
+        return replace(self, a=self.a.only(keep), b=self.b.only(keep))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both networks, means over runs, and b minus a.
+
+    Attributes:
+        a, b: the figure of each.
+        value, low, high: the difference and its 95% interval over images and, with several runs,
+            seeds.
+        std: of the runs' differences; None with one run.
+        t_low, t_high: 95% t interval of the mean over runs alone; None with one run.
+        better: probability that b is better, in the sense of the same draws.
+        p: of no difference, two-sided; exact McNemar for a proportion in one pair of runs, else
+            from the draws.
+        p_holm: p after Holm's correction for all the figures looked at.
+        test: which of the two p is.
+    """
+
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+    std: float | None
+    t_low: float | None
+    t_high: float | None
+    better: float
+    p: float
+    p_holm: float
+    test: str
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the difference is more than chance, all figures looked at counted in."""
+        return self.p_holm < LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found of two networks.
+
+    Attributes:
+        a, b: what they are called.
+        classes: K names.
+        images: how many, over all folds.
+        groups: how many independent ones.
+        runs: pairs of runs.
+        seeds, folds: how many of each.
+        differences: by figure.
+        mcnemar: exact, for each pair of runs: "all" and each class to b_only (groups in which b is
+            right more often), a_only, p.
+        bias_pair: the two classes whose confusion is among the figures, by name.
+        resamples: draws behind each interval.
+    """
+
+    a: str
+    b: str
+    classes: tuple[str, ...]
+    images: int
+    groups: int
+    runs: int
+    seeds: int
+    folds: int
+    differences: dict[str, Difference]
+    mcnemar: tuple[dict[str, Any], ...]
+    bias_pair: tuple[str, str] | None
+    resamples: int
+
+
+def pair_up(
+    a: Predictions, b: Predictions, fold: int | None = None, seed: int | None = None
+) -> Pair:
+    """Put two networks' answers side by side.
+
+    Raises:
+        TumorlensError: the images, their labels or the classes differ.
+    """
+    strangers = sorted(set(a.paths) ^ set(b.paths))
+    if strangers:
+        shared = len(set(a.paths) & set(b.paths))
+        raise TumorlensError(
+            f"{a.source} and {b.source}: differ in {len(strangers)} images ({strangers[0]} is in "
+            f"one of them alone; {shared} are in both), and networks are compared on the same "
+            "images; score both on the same part."
+        )
+    if set(a.classes) != set(b.classes):
+        raise TumorlensError(
+            f"{a.source} and {b.source}: have the classes {', '.join(a.classes)} and "
+            f"{', '.join(b.classes)}; networks are compared on the same classes."
+        )
+    place = {path: index for index, path in enumerate(b.paths)}
+    ordered = b.only(np.array([place[path] for path in a.paths], dtype=np.int64))
+    columns = [b.classes.index(name) for name in a.classes]
+    back = np.array([a.classes.index(name) for name in b.classes], dtype=np.int64)
+    ordered = replace(
+        ordered,
+        classes=a.classes,
+        labels=back[ordered.labels],
+        probabilities=ordered.probabilities[:, columns],
+    )
+    differing = np.flatnonzero(ordered.labels != a.labels)
+    if len(differing):
+        raise TumorlensError(
+            f"{a.source} and {b.source}: give {a.paths[differing[0]]} different labels; networks "
+            "are compared on the same labels."
+        )
+    return Pair(a, ordered, fold, seed)
+
+
+def compare(
+    pairs: Sequence[Pair],
+    names: tuple[str, str],
+    *,
+    resamples: int = 5000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two networks, each by one run or several.
+
+    Args:
+        pairs: of the same classes; those of one fold have the same images.
+        names: of the two networks.
+        resamples: draws behind each interval.
+        seed: of the draws.
+
+    Raises:
+        TumorlensError: pairs of one fold have different images.
+    """
+    classes = pairs[0].a.classes
+    folds = _by_fold(pairs)
+    bias = metrics.bias(_confusion(pairs), classes)
+    rng = np.random.default_rng(seed)
+    point: list[list[tuple[dict[str, Floats], dict[str, Floats]]]] = []
+    drawn: dict[str, Floats] = {}
+    groups = 0
+    for index, units in enumerate(folds):
+        members = units[0].a.group_indices()
+        groups += int(members.max()) + 1
+        figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
+        ones = np.ones((1, len(members)))
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
+        blocks: dict[str, list[Floats]] = {}
+        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+            found = [_minus(of_b(weights), of_a(weights)) for of_a, of_b in figures]
+            for name in found[0]:
+                mean = np.mean([one[name] for one in found], axis=0)
+                blocks.setdefault(name, []).append(mean)
+        for name, parts in blocks.items():
+            drawn[name] = drawn.get(name, np.zeros(resamples)) + np.concatenate(parts) / len(folds)
+    mcnemar = tuple(_mcnemar(one) for units in folds for one in units)
+    differences = {
+        name: _difference(
+            name,
+            [[float(unit[0][name][0]) for unit in units] for units in point],
+            [[float(unit[1][name][0]) for unit in units] for units in point],
+            values,
+            rng,
+            pairs[0] if len(pairs) == 1 else None,
+        )
+        for name, values in drawn.items()
+    }
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        classes=classes,
+        images=sum(len(units[0].a.paths) for units in folds),
+        groups=groups,
+        runs=len(pairs),
+        seeds=len({one.seed for one in pairs}),
+        folds=len(folds),
+        differences=_with_holm(differences),
+        mcnemar=mcnemar,
+        bias_pair=bias,
+        resamples=resamples,
+    )
+
+
+def higher_is_better(figure: str) -> bool:
+    """False for the rate at which one class is taken for another."""
+    return "->" not in figure
+
+
+def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    folds: dict[int | None, list[Pair]] = {}
+    for one in pairs:
+        folds.setdefault(one.fold, []).append(one)
+    for units in folds.values():
+        for one in units[1:]:
+            if one.a.paths != units[0].a.paths:
+                # The same images in another order are put in order; others are refused.
+                raise TumorlensError(
+                    f"{units[0].a.source} and {one.a.source}: have different images, or in "
+                    "different order; runs of one fold are scored on the same images."
+                )
+    return [folds[key] for key in sorted(folds, key=lambda fold: -1 if fold is None else fold)]
+
+
+def _confusion(pairs: Sequence[Pair]) -> Floats:
+    tables = [
+        metrics.confusion(
+            one.labels,
+            one.probabilities.argmax(axis=1),
+            len(one.classes),
+            np.ones((1, len(one.labels))),
+        )[0]
+        for pair in pairs
+        for one in (pair.a, pair.b)
+    ]
+    total: Floats = np.sum(tables, axis=0)
+    return total
+
+
+def _events(answers: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
+    """Figures that are proportions of images: which images are asked, and which are counted."""
+    classes, labels = answers.classes, answers.labels
+    predicted = answers.probabilities.argmax(axis=1)
+    right = predicted == labels
+    found = {"accuracy": (np.ones(len(labels), dtype=bool), right)}
+    if tumor_classes.asked(classes):
+        found["tumor_accuracy"] = tumor_classes.right_among_tumors(
+            labels, answers.probabilities, classes
+        )
+    for index, name in enumerate(classes):
+        found[f"recall_{name}"] = (labels == index, right & (labels == index))
+    for one, other in (bias, bias[::-1]) if bias else ():
+        asked = labels == classes.index(one)
+        found[f"{one}->{other}"] = (asked, asked & (predicted == classes.index(other)))
+    return found
+
+
+def _figures(
+    answers: Predictions, bias: tuple[str, str] | None
+) -> Callable[[Floats], dict[str, Floats]]:
+    """From (B, N) weights to (B,) values of every figure that is compared."""
+    classes, labels = answers.classes, answers.labels
+    events = _events(answers, bias)
+    predicted = answers.probabilities.argmax(axis=1)
+    kernels = [_kernel(labels == k, answers.probabilities[:, k]) for k in range(len(classes))]
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        table = metrics.confusion(labels, predicted, len(classes), weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            counted = metrics.from_confusion(table, classes)
+            found = {name: counted[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+            found |= {
+                name: (weights @ event) / (weights @ asked)
+                for name, (asked, event) in events.items()
+            }
+            for index, name in enumerate(classes):
+                found[f"precision_{name}"] = counted[f"precision_{name}"]
+                positive = labels == index
+                own, others = weights[:, positive], weights[:, ~positive]
+                above = ((own @ kernels[index]) * others).sum(axis=1)
+                found[f"auroc_{name}"] = above / (own.sum(axis=1) * others.sum(axis=1))
+        return found
+
+    return figures
+
+
+def _kernel(positive: Mask, scores: Floats) -> Floats:
+    """(P, Q) 1 where a positive scores above a negative, a half where they tie."""
+    gap = scores[positive][:, None] - scores[~positive][None, :]
+    return (np.sign(gap) + 1) / 2
+
+
+def _minus(b: dict[str, Floats], a: dict[str, Floats]) -> dict[str, Floats]:
+    return {name: b[name] - a[name] for name in b}
+
+
+def _difference(
+    name: str,
+    a: list[list[float]],
+    b: list[list[float]],
+    drawn: Floats,
+    rng: np.random.Generator,
+    single: Pair | None,
+) -> Difference:
+    """One figure, from its values fold by fold and run by run, and its draws over images."""
+    runs = [
+        [after - before for before, after in zip(*fold, strict=True)]
+        for fold in zip(a, b, strict=True)
+    ]
+    value = float(np.mean([np.mean(fold) for fold in runs]))
+    std = t_low = t_high = None
+    draws = drawn
+    every = [one for fold in runs for one in fold]
+    if len(every) > 1:
+        std = float(np.std(every, ddof=1))
+        error, freedom = error_of_runs(runs)
+        reach = float(t.ppf(0.975, freedom)) * error
+        t_low, t_high = value - reach, value + reach
+        draws = drawn + run_draws(runs, len(drawn), rng)
+    low, high = percentile_interval(draws)
+    p, test = (
+        two_sided(draws),
+        "draws of images and seeds" if len(every) > 1 else "draws of images",
+    )
+    events = _events_of(single, name)
+    if single is not None and events is not None:
+        asked, before, after = events
+        members = single.a.group_indices()[asked]
+        ahead, behind = votes(members, after[asked].astype(int) - before[asked])
+        p, test = sign_test(ahead, behind), "exact McNemar"
+        if ahead + behind < _FEW and asked.any():
+            low, high = paired_interval(ahead, behind, len(np.unique(members)))
+            low, high = min(low, value), max(high, value)
+    finite = draws[np.isfinite(draws)]
+    higher = float((finite > 0).mean() + (finite == 0).mean() / 2) if len(finite) else math.nan
+    return Difference(
+        a=float(np.mean([np.mean(fold) for fold in a])),
+        b=float(np.mean([np.mean(fold) for fold in b])),
+        value=value,
+        low=low,
+        high=high,
+        std=std,
+        t_low=t_low,
+        t_high=t_high,
+        better=higher if higher_is_better(name) else 1 - higher,
+        p=p,
+        p_holm=p,
+        test=test,
+    )
+
+
+def _events_of(single: Pair | None, name: str) -> tuple[Mask, Mask, Mask] | None:
+    if single is None:
+        return None
+    one, other = name.split("->") if "->" in name else ("", "")
+    bias = (one, other) if one else None
+    before, after = _events(single.a, bias).get(name), _events(single.b, bias).get(name)
+    return None if before is None or after is None else (before[0], before[1], after[1])
+
+
+def _mcnemar(one: Pair) -> dict[str, Any]:
+    found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
+    right = [answers.probabilities.argmax(axis=1) == answers.labels for answers in (one.a, one.b)]
+    gain = right[1].astype(int) - right[0]
+    members = one.a.group_indices()
+    masks = {"all": np.ones(len(gain), dtype=bool)}
+    masks |= {name: one.a.labels == index for index, name in enumerate(one.a.classes)}
+    for name, mask in masks.items():
+        ahead, behind = votes(members[mask], gain[mask])
+        found[name] = {"b_only": ahead, "a_only": behind, "p": sign_test(ahead, behind)}
+    return found
+
+
+def _with_holm(differences: dict[str, Difference]) -> dict[str, Difference]:
+    adjusted = holm([one.p for one in differences.values()])
+    return {
+        name: replace(one, p_holm=p)
+        for (name, one), p in zip(differences.items(), adjusted, strict=True)
+    }

@@ -1,0 +1,141 @@
+"""What a network answered to each image, as a table that can be read back.
+
+`evaluate` and `study` write it: path, label, prediction, prob_CLASS for each class, and where known
+copy_in_training ("", "exact" or "near"), group (images that show one picture), run (of the splits
+file).
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.errors import TumorlensError
+from tumorlens.output_folder import csv_text
+
+_PROBABILITY = "prob_"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers to N images.
+
+    Attributes:
+        source: where they come from, for errors and records.
+        classes: K names.
+        paths: (N,) relative to the data folder.
+        labels: (N,) indices into `classes`.
+        probabilities: (N, K).
+        copies: (N,) "", "exact" or "near": does training have the image? None: not known.
+        groups: (N,) images of one group show one picture, or one patient; None: not known.
+        runs: (N,) the splits file's `run`, "" for none; None: not known.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    copies: npt.NDArray[np.str_] | None = None
+    groups: tuple[str, ...] | None = None
+    runs: tuple[str, ...] | None = None
+
+    def only(self, keep: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Predictions":
+        """The images that `keep` names, by mask or by index, in its order."""
+        chosen = np.arange(len(self.paths))[keep]
+
+        def some(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            return None if values is None else tuple(values[index] for index in chosen)
+
+        return Predictions(
+            self.source,
+            self.classes,
+            tuple(self.paths[index] for index in chosen),
+            self.labels[chosen],
+            self.probabilities[chosen],
+            None if self.copies is None else self.copies[chosen],
+            some(self.groups),
+            some(self.runs),
+        )
+
+    def group_indices(self) -> npt.NDArray[np.int64]:
+        """(N,) group of each image; each for itself where groups are not known."""
+        if self.groups is None:
+            return np.arange(len(self.paths))
+        return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
+
+
+def table(predictions: Predictions) -> str:
+    """As CSV; probabilities with six significant digits, so that small ones keep their order."""
+    further = {
+        "copy_in_training": predictions.copies,
+        "group": predictions.groups,
+        "run": predictions.runs,
+    }
+    known = {name: values for name, values in further.items() if values is not None}
+    classes = predictions.classes
+    header = ["path", "label", "prediction", *(f"{_PROBABILITY}{name}" for name in classes), *known]
+    rows = [
+        [
+            path,
+            classes[predictions.labels[index]],
+            classes[int(predictions.probabilities[index].argmax())],
+            *(f"{value:.6g}" for value in predictions.probabilities[index]),
+            *(values[index] for values in known.values()),
+        ]
+        for index, path in enumerate(predictions.paths)
+    ]
+    return csv_text(header, rows)
+
+
+def read(path: Path) -> Predictions:
+    """Read such a table.
+
+    Raises:
+        TumorlensError: no such file, a column that is missing, a value that is not understood.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or [])
+            rows = list(reader)
+    except FileNotFoundError:
+        raise TumorlensError(f"{path}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TumorlensError(f"{path}: cannot be read as CSV ({error}).") from error
+    classes = tuple(
+        name.removeprefix(_PROBABILITY) for name in columns if name.startswith(_PROBABILITY)
+    )
+    if not {"path", "label"} <= set(columns) or len(classes) < 2 or not rows:
+        raise TumorlensError(
+            f"{path}: expected columns path, label, prob_CLASS for each class and a row for each "
+            f"image; found {', '.join(columns) or 'nothing'} and {len(rows)} rows."
+        )
+    strange = sorted({row["label"] for row in rows} - set(classes))
+    if strange:
+        raise TumorlensError(f"{path}: the label {strange[0]} has no column prob_{strange[0]}.")
+    if len({row["path"] for row in rows}) < len(rows):
+        raise TumorlensError(f"{path}: lists a path more than once; list each image once.")
+    try:
+        probabilities = np.array(
+            [[float(row[f"{_PROBABILITY}{name}"]) for name in classes] for row in rows]
+        )
+    except (TypeError, ValueError) as error:
+        raise TumorlensError(f"{path}: a probability is no number ({error}).") from None
+
+    def column(name: str) -> tuple[str, ...] | None:
+        return tuple(row[name] or "" for row in rows) if name in columns else None
+
+    copies = column("copy_in_training")
+    return Predictions(
+        source=path.as_posix(),
+        classes=classes,
+        paths=tuple(row["path"] for row in rows),
+        labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
+        probabilities=probabilities,
+        copies=None if copies is None else np.array(copies),
+        groups=column("group"),
+        runs=column("run"),
+    )

@@ -1,0 +1,89 @@
+"""What a study leaves of each finished run, read back: one JSON and one predictions CSV a run.
+
+The files are named MODEL-PROTOCOL[-foldK]-seedS: `NAME.json` and `NAME-predictions.csv`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.predictions import Predictions, read
+
+WHAT = "tumorlens study run"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """One finished run of a study.
+
+    Attributes:
+        name: MODEL-PROTOCOL[-foldK]-seedS.
+        model: "resnet18" or "se_resnet18".
+        protocol: "official" or "folds".
+        fold: None for the official protocol.
+        seed: of the run.
+        record: the JSON as a whole.
+        predictions_file: the CSV.
+    """
+
+    name: str
+    model: str
+    protocol: str
+    fold: int | None
+    seed: int
+    record: dict[str, Any]
+    predictions_file: Path
+
+    def predictions(self) -> Predictions:
+        """What the run's network answered to its test images."""
+        return read(self.predictions_file)
+
+
+def run_name(model: str, protocol: str, fold: int | None, seed: int) -> str:
+    """The name of a run's files."""
+    part = "" if fold is None else f"-fold{fold}"
+    return f"{model}-{protocol}{part}-seed{seed}"
+
+
+def predictions_file(folder: Path, name: str) -> Path:
+    """Where a run's predictions are."""
+    return folder / f"{name}-predictions.csv"
+
+
+def read_run(folder: Path, name: str) -> RunFiles | None:
+    """A finished run; None where its two files are not there or its JSON is not a run's."""
+    try:
+        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    table = predictions_file(folder, name)
+    if not isinstance(record, dict) or record.get("what") != WHAT or not table.is_file():
+        return None
+    return RunFiles(
+        name=name,
+        model=str(record["model"]),
+        protocol=str(record["protocol"]),
+        fold=record["fold"],
+        seed=int(record["seed"]),
+        record=record,
+        predictions_file=table,
+    )
+
+
+def read_study(folder: Path) -> tuple[RunFiles, ...]:
+    """Every finished run in a study's folder, by name.
+
+    Raises:
+        TumorlensError: there is none.
+    """
+    found = [read_run(folder, path.stem) for path in sorted(folder.glob("*.json"))]
+    runs = tuple(run for run in found if run is not None)
+    if not runs:
+        raise TumorlensError(
+            f"{folder}: holds no finished run of a study; expected files such as "
+            "resnet18-official-seed0.json, which `tumorlens study` writes."
+        )
+    return runs

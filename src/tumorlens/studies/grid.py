@@ -1,0 +1,166 @@
+"""The verb study: which runs are asked for, which are finished, and doing what is missing."""
+
+import csv
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tumorlens.config import StudySettings, TrainSettings
+from tumorlens.data import public_folds
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.run_files import read_run, run_name
+from tumorlens.output_folder import check_claim, write_manifest
+from tumorlens.progress import Progress, silent
+from tumorlens.studies.one_run import RESAMPLES, Job, Outcome, do_run, training_record
+from tumorlens.studies.schedule import run_all
+
+# Settings of a study that each run's training takes as they are.
+_TRAINING = tuple(
+    sorted(
+        {item.name for item in fields(StudySettings)}
+        & {item.name for item in fields(TrainSettings)} - {"out_dir", "data_dir", "splits"}
+    )
+)
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study has now.
+
+    Attributes:
+        out_dir: where the runs' files are.
+        before: names of the runs that were finished already.
+        done: names of the runs finished now.
+        failed: name to the reason, of runs that could not be finished.
+    """
+
+    out_dir: Path
+    before: tuple[str, ...]
+    done: tuple[str, ...]
+    failed: dict[str, str]
+
+
+def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
+    """Do the runs of the grid that are not finished, and leave each one's files.
+
+    Args:
+        settings: see `StudySettings`.
+        progress: told of "study", in hundredths of a run over all runs to do, and of "epoch".
+
+    Raises:
+        TumorlensError: faults of the flags or folders, or finished runs of other settings. What
+            goes wrong within a run fails that run alone.
+    """
+    every = jobs(settings)
+    check_claim(settings.out_dir, "study")
+    before = tuple(job.name for job in every if finished(job))
+    missing = [job for job in every if job.name not in before]
+    if missing:
+        # The commands and versions are in each run's own file; this one says whose folder it is.
+        settings.out_dir.mkdir(parents=True, exist_ok=True)
+        write_manifest(settings.out_dir, "study", command=["tumorlens", "study"])
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    for outcome in run_all(missing, do_run, settings.cluster, progress):
+        assert isinstance(outcome, Outcome)
+        if outcome.error is None:
+            done.append(outcome.name)
+        else:
+            failed[outcome.name] = outcome.error
+    return StudyResult(settings.out_dir, before, tuple(done), failed)
+
+
+def jobs(settings: StudySettings) -> list[Job]:
+    """Every run of the grid, in the order of doing: networks side by side, then folds, then seeds.
+
+    So that whenever it is stopped, what is there can be compared.
+
+    Raises:
+        TumorlensError: no such fold, or a splits file without folds.
+    """
+    assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
+    splits = settings.splits
+    folds: tuple[int | None, ...] = (None,)
+    if settings.protocol == "folds":
+        splits = splits or Path(public_folds.NAME)
+        there = folds_of(splits)
+        strange = sorted(set(settings.folds) - set(there))
+        if strange:
+            raise TumorlensError(
+                f"--folds {strange[0]}: {splits} has the folds {', '.join(map(str, there))}; name "
+                "some of them."
+            )
+        folds = settings.folds or there
+    given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
+    found = []
+    for seed in range(settings.seeds):
+        for fold in folds:
+            for model in settings.models:
+                name = run_name(model, settings.protocol, fold, seed)
+                train = TrainSettings(
+                    model=model,
+                    data_dir=settings.data_dir,
+                    out_dir=settings.runs_dir / name,
+                    splits=splits,
+                    fold=fold,
+                    seed=seed,
+                    **given,
+                )
+                found.append(
+                    Job(
+                        name=name,
+                        protocol=settings.protocol,
+                        train=train,
+                        out_dir=settings.out_dir,
+                        boxes=settings.boxes,
+                        resamples=settings.resamples or RESAMPLES,
+                        base=Path.cwd(),
+                    )
+                )
+    return found
+
+
+def folds_of(splits: Path) -> tuple[int, ...]:
+    """The folds that a splits file has.
+
+    Raises:
+        TumorlensError: no such file, or no column `fold`.
+    """
+    if str(splits) == public_folds.NAME:
+        return tuple(range(public_folds.FOLDS))
+    try:
+        with splits.open(newline="", encoding="utf-8-sig") as file:
+            values = {row.get("fold") or "" for row in csv.DictReader(file)} - {""}
+            return tuple(sorted(int(value) for value in values)) or _no_folds(splits)
+    except FileNotFoundError:
+        raise TumorlensError(f"--splits {splits}: there is no such file.") from None
+    except ValueError:
+        return _no_folds(splits)
+
+
+def _no_folds(splits: Path) -> tuple[int, ...]:
+    raise TumorlensError(
+        f"--splits {splits}: --protocol folds expects a column `fold` with whole numbers; make "
+        "such a file with `tumorlens split DATA --folds 5`, or leave --splits out for the public "
+        "set."
+    )
+
+
+def finished(job: Job) -> bool:
+    """Whether a run's files are there.
+
+    Raises:
+        TumorlensError: they are there, of another way to train.
+    """
+    run = read_run(job.out_dir, job.name)
+    if run is None:
+        return False
+    asked = training_record(job.train)
+    for name, value in run.record["training"].items():
+        if name in asked and asked[name] != value:
+            raise TumorlensError(
+                f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
+                f"{asked[name]} is asked; name another --out_dir (and --runs_dir) for another "
+                "study."
+            )
+    return True

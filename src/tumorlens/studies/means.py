@@ -1,0 +1,131 @@
+"""One network's figures over its runs: the mean, its interval over images and seeds, the spread."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.evaluation import metrics, tumor_classes
+from tumorlens.evaluation.chance import run_draws
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.statistics import (
+    Estimate,
+    exact_interval,
+    percentile_interval,
+    resampled_weights,
+)
+
+Floats = npt.NDArray[np.float64]
+
+# As in `evaluation.scores`: with fewer right or wrong the bootstrap of one run is too narrow.
+_FEW = 10
+
+
+def over_runs(
+    runs: Sequence[tuple[int | None, Predictions]],
+    figures: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, Estimate], dict[str, float | None]]:
+    """Mean over folds of the mean over each fold's runs, with its 95% interval, and the spread.
+
+    The interval is over draws of groups of images, the same for all runs of a fold, to which with
+    several runs a t-distributed draw of the runs' own error is added (docs/method.md).
+
+    Args:
+        runs: fold and answers of each run; those of one fold answer the same images.
+        figures: names; those that the classes do not have are left out.
+        resamples, seed: of the draws.
+
+    Returns:
+        Estimates by figure, their `n` the images asked; standard deviation over all runs, None
+        where there is one.
+    """
+    folds: dict[int | None, list[Predictions]] = {}
+    for fold, answers in runs:
+        folds.setdefault(fold, []).append(answers)
+    classes = runs[0][1].classes
+    wanted = [name for name in figures if _asked(name, classes)]
+    point: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    drawn = {name: np.zeros(resamples) for name in wanted}
+    counts = dict.fromkeys(wanted, 0)
+    for index, answered in enumerate(folds.values()):
+        members = answered[0].group_indices()
+        ones = np.ones((1, len(members)))
+        values = [_figures(one, ones, wanted) for one in answered]
+        for name in wanted:
+            point[name].append([float(value[name][0]) for value in values])
+            counts[name] += int(_images(name, answered[0]).sum())
+        start = 0
+        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+            block = [_figures(one, weights, wanted) for one in answered]
+            for name in wanted:
+                part = np.mean([one[name] for one in block], axis=0) / len(folds)
+                drawn[name][start : start + len(weights)] += part
+            start += len(weights)
+    rng = np.random.default_rng(seed)
+    found: dict[str, Estimate] = {}
+    spread: dict[str, float | None] = {}
+    for name in wanted:
+        every = [value for fold in point[name] for value in fold]
+        value = float(np.mean([np.mean(fold) for fold in point[name]]))
+        draws = drawn[name]
+        spread[name] = None
+        if len(every) > 1:
+            draws = draws + run_draws(point[name], resamples, rng)
+            spread[name] = float(np.std(every, ddof=1))
+        low, high = percentile_interval(draws)
+        if len(every) == 1 and _is_proportion(name) and not math.isnan(value):
+            low, high = _exact_where_few(value, counts[name], runs[0][1], name, low, high)
+        found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
+    return found, spread
+
+
+def _asked(name: str, classes: Sequence[str]) -> bool:
+    if name == "tumor_accuracy":
+        return tumor_classes.asked(classes)
+    if "->" in name:
+        return set(name.split("->")) <= set(classes)
+    return not name.startswith("recall_") or name.removeprefix("recall_") in classes
+
+
+def _is_proportion(name: str) -> bool:
+    return name in ("accuracy", "tumor_accuracy") or "->" in name or name.startswith("recall_")
+
+
+def _images(name: str, answers: Predictions) -> npt.NDArray[np.bool_]:
+    """The images that a figure asks."""
+    labels, classes = answers.labels, answers.classes
+    if name == "tumor_accuracy":
+        return np.asarray(labels != classes.index(tumor_classes.NOTUMOR))
+    if "->" in name or name.startswith("recall_"):
+        return np.asarray(labels == classes.index(name.removeprefix("recall_").split("->")[0]))
+    return np.ones(len(labels), dtype=bool)
+
+
+def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
+    predicted = answers.probabilities.argmax(axis=1)
+    counted = metrics.from_confusion(
+        metrics.confusion(answers.labels, predicted, len(answers.classes), weights),
+        answers.classes,
+    )
+    found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
+    if "tumor_accuracy" in wanted:
+        tumor, right = tumor_classes.right_among_tumors(
+            answers.labels, answers.probabilities, answers.classes
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
+    return found
+
+
+def _exact_where_few(
+    value: float, count: int, answers: Predictions, name: str, low: float, high: float
+) -> tuple[float, float]:
+    right = round(value * count)
+    if min(right, count - right) >= _FEW:
+        return low, high
+    independent = len(np.unique(answers.group_indices()[_images(name, answers)]))
+    return exact_interval(round(value * independent), independent)

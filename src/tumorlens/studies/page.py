@@ -1,0 +1,160 @@
+"""A study's report as one Markdown page."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tumorlens.evaluation.comparison_words import confusion_sentence, figure_title, title
+from tumorlens.evaluation.paired import Comparison
+from tumorlens.evaluation.run_files import RunFiles
+from tumorlens.evaluation.statistics import Estimate
+from tumorlens.studies.seen import LOOKS, PUBLISHED, Seen
+
+if TYPE_CHECKING:
+    from tumorlens.studies.tables import StudyReport
+
+_HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
+_BY_VIEW = (*_HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
+
+
+def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
+    """The tables in the order of the question: as published, without copies, patients apart."""
+    parts = [f"# Study\n\n{report.answer}\n\n![Story](story.png)\n"]
+    official = [one for one in report.seen if one.view.name == "official"]
+    if official:
+        parts.append(_beside_published(official))
+    parts.append("## Means over runs\n\n" + _note(report.seen))
+    views = {one.view.name: one.view.what for one in report.seen}
+    for name, what in views.items():
+        mine = [one for one in report.seen if one.view.name == name]
+        parts.append(f"### {what[0].upper()}{what[1:]}\n\n{_means(mine)}")
+        found = report.comparisons.get(name)
+        if found is not None:
+            parts.append(f"{_differences(found)}\n{confusion_sentence(found)}\n")
+    looks = _localization(runs)
+    if looks:
+        parts.append(looks)
+    parts.append(_of_runs(runs))
+    return "\n".join(parts)
+
+
+def cell(value: Estimate, std: float | None = None) -> str:
+    """A figure as text: "0.9733 ± 0.0021 (0.964, 0.982)"; the ± is the runs' standard deviation."""
+    if value.value != value.value:
+        return "-"
+    spread = "" if std is None else f" ± {std:.4f}"
+    return f"{value.value:.4f}{spread} ({value.low:.3f}, {value.high:.3f})"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _beside_published(official: Sequence[Seen]) -> str:
+    rows = [
+        [f"{title(model)}, published", "1", *(f"{values[name]:.4f}" for name in _HEADLINE)]
+        for model, values in PUBLISHED.items()
+    ]
+    rows += [
+        [
+            f"**{title(one.model)}, ours**",
+            str(one.runs),
+            *(cell(one.figures[name], one.std[name]) for name in _HEADLINE if name in one.figures),
+        ]
+        for one in official
+    ]
+    header = ["", "runs", *(figure_title(name) for name in _HEADLINE)]
+    return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
+
+
+def _note(seen: Sequence[Seen]) -> str:
+    return (
+        "Mean over runs ± standard deviation of runs, with the 95% interval of the mean over "
+        "images and seeds (of one run: over images alone). n is the number of images scored.\n"
+        if seen
+        else ""
+    )
+
+
+def _means(seen: Sequence[Seen]) -> str:
+    names = [name for name in _BY_VIEW if name in seen[0].figures]
+    header = ["", *(f"{title(one.model)}, {_size(one)}" for one in seen)]
+    rows = [
+        [
+            figure_title(name),
+            *(cell(one.figures[name], one.std[name]) for one in seen),
+        ]
+        for name in names
+    ]
+    return _table(header, rows)
+
+
+def _size(one: Seen) -> str:
+    seeds = _count(one.seeds, "seed")
+    folds = "" if one.folds == 1 and one.view.protocol == "official" else f", {one.folds} folds"
+    return f"{_count(one.runs, 'run')} ({seeds}{folds}), n = {one.images:,}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _differences(found: Comparison) -> str:
+    header = [
+        f"{title(found.b)} minus {title(found.a)}, {_count(found.runs, 'pair')} of runs, "
+        f"n = {found.images:,}",
+        "difference (95%)",
+        "P(better)",
+        "p, Holm",
+    ]
+    rows = [
+        [
+            figure_title(name),
+            f"{one.value:+.4f} ({one.low:+.3f}, {one.high:+.3f})",
+            f"{one.better:.2f}",
+            f"**{one.p_holm:.3f}**" if one.beyond_chance else f"{one.p_holm:.3f}",
+        ]
+        for name, one in found.differences.items()
+        if one.value == one.value
+    ]
+    return _table(header, rows)
+
+
+def _localization(runs: Sequence[RunFiles]) -> str:
+    """Means over runs of where each network looks, protocol by protocol, beside the centre."""
+    rows = []
+    for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
+        mine = [
+            run.record["localization"]
+            for run in runs
+            if (run.protocol, run.model) == (protocol, model) and run.record.get("localization")
+        ]
+        if not mine:
+            continue
+        part = ", ".join(sorted({one["part"] for one in mine}))
+        for who, name in (("network", title(model)), ("centre", "centre baseline")):
+            values = [
+                [one[who]["all"].get(figure, {}).get("value") for one in mine] for figure in LOOKS
+            ]
+            shown = [
+                f"{sum(value) / len(value):.3f}" if all(v is not None for v in value) else "-"
+                for value in values
+            ]
+            rows.append([f"{protocol}, {part} images: {name}", str(len(mine)), *shown])
+    if not rows:
+        return ""
+    header = ["", "runs", *(name.replace("_", " ") for name in LOOKS)]
+    return (
+        f"## Where they look\n\nMeans over runs, all images with a box.\n\n{_table(header, rows)}"
+    )
+
+
+def _of_runs(runs: Sequence[RunFiles]) -> str:
+    minutes = sum(run.record["minutes"]["training"] for run in runs)
+    machines = sorted({f"{run.record['device']} of {run.record['machine']}" for run in runs})
+    commits = sorted({str(run.record["code"].get("commit", "unknown")) for run in runs})
+    return (
+        f"## Runs\n\n{len(runs)} finished runs, {minutes:.0f} minutes of training together, on "
+        f"{'; '.join(machines)}; commits {', '.join(commits)}. Each run's settings and figures "
+        "are in its own JSON, `runs.csv` has them side by side.\n"
+    )

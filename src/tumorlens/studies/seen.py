@@ -1,0 +1,123 @@
+"""The ways that a study's report looks at its runs, and what each shows of a network."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.statistics import Estimate
+
+Keep = Callable[[Predictions], npt.NDArray[np.bool_] | None]
+
+FIGURES = (
+    "accuracy",
+    "macro_f1",
+    "balanced_accuracy",
+    "recall_glioma",
+    "recall_meningioma",
+    "recall_notumor",
+    "recall_pituitary",
+    "tumor_accuracy",
+    "glioma->meningioma",
+    "meningioma->glioma",
+)
+# Where the network looks, over all boxed images; docs/method.md says what they mean.
+LOOKS = ("energy_in_box", "energy_over_chance", "pointing_game", "average_precision")
+# The study that published its notebook with these figures, on Testing, one run each.
+PUBLISHED = {
+    "resnet18": {
+        "accuracy": 0.8940,
+        "macro_f1": 0.8867,
+        "recall_glioma": 0.7233,
+        "recall_meningioma": 0.8497,
+    },
+    "se_resnet18": {
+        "accuracy": 0.8955,
+        "macro_f1": 0.8941,
+        "recall_glioma": 0.8400,
+        "recall_meningioma": 0.9118,
+    },
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at one protocol's runs.
+
+    Attributes:
+        name: of the view, for files.
+        protocol: whose runs.
+        what: in words.
+        keep: which of a run's images count; None from it: the run cannot tell.
+    """
+
+    name: str
+    protocol: str
+    what: str
+    keep: Keep
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a view shows of one network.
+
+    Attributes:
+        view, model: whose.
+        runs, seeds, folds: how many.
+        images: that are scored, over all folds.
+        figures: mean over runs with its 95% interval over images and seeds; `n` images.
+        std: of each figure over the runs; None with one run.
+    """
+
+    view: View
+    model: str
+    runs: int
+    seeds: int
+    folds: int
+    images: int
+    figures: dict[str, Estimate]
+    std: dict[str, float | None]
+
+
+def views(without_runs: Sequence[int] = ()) -> list[View]:
+    """Every way that the report looks at the runs."""
+
+    def everything(answers: Predictions) -> npt.NDArray[np.bool_]:
+        return np.ones(len(answers.paths), dtype=bool)
+
+    def no_same_bytes(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+        return None if answers.copies is None else answers.copies != "exact"
+
+    def no_copies(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+        return None if answers.copies is None else answers.copies == ""
+
+    found = [
+        View("official", "official", "official, all test images", everything),
+        View(
+            "official_without_same_bytes",
+            "official",
+            "official, without test images whose bytes are in Training",
+            no_same_bytes,
+        ),
+        View(
+            "official_without_copies",
+            "official",
+            "official, without test images that show a picture of Training",
+            no_copies,
+        ),
+        View("folds", "folds", "patients apart (folds)", everything),
+    ]
+    if without_runs:
+        left_out = {str(run) for run in without_runs}
+
+        def untouched(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+            if answers.runs is None:
+                return None
+            return np.array([run not in left_out for run in answers.runs])
+
+        listed = ", ".join(sorted(left_out))
+        what = f"patients apart (folds), without run {listed}, which tuning looked at"
+        found.append(View("folds_without_tuned_runs", "folds", what, untouched))
+    return found

@@ -1,0 +1,221 @@
+"""The verb study --report: what the finished runs say, as tables, figures and one answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tumorlens.config import StudySettings
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import comparison_plots
+from tumorlens.evaluation.compare import compared_record, differences_csv, pairs_of_study
+from tumorlens.evaluation.comparison_words import sentence, whom
+from tumorlens.evaluation.paired import Comparison, compare
+from tumorlens.evaluation.plots import save
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.run_files import RunFiles, read_study
+from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.progress import Progress, silent
+from tumorlens.studies import figures
+from tumorlens.studies.means import over_runs
+from tumorlens.studies.page import page
+from tumorlens.studies.seen import FIGURES, LOOKS, PUBLISHED, Seen, View, views
+
+# Draws behind each interval; as `compare` for differences.
+_RESAMPLES = 2000
+_OF_DIFFERENCES = 5000
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What the report says.
+
+    Attributes:
+        answer: does squeeze-and-excitation help, and whom? In plain words.
+        runs: how many finished runs it is from.
+        seen: every view of every network.
+        comparisons: by view's name; where both networks have runs.
+        folder: where the files are.
+    """
+
+    answer: str
+    runs: int
+    seen: tuple[Seen, ...]
+    comparisons: dict[str, Comparison]
+    folder: Path
+
+
+def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyReport:
+    """Draw tables and figures of the finished runs into `out_dir`/report.
+
+    Args:
+        settings: `out_dir`, `without_runs` and `resamples` count.
+        progress: told of "reporting", views done of all.
+
+    Raises:
+        TumorlensError: no finished run, or a report folder that is not ours.
+    """
+    runs = read_study(settings.out_dir)
+    folder = claim(settings.out_dir / "report", "study")
+    there = {run.protocol for run in runs}
+    asked = [view for view in views(settings.without_runs) if view.protocol in there]
+    seen: list[Seen] = []
+    comparisons: dict[str, Comparison] = {}
+    answers = {run.name: run.predictions() for run in runs}
+    for done, view in enumerate(asked, start=1):
+        of_view = [run for run in runs if run.protocol == view.protocol]
+        for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
+            mine = [run for run in of_view if run.model == model]
+            found = _seen(view, model, mine, answers, settings.resamples or _RESAMPLES)
+            if found is not None:
+                seen.append(found)
+        if len({run.model for run in of_view}) == 2:
+            compared = _compared(view, of_view, settings.resamples or _OF_DIFFERENCES)
+            if compared is not None:
+                comparisons[view.name] = compared
+        progress("reporting", done, len(asked), view.what)
+    report = StudyReport(answer(comparisons), len(runs), tuple(seen), comparisons, folder)
+    _write(report, runs, settings)
+    return report
+
+
+def _kept(view: View, answers: Predictions) -> Predictions | None:
+    keep = view.keep(answers)
+    return answers.only(keep) if keep is not None and keep.any() else None
+
+
+def _seen(
+    view: View,
+    model: str,
+    runs: Sequence[RunFiles],
+    answers: Mapping[str, Predictions],
+    resamples: int,
+) -> Seen | None:
+    parts = []
+    for run in runs:
+        left = _kept(view, answers[run.name])
+        if left is None:
+            return None
+        parts.append((run.fold, left))
+    found, std = over_runs(parts, FIGURES, resamples=resamples)
+    return Seen(
+        view=view,
+        model=model,
+        runs=len(runs),
+        seeds=len({run.seed for run in runs}),
+        folds=len({run.fold for run in runs}),
+        images=sum({fold: len(left.paths) for fold, left in parts}.values()),
+        figures=found,
+        std=std,
+    )
+
+
+def _compared(view: View, runs: Sequence[RunFiles], resamples: int) -> Comparison | None:
+    try:
+        pairs, names = pairs_of_study(runs)
+    except TumorlensError:  # no fold and seed that both networks have, yet
+        return None
+    kept = []
+    for pair in pairs:
+        keep = view.keep(pair.a)
+        if keep is None or not keep.any():
+            return None
+        kept.append(pair.only(keep))
+    return compare(kept, names, resamples=resamples)
+
+
+def answer(comparisons: Mapping[str, Comparison]) -> str:
+    """Does squeeze-and-excitation help, and whom? A sentence or two for each protocol."""
+    if not comparisons:
+        return (
+            "Does SE help, and whom? Not known yet: the two networks have no finished run of one "
+            "protocol, fold and seed in common."
+        )
+    told = []
+    for name, what in (("official", "On the official split"), ("folds", "With patients apart")):
+        found = comparisons.get(name)
+        if found is not None:
+            told.append(f"{what}: {sentence(found)} {whom(found)}")
+    return "Does SE help, and whom? " + " ".join(told)
+
+
+def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySettings) -> None:
+    folder = report.folder
+    write_text(folder / "means.csv", means_csv(report.seen))
+    write_text(folder / "runs.csv", runs_csv(runs))
+    if report.comparisons:
+        write_text(folder / "comparison.csv", differences_csv(report.comparisons))
+    write_text(folder / "report.md", page(report, runs))
+    write_json(
+        folder / "report.json",
+        {
+            "answer": report.answer,
+            "runs": [run.name for run in runs],
+            "without_runs": list(settings.without_runs),
+            "means": [
+                {
+                    "view": one.view.name,
+                    "model": one.model,
+                    "runs": one.runs,
+                    "seeds": one.seeds,
+                    "folds": one.folds,
+                    "images": one.images,
+                    "figures": {
+                        name: value.to_dict() | {"std_of_runs": one.std[name]}
+                        for name, value in one.figures.items()
+                    },
+                }
+                for one in report.seen
+            ],
+            "comparisons": {
+                name: compared_record(found) for name, found in report.comparisons.items()
+            },
+        },
+    )
+    save(figures.story(report.seen), folder / "story.png")
+    for name, found in report.comparisons.items():
+        save(comparison_plots.differences({name: found}), folder / f"comparison_{name}.png")
+    write_manifest(
+        folder,
+        "study",
+        command=["tumorlens", "study", "--report"],
+        settings={
+            "without_runs": list(settings.without_runs),
+            "resamples": settings.resamples,
+        },
+    )
+
+
+def means_csv(seen: Sequence[Seen]) -> str:
+    """One row a view, network and figure."""
+    header = ["view", "model", "runs", "seeds", "folds", "images", "figure", "mean", "low", "high"]
+    rows = []
+    for one in seen:
+        for name, value in one.figures.items():
+            spread = one.std[name]
+            numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
+            counts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
+            rows.append(
+                [*counts, name, *numbers, "" if spread is None else f"{spread:.6f}", value.n]
+            )
+    return csv_text([*header, "std_of_runs", "n"], rows)
+
+
+def runs_csv(runs: Sequence[RunFiles]) -> str:
+    """One row a run: its figures as `study` wrote them."""
+    header = ["run", "model", "protocol", "fold", "seed", "images", "epochs_selected"]
+    rows = []
+    for run in runs:
+        record = run.record
+        scored, alone = record["scores"]["all"], record["tumor_classes_alone"]["all"]
+        values = [scored["figures"].get(name, {}).get("value") for name in FIGURES]
+        if "tumor_accuracy" in FIGURES:
+            values[FIGURES.index("tumor_accuracy")] = alone["value"] if alone else None
+        where = (record.get("localization") or {}).get("network", {}).get("all", {})
+        looks = [where.get(name, {}).get("value") for name in LOOKS]
+        facts = [run.name, run.model, run.protocol, "" if run.fold is None else run.fold, run.seed]
+        numbers = ["" if value is None else f"{value:.6f}" for value in (*values, *looks)]
+        minutes = record["minutes"]["training"]
+        commit = record["code"].get("commit", "")
+        selected = record["selected"].get("epoch", "")
+        rows.append([*facts, scored["n"], selected, *numbers, minutes, record["device"], commit])
+    return csv_text([*header, *FIGURES, *LOOKS, "training_minutes", "device", "commit"], rows)

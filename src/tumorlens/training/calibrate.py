@@ -1,0 +1,108 @@
+"""What a finished run learns from its validation images: how sure to be, and what is unlike them."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import torch
+
+from tumorlens.checkpoint import Checkpoint
+from tumorlens.data.dataset import Dataset
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.calibration import (
+    calibrated,
+    fit_temperature,
+    softmax,
+    threshold_for_coverage,
+)
+from tumorlens.evaluation.features import describe
+from tumorlens.novelty import FeatureSpace, spread, threshold_for_false_alarms
+from tumorlens.progress import Progress, silent
+
+# Of the validation images: how many get an answer, and how many may be called unlike.
+COVERAGE = 0.95
+FALSE_ALARMS = 0.01
+
+
+def calibrate(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    *,
+    coverage: float = COVERAGE,
+    false_alarms: float = FALSE_ALARMS,
+    device: torch.device | None = None,
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> Checkpoint:
+    """`checkpoint` with temperature, thresholds and the spread of its features.
+
+    Temperature and thresholds come from the validation images, which chose the epoch too: they
+    are a little better than on images that the network has no tie with.
+
+    Args:
+        checkpoint: of a finished run.
+        data: the images that it was trained and validated with, at its size.
+        coverage: share of the validation images whose top probability is to reach the threshold.
+        false_alarms: share of the validation images that may be farther than the novelty threshold.
+        device: where to compute; None: the CPU.
+        batch_size: images at once.
+        progress: told of the stage "describing".
+
+    Raises:
+        TumorlensError: there are no training images or no validation images.
+    """
+    train, valid = data.indices("train"), data.indices("valid")
+    if not len(train) or not len(valid):
+        raise TumorlensError(
+            f"--data_dir {data.root}: {len(train)} training and {len(valid)} validation images; "
+            "calibration needs both."
+        )
+    indices = np.concatenate([train, valid])
+    logits, features = describe(
+        checkpoint.network(),
+        checkpoint.preprocessing,
+        _Picked(data.images, indices),  # type: ignore[arg-type]
+        device=device or torch.device("cpu"),
+        batch_size=batch_size,
+        progress=progress,
+    )
+    of_train, of_valid = slice(0, len(train)), slice(len(train), None)
+    labels = data.labels[valid]
+    temperature = fit_temperature(labels, logits[of_valid])
+    threshold, covered = threshold_for_coverage(softmax(logits[of_valid], temperature), coverage)
+    means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
+    distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
+    novel, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    figures = calibrated(labels, logits[of_valid], temperature, threshold)
+    assert figures is not None
+    return replace(
+        checkpoint,
+        temperature=temperature,
+        uncertainty_threshold=threshold,
+        feature_mean=torch.from_numpy(features[of_train].mean(axis=0)).float(),
+        feature_covariance=torch.from_numpy(covariance).float(),
+        class_means=torch.from_numpy(means).float(),
+        novelty_threshold=novel,
+        calibration={
+            "images": {"train": len(train), "valid": len(valid)},
+            **asdict(figures),
+            "coverage_wanted": coverage,
+            "coverage": covered,
+            "false_alarms_wanted": false_alarms,
+            "false_alarms": alarmed,
+            "novelty_threshold": novel,
+            "shrinkage": shrinkage,
+        },
+    )
+
+
+class _Picked:
+    """Rows of an array in another order, copied a batch at a time: the pictures may be a map."""
+
+    def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:  # type: ignore[type-arg]
+        self.images, self.indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:  # type: ignore[type-arg]
+        return self.images[self.indices[rows]]  # type: ignore[no-any-return]

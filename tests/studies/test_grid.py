@@ -1,0 +1,202 @@
+import csv
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tumorlens.config import StudySettings
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.run_files import read_study
+from tumorlens.studies.grid import folds_of, jobs, study
+
+
+def _settings(data: Path, out: Path, **changes: object) -> StudySettings:
+    small = StudySettings(
+        models=("resnet18",),
+        data_dir=data,
+        out_dir=out / "results",
+        runs_dir=out / "runs",
+        epochs=1,
+        batch_size=8,
+        image_size=32,
+        resamples=100,
+        threads=1,
+        device="cpu",
+    )
+    return replace(small, **changes)
+
+
+@pytest.fixture
+def data(make_folder: Callable[..., Path]) -> Path:
+    return make_folder({"Training": 8, "Testing": 2})
+
+
+@pytest.fixture
+def folds(data: Path, tmp_path: Path) -> Path:
+    """Two folds of four runs over the training images."""
+    file = tmp_path / "folds.csv"
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["path", "fold", "run"])
+        for path in sorted((data / "Training").rglob("*.png")):
+            number = int(path.stem[-3:]) % 4
+            writer.writerow([path.relative_to(data).as_posix(), number % 2, number])
+    return file
+
+
+def test_grid_has_every_run_once_and_pairs_first(data: Path, tmp_path: Path, folds: Path) -> None:
+    both = ("resnet18", "se_resnet18")
+    asked = _settings(data, tmp_path, models=both, seeds=2, protocol="folds", splits=folds)
+    assert [job.name for job in jobs(asked)] == [
+        "resnet18-folds-fold0-seed0",
+        "se_resnet18-folds-fold0-seed0",
+        "resnet18-folds-fold1-seed0",
+        "se_resnet18-folds-fold1-seed0",
+        "resnet18-folds-fold0-seed1",
+        "se_resnet18-folds-fold0-seed1",
+        "resnet18-folds-fold1-seed1",
+        "se_resnet18-folds-fold1-seed1",
+    ]
+    official = jobs(_settings(data, tmp_path, models=both))
+    assert [job.name for job in official] == [
+        "resnet18-official-seed0",
+        "se_resnet18-official-seed0",
+    ]
+    assert official[1].train.epochs == 1
+    assert official[1].train.image_size == 32
+    assert len({job.train.out_dir for job in jobs(asked)}) == 8
+
+
+def test_public_folds_are_the_default_and_strange_folds_are_refused(
+    data: Path, tmp_path: Path, folds: Path
+) -> None:
+    public = jobs(_settings(data, tmp_path, protocol="folds", folds=(3,)))
+    assert str(public[0].train.splits) == "public-folds"
+    assert folds_of(folds) == (0, 1)
+    with pytest.raises(TumorlensError, match="--folds 2: .* has the folds 0, 1"):
+        jobs(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0, 2)))
+    plain = tmp_path / "plain.csv"
+    plain.write_text("path,split\na,train\n")
+    with pytest.raises(TumorlensError, match="expects a column `fold`"):
+        folds_of(plain)
+
+
+def test_settings_refuse_what_has_no_meaning(data: Path) -> None:
+    for changes, told in (
+        ({"folds": (0,)}, "--folds goes with --protocol folds"),
+        ({"models": ()}, "--models"),
+        ({"protocol": "folds", "folds": (1, 1)}, "--folds: expected one or more, each named once"),
+        ({"without_runs": (2,)}, "--without_runs goes with --report"),
+        ({"data_dir": None}, "--data_dir must be given"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            StudySettings(**({"data_dir": data} | changes))
+
+
+def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(
+        "path,box_x0,box_y0,box_x1,box_y1\n"
+        + "".join(f"Testing/glioma/glioma00{number}.png,0.1,0.1,0.5,0.5\n" for number in (8, 9))
+    )
+    heard: list[tuple[str, int, int]] = []
+    asked = _settings(data, Path(), boxes=boxes)
+    first = study(asked, lambda stage, done, total, note="": heard.append((stage, done, total)))
+    assert (first.before, first.done, first.failed) == ((), ("resnet18-official-seed0",), {})
+    assert heard[-1] == ("study", 100, 100)
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    name = "resnet18-official-seed0"
+    assert names == {f"{name}.json", f"{name}-predictions.csv", "manifest.json"}
+    text = (tmp_path / "results" / f"{name}.json").read_text()
+    assert str(tmp_path) not in text
+    record = json.loads(text)
+    assert record["checkpoint"] == f"runs/{name}/runs/resnet18-seed0-1/best_model.pt"
+    assert (tmp_path / record["checkpoint"]).is_file()
+    assert record["training"]["epochs"] == 1
+    assert record["images"]["test"] == 8
+    assert record["scores"]["all"]["n"] == 8
+    assert record["tumor_classes_alone"]["all"]["n"] == 6
+    assert record["localization"]["images_with_box"] == 2
+    assert set(record["minutes"]) == {"training", "scoring"}
+    answers = read_study(tmp_path / "results")[0].predictions()
+    assert len(answers.paths) == 8
+    assert answers.groups is not None
+    assert answers.copies is not None
+
+    before = (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns
+    second = study(replace(asked, seeds=2))
+    assert (second.before, second.done) == ((name,), ("resnet18-official-seed1",))
+    assert (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns == before
+    with pytest.raises(TumorlensError, match="was trained with image_size 32, now 48 is asked"):
+        study(replace(asked, image_size=48))
+
+
+def test_fold_run_knows_its_runs_and_scores_its_fold(
+    data: Path, tmp_path: Path, folds: Path
+) -> None:
+    result = study(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0,)))
+    assert result.failed == {}
+    (run,) = read_study(tmp_path / "results")
+    answers = run.predictions()
+    assert run.fold == 0
+    assert set(answers.runs or ()) == {"0", "2"}
+    assert len(answers.paths) == 16  # of eight images a class, 0 and 4, 2 and 6
+
+
+def test_run_that_cannot_be_done_fails_alone(data: Path, tmp_path: Path) -> None:
+    asked = _settings(data, tmp_path, seeds=2)
+    blocked = tmp_path / "runs/resnet18-official-seed0"
+    blocked.mkdir(parents=True)
+    (blocked / "best_model.pt").write_text("somebody else's")
+    result = study(asked)
+    assert result.done == ("resnet18-official-seed1",)
+    assert list(result.failed) == ["resnet18-official-seed0"]
+    assert "was not written by tumorlens" in result.failed["resnet18-official-seed0"]
+
+
+def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from tumorlens.config import StudySettings
+        from tumorlens.studies.grid import study
+
+        def told(stage, done, total, note=""):
+            # "epoch" comes before last.ckpt is written: die in the epoch after.
+            if stage == "epoch" and done == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        study(
+            StudySettings(
+                models=("resnet18",), data_dir=Path({str(data)!r}),
+                out_dir=Path({str(tmp_path / "results")!r}),
+                runs_dir=Path({str(tmp_path / "runs")!r}), epochs=3, batch_size=8, image_size=32,
+                resamples=100, threads=1, device="cpu",
+            ),
+            told,
+        )
+        """
+    )
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run_dir = tmp_path / "runs/resnet18-official-seed0/runs/resnet18-seed0-1"
+    assert (run_dir / "last.ckpt").is_file()
+    epochs: list[int] = []
+    result = study(
+        _settings(data, tmp_path, epochs=3),
+        lambda stage, done, total, note="": epochs.append(done) if stage == "epoch" else None,
+    )
+    assert result.done == ("resnet18-official-seed0",)
+    assert epochs == [2, 3]
+    assert [path.name for path in run_dir.parent.iterdir()] == ["resnet18-seed0-1"]
+    assert not (run_dir / "last.ckpt").exists()

@@ -1,0 +1,171 @@
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tumorlens.cli import main
+from tumorlens.config import StudySettings
+from tumorlens.evaluation.predictions import Predictions, table
+from tumorlens.evaluation.run_files import run_name
+from tumorlens.studies.means import over_runs
+from tumorlens.studies.tables import draw_report
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+
+
+def _answers(found: float, *, each: int = 40, fold: int | None = None) -> Predictions:
+    """Right but for gliomas: of those without a copy the share `found` is right."""
+    labels = np.repeat([0, 1, 2, 3], each)
+    copies = np.where(np.arange(4 * each) % 2 == 0, "exact", "")
+    fresh = np.flatnonzero((labels == 0) & (copies == ""))
+    predicted = labels.copy()
+    predicted[fresh[round(found * len(fresh)) :]] = 1
+    return Predictions(
+        source="",
+        classes=CLASSES,
+        paths=tuple(f"{fold}/{number}.png" for number in range(4 * each)),
+        labels=labels,
+        probabilities=np.eye(4)[predicted] * 0.92 + 0.02,
+        copies=copies if fold is None else np.full(4 * each, ""),
+        groups=tuple(map(str, range(4 * each))),
+        runs=None if fold is None else tuple(str(fold + 5 * (at % 2)) for at in range(4 * each)),
+    )
+
+
+@pytest.fixture
+def finish(tmp_path: Path) -> Callable[..., None]:
+    """Leave a run's files: finish("resnet18", 0, 0.5, fold=2)."""
+
+    def leave(model: str, seed: int, found: float, fold: int | None = None) -> None:
+        protocol = "official" if fold is None else "folds"
+        name = run_name(model, protocol, fold, seed)
+        answers = _answers(found, fold=fold)
+        folder = tmp_path / "study"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}-predictions.csv").write_text(table(answers))
+        right = float((answers.probabilities.argmax(axis=1) == answers.labels).mean())
+        where = {"energy_in_box": {"value": 0.3}, "pointing_game": {"value": 0.7}}
+        record = {
+            "what": "tumorlens study run",
+            "model": model,
+            "protocol": protocol,
+            "fold": fold,
+            "seed": seed,
+            "scores": {"all": {"n": 160, "figures": {"accuracy": {"value": right}}}},
+            "tumor_classes_alone": {"all": {"value": 0.8}},
+            "localization": {"part": "test", "network": {"all": where}, "centre": {"all": where}},
+            "minutes": {"training": 7.5, "scoring": 1.0},
+            "selected": {"epoch": 3},
+            "device": "cpu",
+            "machine": "a processor, 2 cores",
+            "code": {"commit": "abc1234"},
+        }
+        (folder / f"{name}.json").write_text(json.dumps(record))
+
+    return leave
+
+
+def test_mean_over_runs_is_the_mean_over_folds_of_their_seeds() -> None:
+    runs = [(0, _answers(0.5)), (0, _answers(0.9)), (1, _answers(0.1))]
+    found, std = over_runs(runs, ("recall_glioma", "tumor_accuracy", "accuracy"), resamples=300)
+    recalls = [0.5 + 0.5 * share for share in (0.5, 0.9, 0.1)]
+    recall = found["recall_glioma"]
+    assert recall.value == pytest.approx((recalls[0] / 2 + recalls[1] / 2 + recalls[2]) / 2)
+    assert recall.n == 80
+    assert std["recall_glioma"] == pytest.approx(np.std(recalls, ddof=1))
+    assert recall.low < recall.value < recall.high <= 1
+    assert found["tumor_accuracy"].n == 240
+    assert found["accuracy"].n == 320
+
+
+def test_one_run_has_an_interval_and_no_spread() -> None:
+    found, std = over_runs([(None, _answers(1.0))], ("accuracy", "recall_glioma"), resamples=100)
+    assert std == {"accuracy": None, "recall_glioma": None}
+    recall = found["recall_glioma"]
+    assert (recall.value, recall.high) == (1, 1)
+    assert recall.low == pytest.approx(0.025 ** (1 / 40))
+
+
+def test_more_seeds_narrow_the_interval_when_they_agree() -> None:
+    shares = (0.5, 0.55, 0.6)
+    two = over_runs([(None, _answers(s)) for s in shares[:2]], ("recall_glioma",), resamples=400)
+    six = over_runs([(None, _answers(s)) for s in shares * 2], ("recall_glioma",), resamples=400)
+    widths = [found[0]["recall_glioma"] for found in (two, six)]
+    assert widths[0].high - widths[0].low > widths[1].high - widths[1].low
+
+
+def test_report_tells_all_views_and_answers(
+    finish: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(3):
+        finish("resnet18", seed, 0.1 * seed)
+        finish("se_resnet18", seed, 0.6 + 0.1 * seed)
+    for fold in (2, 3):
+        finish("resnet18", 0, 0.5, fold)
+        finish("se_resnet18", 0, 0.5, fold)
+    study = tmp_path / "study"
+    argv = ["study", "--report", "--out_dir", str(study), "--without_runs", "2"]
+    assert main([*argv, "--resamples", "300"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Does SE help, and whom? On the official split: SE-ResNet18, against ResNet18" in told
+    assert "raises glioma recall by 30.0 points" in told
+    assert "With patients apart: SE-ResNet18, against ResNet18, leaves accuracy where" in told
+    names = {path.name for path in (study / "report").iterdir()}
+    assert names >= {"means.csv", "runs.csv", "comparison.csv", "report.md", "report.json"}
+    assert names >= {"story.png", "manifest.json", "comparison_official.png"}
+    with (study / "report/means.csv").open() as file:
+        rows = {(row["view"], row["model"], row["figure"]): row for row in csv.DictReader(file)}
+    all_images = rows["official", "resnet18", "recall_glioma"]
+    assert float(all_images["mean"]) == pytest.approx(0.55)
+    assert float(all_images["std_of_runs"]) == pytest.approx(0.05)
+    assert (all_images["runs"], all_images["seeds"], all_images["images"]) == ("3", "3", "160")
+    clean = rows["official_without_copies", "resnet18", "recall_glioma"]
+    assert float(clean["mean"]) == pytest.approx(0.1)
+    assert clean["images"] == "80"
+    # Fold 2 has the runs 2 and 7, fold 3 the runs 3 and 8: a quarter is left out.
+    assert rows["folds", "resnet18", "accuracy"]["images"] == "320"
+    assert rows["folds_without_tuned_runs", "resnet18", "accuracy"]["images"] == "240"
+    page = (study / "report/report.md").read_text()
+    assert "| ResNet18, published | 1 | 0.8940 | 0.8867 | 0.7233 | 0.8497 |" in page
+    assert "| SE-ResNet18, published | 1 | 0.8955 | 0.8941 | 0.8400 | 0.9118 |" in page
+    assert "**SE-ResNet18, ours** | 3 |" in page
+    assert "2 runs (1 seed, 2 folds), n = 320" in page
+    assert "without run 2, which tuning looked at" in page
+    assert "10 finished runs, 75 minutes of training together" in page
+    with (study / "report/runs.csv").open() as file:
+        runs = list(csv.DictReader(file))
+    assert len(runs) == 10
+    assert runs[0]["energy_in_box"] == "0.300000"
+    assert runs[0]["tumor_accuracy"] == "0.800000"
+
+
+def test_report_of_what_is_there_so_far_claims_no_more(
+    finish: Callable[..., None], tmp_path: Path
+) -> None:
+    finish("se_resnet18", 0, 0.5)
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    assert "Not known yet" in found.answer
+    assert [one.view.name for one in found.seen] == [
+        "official",
+        "official_without_same_bytes",
+        "official_without_copies",
+    ]
+    assert found.comparisons == {}
+    finish("resnet18", 1, 0.5)  # another seed: still nothing to pair
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    assert found.comparisons == {}
+    finish("resnet18", 0, 0.5)
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    assert set(found.comparisons) == {one.view.name for one in found.seen}
+    assert "with one seed each and 160 images each of these could be chance" in found.answer
+
+
+def test_report_of_nothing_says_what_was_expected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study").mkdir()
+    assert main(["study", "--report", "--out_dir", str(tmp_path / "study")]) == 2
+    assert "holds no finished run of a study" in capsys.readouterr().err

@@ -1,0 +1,75 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.errors import TumorlensError
+from tumorlens.models.build import build_model
+from tumorlens.training.calibrate import calibrate
+from tumorlens.verdict import judge_of
+
+
+@pytest.fixture
+def data(make_folder: Callable[..., Path]) -> Dataset:
+    return load_for_training(make_folder({"train": 6, "valid": 4}), 32)
+
+
+def _untrained(classes: tuple[str, ...]) -> Checkpoint:
+    template = Checkpoint("resnet18", classes, Preprocessing(32, 0.2, 0.2), {}, None, {}, {})
+    return checkpoints.with_weights(template, build_model("resnet18", 4, seed=0), {})
+
+
+def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
+    data: Dataset, tmp_path: Path
+) -> None:
+    done = calibrate(_untrained(data.classes), data, coverage=0.75, false_alarms=0.25)
+    assert done.temperature is not None
+    assert done.calibration["coverage"] == 0.75
+    assert done.calibration["false_alarms"] <= 0.25
+    assert done.calibration["nll_after"] <= done.calibration["nll_before"]
+    assert done.feature_mean is not None
+    assert done.feature_mean.shape == (512,)
+    checkpoints.save(done, tmp_path / "best_model.pt")
+    loaded = checkpoints.load(tmp_path / "best_model.pt")
+    judge = judge_of(loaded)
+    assert judge.space is not None
+    assert judge.threshold == done.uncertainty_threshold
+    assert loaded.calibration == done.calibration
+    far = np.full((1, 512), 1e4)
+    assert judge.judge(np.zeros((1, 4)), far)[0].verdict == "unlike the training data"
+    summary = checkpoints.summary(tmp_path / "best_model.pt")
+    assert summary["novelty_threshold"] == done.novelty_threshold
+    assert "class_means" not in summary
+
+
+def test_class_means_are_those_of_the_training_images(data: Dataset) -> None:
+    done = calibrate(_untrained(data.classes), data)
+    assert done.class_means is not None
+    assert done.feature_mean is not None
+    # as many images of each class: the mean of the means is the mean
+    torch.testing.assert_close(done.class_means.mean(0), done.feature_mean, atol=1e-4, rtol=1e-4)
+
+
+def test_checkpoint_written_before_novelty_still_loads(data: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(_untrained(data.classes), path)
+    content = torch.load(path, weights_only=True)
+    for name in ("class_means", "novelty_threshold", "calibration"):
+        del content[name]
+    torch.save(content, path)
+    loaded = checkpoints.load(path)
+    assert loaded.space() is None
+    assert loaded.calibration == {}
+    assert judge_of(loaded).judge(np.eye(4), np.zeros((4, 512)))[0].verdict == "not judged"
+
+
+def test_data_without_validation_images_is_refused(data: Dataset) -> None:
+    parts = np.full_like(data.parts, "train")
+    with pytest.raises(TumorlensError, match="0 validation images"):
+        calibrate(_untrained(data.classes), replace(data, parts=parts))
