@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tumorlens.evaluation.evaluate import Report
     from tumorlens.explain.panels import Explanation
     from tumorlens.exporting.onnx_file import Exported
+    from tumorlens.inference.predict import Prediction
     from tumorlens.public_set import Downloaded
     from tumorlens.reporting.page import RunReport
     from tumorlens.studies.grid import StudyResult
@@ -80,6 +81,16 @@ def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
     )
     write_manifest(chosen.out, "phantom", settings=primitives(chosen), seed=chosen.seed)
     return summary
+
+
+def predict(*, progress: Progress = silent, **settings: Any) -> list[Prediction]:
+    """Name the class of slices; see `config.PredictSettings`. All answers are kept in memory."""
+    from tumorlens.config import PredictSettings
+    from tumorlens.inference import predict as module
+
+    found: list[Prediction] = []
+    module.predict_and_write(_settings(PredictSettings, settings), progress, found.append)
+    return found
 
 
 def audit(*, progress: Progress = silent, **settings: Any) -> Audit:
@@ -166,8 +177,11 @@ def cache_clear() -> tuple[int, int]:
 
 def _settings(kind: type[Settings], values: dict[str, Any]) -> Settings:
     paths = {item.name for item in fields(kind) if "Path" in str(item.type)}  # type: ignore[arg-type]
-    given = {
-        name: Path(value) if name in paths and isinstance(value, str) else value
-        for name, value in values.items()
-    }
+    given = {name: _as_path(value) if name in paths else value for name, value in values.items()}
     return kind(**given)
+
+
+def _as_path(value: Any) -> Any:
+    if isinstance(value, str):
+        return Path(value)
+    return tuple(map(_as_path, value)) if isinstance(value, (list, tuple)) else value

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,3 +201,36 @@ def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) ->
     assert epochs == [2, 3]
     assert [path.name for path in run_dir.parent.iterdir()] == ["resnet18-seed0-1"]
     assert not (run_dir / "last.ckpt").exists()
+
+
+def test_boxes_given_later_add_where_finished_runs_look(data: Path, tmp_path: Path) -> None:
+    asked = _settings(data, tmp_path)
+    study(asked)
+    file = tmp_path / "results/resnet18-official-seed0.json"
+    before = json.loads(file.read_text())
+    assert before["localization"] is None
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(
+        "path,box_x0,box_y0,box_x1,box_y1\nTesting/glioma/glioma008.png,0.1,0.1,0.5,0.5\n"
+    )
+    result = study(replace(asked, boxes=boxes))
+    assert result.done == ("resnet18-official-seed0",)
+    after = json.loads(file.read_text())
+    assert after["localization"]["images_with_box"] == 1
+    assert {**after, "localization": None} == before
+    assert study(replace(asked, boxes=boxes)).done == ()
+    # Measured in another way than would be today: measured again, while the checkpoint is there.
+    after["localization"]["layer"] = "layer1"
+    file.write_text(json.dumps(after))
+    assert study(replace(asked, boxes=boxes)).done == ("resnet18-official-seed0",)
+    shutil.rmtree(tmp_path / "runs")
+    file.write_text(json.dumps(after))
+    assert study(replace(asked, boxes=boxes)).done == ()
+
+
+def test_boxes_of_other_images_are_asked_for_once(data: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("path,box_x0,box_y0,box_x1,box_y1\nother.png,0.1,0.1,0.5,0.5\n")
+    asked = _settings(data, tmp_path, boxes=boxes)
+    assert study(asked).done == ("resnet18-official-seed0",)
+    assert study(asked).done == ()

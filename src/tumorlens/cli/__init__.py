@@ -18,6 +18,7 @@ VERBS = {
     "train": "train a network from scratch, keep its best epoch",
     "evaluate": "score a checkpoint class by class, with intervals, with and without copies",
     "gradcam": "see where a network looked",
+    "predict": "name the class of pictures, DICOM and NIfTI files, and how sure that is",
     "audit": "find copies, mirror images, conflicting labels and shortcuts in a data folder",
     "split": "split a data folder so that copies stay together",
     "compare": "compare two networks on the same images, and say what is chance",

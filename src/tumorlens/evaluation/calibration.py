@@ -116,7 +116,7 @@ def threshold_for_coverage(
         coverage: share of the images that shall get an answer, over 0, at most 1.
 
     Returns:
-        The threshold (an answer at it is given), and the share that reaches it, at least `coverage`.
+        The threshold (an answer at it is given), and the share that reaches it.
     """
     top = np.sort(probabilities.max(axis=1))[::-1]
     threshold = float(top[max(1, int(np.ceil(coverage * len(top)))) - 1])

@@ -23,6 +23,7 @@ def describe(
     network: ResNet,
     preprocessing: Preprocessing,
     images: npt.NDArray[np.uint8],
+    indices: npt.NDArray[np.int64] | None = None,
     *,
     device: torch.device,
     batch_size: int = 64,
@@ -33,7 +34,8 @@ def describe(
     Args:
         network: moved to `device`.
         preprocessing: from picture to input.
-        images: (N, S, S) uint8; may be a memory map.
+        images: (M, S, S) uint8; may be a memory map.
+        indices: (N,) which of them, in this order; None: all.
         device: where to compute.
         batch_size: images at once.
         progress: told of the stage "describing".
@@ -42,13 +44,15 @@ def describe(
         Logits (N, K) and features (N, 512), float64.
     """
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    chosen = np.arange(len(images)) if indices is None else indices
     logits, features = [], []
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+        for start in range(0, len(chosen), batch_size):
+            some = images[chosen[start : start + batch_size]]
+            batch = torch.from_numpy(np.array(some)).to(device)
             inputs = preprocessing(batch).contiguous(memory_format=torch.channels_last)
-            some, of_them = described(network, inputs)
-            logits.append(some.double().cpu().numpy())
+            answers, of_them = described(network, inputs)
+            logits.append(answers.double().cpu().numpy())
             features.append(of_them.double().cpu().numpy())
-            progress("describing", start + len(batch), len(images))
+            progress("describing", start + len(batch), len(chosen))
     return np.concatenate(logits), np.concatenate(features)

@@ -11,20 +11,20 @@ import difflib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tumorlens.config import MapMethod
 from tumorlens.errors import TumorlensError
 from tumorlens.models.resnet import ResNet
 
 # The last stage of a ResNet: its output is the last block's, after the addition.
 DEFAULT_LAYER = "layer4"
-Method = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
-METHODS: tuple[Method, ...] = get_args(Method)
-TITLES: dict[Method, str] = {
+METHODS: tuple[MapMethod, ...] = get_args(MapMethod)
+TITLES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
     "gradcam++": "Grad-CAM++",
     "layercam": "LayerCAM",
@@ -50,7 +50,7 @@ def grad_cam(
     images: Tensor,
     class_index: int | Tensor,
     layer: str | None = None,
-    method: Method = "gradcam",
+    method: MapMethod = "gradcam",
 ) -> Tensor:
     """Where did `model` look when it scored `class_index`? (Selvaraju et al. 2017, eq. 1-2)
 
@@ -79,7 +79,7 @@ def explain(
     images: Tensor,
     class_index: int | Tensor,
     layer: str | None = None,
-    method: Method = "gradcam",
+    method: MapMethod = "gradcam",
 ) -> GradCam:
     """`grad_cam`, and the logits of the same forward pass."""
     name = layer or DEFAULT_LAYER
@@ -93,7 +93,7 @@ def explain(
 
 
 def _by_weights(
-    model: ResNet, images: Tensor, class_index: int | Tensor, method: Method
+    model: ResNet, images: Tensor, class_index: int | Tensor, method: MapMethod
 ) -> GradCam:
     """The last stage: d logit / d feature is the linear layer's weight over the count of places."""
     with _undisturbed(model):
@@ -110,7 +110,7 @@ def _by_autograd(
     class_index: int | Tensor,
     module: nn.Module,
     name: str,
-    method: Method,
+    method: MapMethod,
 ) -> GradCam:
     captured: list[Tensor] = []
 
@@ -147,7 +147,7 @@ def _by_autograd(
     return GradCam(maps, logits.detach())
 
 
-def relevance(features: Tensor, gradient: Tensor, method: Method) -> Tensor:
+def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
     """Features and the logit's gradient with respect to them, made a map; ReLU at the end.
 
     - `gradcam`: a channel weighs its mean gradient (Selvaraju et al. 2017, eq. 1-2).

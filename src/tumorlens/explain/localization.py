@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from tumorlens.checkpoint import Checkpoint
+from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.calibration import softmax
 from tumorlens.explain.boxes import Boxes, read_boxes
 from tumorlens.explain.estimates import Estimates, estimates, primitives
-from tumorlens.explain.gradcam import DEFAULT_LAYER, Method
 from tumorlens.explain.looking import Looking, border, centre_map, head, look, skull
 from tumorlens.explain.mapped import Part, Way, answers, load_part, maps_of, parts_there
 from tumorlens.explain.measures import THRESHOLDS, Fit, fit, frame, in_frame
@@ -70,8 +70,8 @@ def localize(
     *,
     data_dir: Path | None = None,
     split: str = "auto",
-    layer: str = DEFAULT_LAYER,
-    method: Method = "gradcam",
+    layer: str = MAP_LAYER,
+    method: MapMethod = MAP_METHOD,
     map_size: int | None = None,
     resamples: int = 2000,
     seed: int = 0,

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.folder import scan
 from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
-from tumorlens.explain.gradcam import Method
 from tumorlens.progress import Progress, silent
 
 Maps = npt.NDArray[np.float32]
@@ -31,8 +31,8 @@ class Way:
             at its own size.
     """
 
-    layer: str = gradcam.DEFAULT_LAYER
-    method: Method = "gradcam"
+    layer: str = MAP_LAYER
+    method: MapMethod = MAP_METHOD
     size: int | None = None
 
     def size_for(self, checkpoint: Checkpoint) -> int:

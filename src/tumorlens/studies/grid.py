@@ -11,7 +11,14 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.run_files import read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
-from tumorlens.studies.one_run import RESAMPLES, Job, Outcome, do_run, training_record
+from tumorlens.studies.one_run import (
+    RESAMPLES,
+    Job,
+    Outcome,
+    do_run,
+    lacks_localization,
+    training_record,
+)
 from tumorlens.studies.schedule import run_all
 
 # Settings of a study that each run's training takes as they are.
@@ -147,7 +154,7 @@ def _no_folds(splits: Path) -> tuple[int, ...]:
 
 
 def finished(job: Job) -> bool:
-    """Whether a run's files are there.
+    """Whether a run's files are there, with where it looks if boxes are given.
 
     Raises:
         TumorlensError: they are there, of another way to train.
@@ -163,4 +170,4 @@ def finished(job: Job) -> bool:
                 f"{asked[name]} is asked; name another --out_dir (and --runs_dir) for another "
                 "study."
             )
-    return True
+    return not lacks_localization(job, run)

@@ -5,7 +5,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import tumor_classes
 from tumorlens.evaluation.evaluate import Report, evaluate
 from tumorlens.evaluation.predictions import Predictions, table
-from tumorlens.evaluation.run_files import SCHEMA, WHAT, predictions_file, read_run
+from tumorlens.evaluation.run_files import SCHEMA, WHAT, RunFiles, predictions_file, read_run
 from tumorlens.explain.boxes import read_boxes
 from tumorlens.explain.localization import localize
+from tumorlens.explain.mapped import Way
 from tumorlens.output_folder import MANIFEST, environment, write_json, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.provenance import code, machine
@@ -79,13 +80,48 @@ def do_run(job: Job, progress: Progress = silent) -> Outcome:
     """
     try:
         with contextlib.chdir(job.base), _alone(job.train.out_dir, job.name):
-            if read_run(job.out_dir, job.name) is None:
+            run = read_run(job.out_dir, job.name)
+            if run is None:
                 run_dir = _trained(job, progress)
                 _score(job, run_dir, progress)
+            elif lacks_localization(job, run):
+                progress("study", _TRAINING_PERCENT, 100, f"{job.name}, localising")
+                _localize_again(job, run)
     except TumorlensError as error:
         return Outcome(job.name, str(error))
     progress("study", 100, 100, job.name)
     return Outcome(job.name, None)
+
+
+def lacks_localization(job: Job, run: RunFiles) -> bool:
+    """Whether boxes are given now, the run was not measured so, and its checkpoint is still there.
+
+    "So" is the layer and the method that are the default now.
+    """
+    if job.boxes is None or not _kept_checkpoint(job, run).is_file():
+        return False
+    where = run.record.get("localization")
+    if where is None:
+        return True
+    way = Way()
+    return bool(where) and (where["layer"], where["method"]) != (way.layer, way.method)
+
+
+def _kept_checkpoint(job: Job, run: RunFiles) -> Path:
+    return job.base / str(run.record["checkpoint"])
+
+
+def _localize_again(job: Job, run: RunFiles) -> None:
+    assert job.boxes is not None  # `lacks_localization` saw to it
+    file = _kept_checkpoint(job, run)
+    if checkpoints.sha256(file) != run.record["checkpoint_sha256"]:
+        raise TumorlensError(
+            f"{file}: is not the checkpoint that {job.name}.json in {job.out_dir} tells of; remove "
+            "one of the two."
+        )
+    paths = run.predictions().paths
+    where = _localization(job, job.boxes, checkpoints.load(file), paths, run.record["part_scored"])
+    write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
 
 
 def training_record(settings: TrainSettings) -> dict[str, Any]:
@@ -190,7 +226,9 @@ def _score(job: Job, run_dir: Path, progress: Progress) -> None:
         groups=tuple(map(str, groups.tolist())),
         runs=_runs(settings.splits, report),
     )
-    where = None if job.boxes is None else _localization(job, job.boxes, loaded, report)
+    where = None
+    if job.boxes is not None:
+        where = _localization(job, job.boxes, loaded, report.data.paths, report.part)
     write_text(predictions_file(job.out_dir, job.name), table(answers))
     record = _run_record(job, loaded, report, answers, run_dir)
     record["localization"] = where
@@ -257,20 +295,23 @@ def _run_record(
 
 
 def _localization(
-    job: Job, boxes: Path, loaded: Checkpoint, report: Report
-) -> dict[str, Any] | None:
-    """Where the network looks, on the scored images; where none has a box, on the validation's."""
+    job: Job, boxes: Path, loaded: Checkpoint, paths: Sequence[str], part: str
+) -> dict[str, Any]:
+    """Where the network looks, on the scored images; where none has a box, on the validation's.
+
+    Empty where those have none either.
+    """
     annotated = read_boxes(boxes)
-    scored = any(path in annotated for path in report.data.paths)
+    scored = any(path in annotated for path in paths)
     valid = loaded.data is not None and any(path in annotated for path in loaded.data.valid)
     if not scored and not valid:
-        return None
+        return {}
     with cpu_threads(job.train.threads):
         return localize(
             loaded,
             boxes,
             data_dir=job.train.data_dir,
-            split=report.part if scored else "valid",
+            split=part if scored else "valid",
             resamples=job.resamples,
             device=pick_device(job.train.device),
         ).figures

@@ -1,4 +1,4 @@
-"""What a finished run learns from its validation images: how sure to be, and what is unlike them."""
+"""What a finished run learns from its validation images: how sure to be, what is unlike them."""
 
 from dataclasses import asdict, replace
 
@@ -60,7 +60,8 @@ def calibrate(
     logits, features = describe(
         checkpoint.network(),
         checkpoint.preprocessing,
-        _Picked(data.images, indices),  # type: ignore[arg-type]
+        data.images,
+        indices,
         device=device or torch.device("cpu"),
         batch_size=batch_size,
         progress=progress,
@@ -93,16 +94,3 @@ def calibrate(
             "shrinkage": shrinkage,
         },
     )
-
-
-class _Picked:
-    """Rows of an array in another order, copied a batch at a time: the pictures may be a map."""
-
-    def __init__(self, images: np.ndarray, indices: np.ndarray) -> None:  # type: ignore[type-arg]
-        self.images, self.indices = images, indices
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, rows: slice) -> np.ndarray:  # type: ignore[type-arg]
-        return self.images[self.indices[rows]]  # type: ignore[no-any-return]

@@ -27,6 +27,7 @@ from tumorlens.models.build import build_model
 from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
 from tumorlens.training.batches import training_batches, validation_batches
+from tumorlens.training.calibrate import calibrate
 from tumorlens.training.callbacks import BestWeights, History, LastState
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import Recipe, resolve
@@ -84,7 +85,8 @@ def train(
 
     Args:
         settings: see `TrainSettings`.
-        progress: told of "reading", "decoding", "training" (steps of the whole run) and "epoch".
+        progress: told of "reading", "decoding", "training" (steps of the whole run), "epoch" and
+            "describing", which is the calibration at the end.
         extra_callbacks: Lightning callbacks of the caller.
 
     Raises:
@@ -125,6 +127,9 @@ def train(
             f"--lr {recipe.lr}: training diverged, no epoch had a finite validation figure; try a "
             "smaller one."
         )
+    if lead:
+        with cpu_threads(settings.threads):
+            _calibrate(run_dir / "best_model.pt", data, settings, progress)
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
     best = checkpoints.load(run_dir / "best_model.pt") if lead else None
     if best:
@@ -245,6 +250,16 @@ def _fit(
     if trainer.interrupted:
         raise TrainingInterruptedError(folder)
     return history
+
+
+def _calibrate(best: Path, data: Dataset, settings: TrainSettings, progress: Progress) -> None:
+    """Add to the best weights how sure to be of them, and what is unlike their training data."""
+    checkpoints.save(
+        calibrate(
+            checkpoints.load(best), data, device=pick_device(settings.device), progress=progress
+        ),
+        best,
+    )
 
 
 def _rank() -> int:

@@ -11,12 +11,14 @@ import torch
 
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
+from tumorlens.config import MAP_METHOD
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.calibration import softmax
+from tumorlens.evaluation.features import described
 from tumorlens.explain import gradcam
 from tumorlens.models.resnet import ResNet
+from tumorlens.verdict import Judge, Judged, judge_of
 
 
 @dataclass(frozen=True)
@@ -25,31 +27,22 @@ class Answer:
 
     Attributes:
         name: of the network.
-        classes: K names.
-        probabilities: (K,), calibrated where the checkpoint has a temperature.
-        calibrated: whether it has.
-        threshold: top probability below which the answer is "uncertain"; None: not set.
+        judge: the classes, and how the network's numbers are taken.
+        judged: class, verdict, probabilities and distance.
         maps: (K, h, w) relevance for each class, over the network's square input.
         size: side of that input, pixels.
     """
 
     name: str
-    classes: tuple[str, ...]
-    probabilities: npt.NDArray[np.float64]
-    calibrated: bool
-    threshold: float | None
+    judge: Judge
+    judged: Judged
     maps: npt.NDArray[np.float32]
     size: int
 
     @property
     def best(self) -> int:
         """Index of the class with the highest probability."""
-        return int(self.probabilities.argmax())
-
-    @property
-    def uncertain(self) -> bool:
-        """Whether the highest probability is below the threshold."""
-        return self.threshold is not None and float(self.probabilities.max()) < self.threshold
+        return int(self.judged.probabilities.argmax())
 
 
 class Panel:
@@ -77,7 +70,8 @@ class Panel:
                 )
         self.models: list[ResNet] = [one.network().to(self.device) for one in self.loaded]
         for model in self.models:
-            gradcam.find_layer(model, layer)
+            for part in layer.split("*"):
+                gradcam.find_layer(model, part)
         self.names = _names(self.loaded)
         # Grad-CAM hangs a hook on the network: one question at a time.
         self._lock = threading.Lock()
@@ -95,17 +89,19 @@ class Panel:
     ) -> Answer:
         size = loaded.preprocessing.image_size
         square = torch.from_numpy(fit_square(picture, size))[None].to(self.device)
+        inputs = loaded.preprocessing(square)
+        with torch.inference_mode():
+            logits, features = (found.double().cpu().numpy() for found in described(model, inputs))
+        judge = judge_of(loaded)
         count = len(loaded.classes)
-        inputs = loaded.preprocessing(square).expand(count, -1, -1, -1)
-        found = gradcam.explain(model, inputs, torch.arange(count), self.layer)
-        logits = found.logits[:1].double().cpu().numpy()
+        maps = gradcam.grad_cam(
+            model, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, MAP_METHOD
+        )
         return Answer(
             name=name,
-            classes=loaded.classes,
-            probabilities=softmax(logits / (loaded.temperature or 1.0))[0],
-            calibrated=loaded.temperature is not None,
-            threshold=loaded.uncertainty_threshold,
-            maps=found.maps.float().cpu().numpy(),
+            judge=judge,
+            judged=judge.judge(logits, features)[0],
+            maps=maps.float().cpu().numpy(),
             size=size,
         )
 

@@ -49,7 +49,7 @@ def answer_html(
             f'<span class="tl-scale" data-class="{index}">Grad-CAM for {html.escape(name)}: colour '
             f"from 0 to {highest[index]:.2g}, highest here {float(one.maps[index].max()):.2g}"
             "</span>"
-            for index, name in enumerate(one.classes)
+            for index, name in enumerate(one.judge.classes)
         ]
         cards.append(
             f'<section class="tl-card"><h3>{html.escape(one.name)}</h3>{_verdict(one)}{_bars(one)}'
@@ -81,7 +81,7 @@ def style(classes: int) -> str:
 
 
 def _range(answers: Sequence[Answer]) -> range:
-    return range(len(answers[0].classes))
+    return range(len(answers[0].judge.classes))
 
 
 def _shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -91,15 +91,23 @@ def _shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _verdict(answer: Answer) -> str:
-    name = html.escape(answer.classes[answer.best])
-    top = float(answer.probabilities.max())
-    if answer.threshold is None:
+    name = html.escape(answer.judged.prediction)
+    top = float(answer.judged.probabilities.max())
+    threshold, space = answer.judge.threshold, answer.judge.space
+    if answer.judged.verdict == "not judged" or threshold is None:
         said = f"{name} <small>no threshold in this checkpoint: how sure is not judged</small>"
         return f'<p class="tl-verdict">{said}</p>'
-    if answer.uncertain:
-        said = f"{name} at {top:.2f} is below the threshold of {answer.threshold:.2f}"
+    if answer.judged.verdict == "unlike the training data":
+        assert space is not None
+        said = (
+            f"its features lie {answer.judged.distance:.2f} from those of the training images, "
+            f"beyond {space.threshold:.2f}; the network would say {name}"
+        )
+        return f'<p class="tl-verdict tl-unsure">unlike the training data <small>{said}</small></p>'
+    if answer.judged.verdict == "uncertain":
+        said = f"{name} at {top:.2f} is below the threshold of {threshold:.2f}"
         return f'<p class="tl-verdict tl-unsure">uncertain <small>{said}</small></p>'
-    said = f"{top:.2f}, threshold {answer.threshold:.2f}"
+    said = f"{top:.2f}, threshold {threshold:.2f}"
     return f'<p class="tl-verdict">{name} <small>{said}</small></p>'
 
 
@@ -107,9 +115,11 @@ def _bars(answer: Answer) -> str:
     rows = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th><td class="tl-number">{value:.3f}</td>'
         f'<td class="tl-bar"><span style="width:{100 * value:.1f}%"></span></td></tr>'
-        for name, value in zip(answer.classes, answer.probabilities.tolist(), strict=True)
+        for name, value in zip(
+            answer.judge.classes, answer.judged.probabilities.tolist(), strict=True
+        )
     )
-    kind = "calibrated" if answer.calibrated else "not calibrated"
+    kind = "calibrated" if answer.judge.temperature is not None else "not calibrated"
     return f"<table><caption>class probabilities, {kind}</caption>{rows}</table>"
 
 

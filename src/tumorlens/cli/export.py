@@ -1,0 +1,42 @@
+"""`tumorlens export`: a checkpoint as one file that other programs run."""
+
+import sys
+from collections.abc import Sequence
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import ExportSettings
+from tumorlens.errors import TumorlensError
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Write the file; print where it is and how it was checked."""
+    settings = parse(ExportSettings, argv, prog)
+    from tumorlens.cli.progress import shown
+
+    try:
+        from tumorlens.exporting.onnx_file import export
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("onnx", "onnxscript", "onnxruntime"):
+            raise
+        raise TumorlensError(
+            f"writing ONNX needs {error.name}; `pip install 'tumorlens[export]'`."
+        ) from error
+
+    with shown() as progress:
+        made = export(settings, progress)
+    for reason in made.skipped.values():
+        print(f"Left out: {reason}", file=sys.stderr)
+    print(
+        f"Compared: {made.parity.count} {made.parity.pictures}; largest difference from PyTorch "
+        f"{made.parity.logits:.1e} in a logit, {made.parity.features:.1e} in a feature."
+    )
+    if made.cost:
+        print(f"In 8 bits, on {made.cost.images} validation images:")
+        for name, before in made.cost.before.items():
+            after = made.cost.after[name]
+            print(
+                f"  {name:24} {before:.4f} -> {after:.4f}  ({100 * (after - before):+.2f} points)"
+            )
+        print(f"  another answer for {made.cost.changed:.2%} of the images")
+    print(f"Written:  {made.path} ({made.size / 1e6:.1f} MB, {made.precision})")
+    return 0

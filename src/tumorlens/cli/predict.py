@@ -1,0 +1,74 @@
+"""`tumorlens predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tumorlens.cli.flags import parse
+from tumorlens.config import PredictSettings
+
+if TYPE_CHECKING:
+    from tumorlens.inference.predict import Prediction
+
+# Of more slices than these the terminal shows no row each.
+_MOST_ROWS = 40
+
+
+def run(argv: Sequence[str], prog: str) -> int:
+    """Classify files; print a table, or JSON lines."""
+    words = list(argv)
+    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    if count:
+        words.insert(0, "--paths")
+    settings = parse(PredictSettings, words, prog)
+    from rich.console import Console
+
+    from tumorlens.cli import DONE, FAILED_CHECK
+    from tumorlens.cli.progress import shown
+    from tumorlens.inference.predict import UNREADABLE, predict_and_write
+
+    rows: list[Prediction] = []
+
+    def told(one: Prediction) -> None:
+        few = len(rows) < _MOST_ROWS
+        if few or (one.verdict == UNREADABLE and len(rows) < 2 * _MOST_ROWS):
+            rows.append(one)
+
+    with shown() as progress:
+        found = predict_and_write(settings, progress, told)
+    console = Console(highlight=False, stderr=settings.json)
+    if not settings.json:
+        _print(rows, sum(found.verdicts.values()), console)
+    counts = ", ".join(f"{number:,} {verdict}" for verdict, number in found.verdicts.items())
+    console.print(f"{found.network}: {counts}.")
+    if not found.calibrated:
+        console.print(
+            "Note: this checkpoint has no calibration, so nothing is judged: a probability of 0.9 "
+            "need not come true in 9 of 10 cases. Train anew to get one."
+        )
+    for where in (settings.csv, settings.heatmaps):
+        if where is not None:
+            console.print(f"Written: {where}", soft_wrap=True)
+    console.print("For research: not a medical device, and no diagnosis.")
+    return FAILED_CHECK if found.unreadable else DONE
+
+
+def _print(rows: Sequence[Prediction], total: int, console: object) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    table = Table("file", "slice", "class", "probability", "verdict", box=None, pad_edge=False)
+    for one in rows:
+        answer = one.judged
+        table.add_row(
+            one.path,
+            "" if one.index is None else str(one.index),
+            answer.prediction if answer else "",
+            f"{answer.probabilities.max():.3f}" if answer else "",
+            one.verdict if answer else f"{one.verdict}: {one.reason}",
+        )
+    console.print(table)
+    if total > len(rows):
+        console.print(f"... {total - len(rows):,} more; --csv FILE has all of them.")

@@ -1,0 +1,33 @@
+"""What the settings of several verbs share."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+ModelName = Literal["resnet18", "se_resnet18"]
+RecipeName = Literal["fast", "plain", "paper"]
+MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+# How maps are made unless asked otherwise: what lay on the tumors best, on validation images.
+MAP_LAYER = "layer4"
+MAP_METHOD: MapMethod = "gradcam"
+
+
+def at_least(settings: object, **bounds: float) -> None:
+    """Refuse a field below its bound; None is never refused."""
+    for name, bound in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise ValueError(f"--{name} {value}: expected {bound} or more.")
+
+
+def primitives(settings: object) -> dict[str, Any]:
+    """A settings object as JSON primitives, paths as text."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}  # type: ignore[arg-type]
+    return {name: _primitive(value) for name, value in values.items()}
+
+
+def _primitive(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_primitive(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,244 @@
+"""The verb export: a checkpoint becomes one ONNX file, checked before it is kept."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from tumorlens import __version__
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint
+from tumorlens.config import ExportSettings
+from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.folder import scan
+from tumorlens.data.readers import fit_square, read_grey
+from tumorlens.device import cpu_threads
+from tumorlens.errors import TumorlensError, UnreadableImageError
+from tumorlens.evaluation.evaluate import images_of
+from tumorlens.exporting import int8
+from tumorlens.exporting.graph import Parity, graph_of, parity
+from tumorlens.inference.exported_file import ExportedFile
+from tumorlens.inference.onnx_backend import OnnxBackend
+from tumorlens.output_folder import replacing
+from tumorlens.progress import Progress, silent
+from tumorlens.verdict import judge_of
+
+# Pictures for the parity check.
+COMPARED = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
+
+    Attributes:
+        path: the file.
+        size: in bytes.
+        precision: "fp32" or "int8".
+        parity: how far the graph in 32 bits is from the checkpoint.
+        cost: what 8 bits cost; None: in 32 bits.
+        skipped: path of each picture that could not be decoded to the reason; int8 alone looks.
+    """
+
+    path: Path
+    size: int
+    precision: str
+    parity: Parity
+    cost: int8.Cost | None
+    skipped: dict[str, str]
+
+
+def export(settings: ExportSettings, progress: Progress = silent) -> Exported:
+    """Write `settings.checkpoint` as an ONNX file.
+
+    Raises:
+        TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
+            as the checkpoint does, and was not kept.
+    """
+    loaded = checkpoints.load(settings.checkpoint)
+    out = _target(settings)
+    data = _parts(loaded, settings, progress) if settings.int8 else None
+    squares, pictures = _for_parity(loaded, settings, data)
+    progress("exporting", 0, 2 + settings.int8)
+    model = graph_of(loaded)
+    progress("exporting", 1, 2 + settings.int8)
+    with (
+        cpu_threads(settings.threads),
+        replacing(out) as beside,
+        tempfile.TemporaryDirectory(prefix="tumorlens-export-") as scratch,
+    ):
+        exact = Path(scratch) / "exact.onnx"
+        onnx.save(model, exact)
+        found = parity(exact, loaded, squares, pictures, settings.threads)
+        progress("exporting", 2, 2 + settings.int8)
+        cost = None
+        if data is not None:
+            small = Path(scratch) / "small.onnx"
+            cost = _small(exact, small, data, settings, progress)
+            model = onnx.load(small)
+            progress("exporting", 3, 3)
+        _describe(model, loaded, found, cost)
+        onnx.save(model, beside)
+        OnnxBackend(beside, settings.threads)  # whole, and readable as its users will read it
+    return Exported(
+        path=out,
+        size=out.stat().st_size,
+        precision="int8" if cost else "fp32",
+        parity=found,
+        cost=cost,
+        skipped=dict(data.skipped) if data else {},
+    )
+
+
+def _target(settings: ExportSettings) -> Path:
+    beside = settings.checkpoint.with_suffix(".int8.onnx" if settings.int8 else ".onnx")
+    out = settings.out or beside
+    if out.suffix != ".onnx":
+        raise TumorlensError(f"--out {out}: expected a name that ends in .onnx.")
+    if out.is_dir():
+        raise TumorlensError(f"--out {out}: is a folder, expected a file; name another --out.")
+    return out
+
+
+def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
+    """Training and validation images, as the checkpoint was trained with or as the flags say."""
+    root, assignment = images_of(loaded, settings.data_dir, None, None, progress)
+    data = load_for_training(
+        root,
+        loaded.preprocessing.image_size,
+        assignment=assignment,
+        on_bad_image="skip",
+        progress=progress,
+    )
+    if data.classes != loaded.classes:
+        raise TumorlensError(
+            f"--data_dir {root}: has the classes {', '.join(data.classes)}, the checkpoint was "
+            f"trained on {', '.join(loaded.classes)}; name the folder that it was trained on."
+        )
+    for part in ("train", "valid"):
+        there = set(data.labels[data.indices(part)].tolist())
+        lacking = [name for index, name in enumerate(data.classes) if index not in there]
+        if lacking:
+            raise TumorlensError(
+                f"--data_dir {root}: no {part} image of {', '.join(lacking)}; --int8 measures the "
+                "recall of every class and needs some of each."
+            )
+    return data
+
+
+def _for_parity(
+    loaded: Checkpoint, settings: ExportSettings, data: Dataset | None
+) -> tuple[npt.NDArray[np.uint8], str]:
+    """A few pictures and what they are: validation images where they can be had, else noise."""
+    side = loaded.preprocessing.image_size
+    if data is not None:
+        valid = data.indices("valid")
+        return data.images[valid[_spread(len(valid))]], "validation images"
+    try:
+        root, assignment = images_of(loaded, settings.data_dir, None, None)
+    except TumorlensError:
+        if settings.data_dir is not None:
+            raise
+        return _noise(side), "pictures of noise"
+    paths = _valid_paths(root, assignment)
+    squares = []
+    for path in [paths[place] for place in _spread(len(paths))]:
+        try:
+            squares.append(fit_square(read_grey(root / path), side))
+        except UnreadableImageError:
+            continue
+    if len(squares) < 2:
+        return _noise(side), "pictures of noise"
+    return np.stack(squares), "validation images"
+
+
+def _valid_paths(root: Path, assignment: Mapping[str, str] | None) -> list[str]:
+    if assignment is None:
+        files = {file.path: file.split for file in scan(root).files}
+    else:
+        files = {path: part for path, part in assignment.items() if (root / path).is_file()}
+    return sorted(path for path, part in files.items() if part == "valid")
+
+
+def _spread(count: int) -> npt.NDArray[np.int64]:
+    """At most `COMPARED` places of `count`, evenly from first to last: classes lie in a row."""
+    places = np.linspace(0, max(count - 1, 0), min(COMPARED, count))
+    return places.round().astype(np.int64)
+
+
+def _noise(side: int) -> npt.NDArray[np.uint8]:
+    """Noise of every grain, from single pixels to large patches, dark to bright."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for number in range(COMPARED):
+        grain = 2 ** (number % 5)
+        cells = -(-side // grain)
+        noise = rng.integers(0, 256, (cells, cells), dtype=np.uint8)
+        pictures.append(np.kron(noise, np.ones((grain, grain), dtype=np.uint8))[:side, :side])
+    return np.stack(pictures)
+
+
+def _small(
+    exact: Path, small: Path, data: Dataset, settings: ExportSettings, progress: Progress
+) -> int8.Cost:
+    """Quantise `exact` into `small`, and measure what that costs.
+
+    Raises:
+        TumorlensError: it costs too much.
+    """
+    train, valid = data.indices("train"), data.indices("valid")
+    rng = np.random.default_rng(0)
+    each = -(-settings.calibration_images // len(data.classes))
+    drawn = [
+        rng.permutation(train[data.labels[train] == label])[:each]
+        for label in range(len(data.classes))
+    ]
+    int8.quantise(exact, small, data.images[rng.permutation(np.concatenate(drawn))], progress)
+    squares = data.images[valid]
+    before, after = (
+        int8.logits_of(path, squares, settings.threads, progress, stage)
+        for path, stage in ((exact, "scoring fp32"), (small, "scoring int8"))
+    )
+    cost = int8.cost(data.labels[valid], before, after, data.classes)
+    lost = cost.lost()
+    if lost:
+        figures = ", ".join(
+            f"{name} from {100 * cost.before[name]:.1f} to {100 * cost.after[name]:.1f}"
+            for name in lost
+        )
+        raise TumorlensError(
+            f"--int8: on {cost.images} validation images eight bits take {figures} (percent), "
+            f"more than the {100 * int8.MOST_LOST:g} points allowed; the file was not kept. "
+            "Calibrate on more images with --calibration_images, or export without --int8."
+        )
+    return cost
+
+
+def _describe(
+    model: onnx.ModelProto, loaded: Checkpoint, found: Parity, cost: int8.Cost | None
+) -> None:
+    """Put into the file all that is needed to take its numbers."""
+    assert loaded.path is not None
+    preprocessing = loaded.preprocessing
+    about = ExportedFile(
+        name=loaded.model_name,
+        image_size=preprocessing.image_size,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        judge=judge_of(loaded),
+        precision="int8" if cost else "fp32",
+        facts={
+            "selected": loaded.selected,
+            "calibration": loaded.calibration,
+            "checkpoint_sha256": checkpoints.sha256(loaded.path),
+            "parity": asdict(found),
+            "int8": asdict(cost) if cost else None,
+        },
+    )
+    onnx.helper.set_model_props(model, about.to_metadata())
+    model.producer_name = "tumorlens"
+    model.producer_version = __version__

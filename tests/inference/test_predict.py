@@ -1,0 +1,169 @@
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tumorlens.config import PredictSettings
+from tumorlens.errors import TumorlensError
+from tumorlens.inference import sources
+from tumorlens.inference.backends import Floats
+from tumorlens.inference.predict import Prediction, predict_and_write, predictions
+from tumorlens.novelty import FeatureSpace
+from tumorlens.verdict import Judge
+
+
+class _Brightness:
+    """Logit 0 is the mean grey value over 10, logit 1 is 10; the feature is the grey value."""
+
+    name = "resnet18"
+    image_size = 8
+    judge = Judge(
+        ("glioma", "notumor"), 1.0, 0.9, FeatureSpace(np.array([[100.0], [90.0]]), np.eye(1), 140.0)
+    )
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def describe(self, squares: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        self.batches.append(len(squares))
+        grey = squares.mean(axis=(1, 2))
+        return np.stack([grey / 10, np.full(len(grey), 10.0)], axis=1), grey[:, None]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """A grey picture of one value."""
+
+    def make(name: str, value: int) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
+        return path
+
+    return make
+
+
+def _settings(*paths: Path, **changes: object) -> PredictSettings:
+    return PredictSettings(checkpoint=Path("x.pt"), paths=paths, **changes)  # type: ignore[arg-type]
+
+
+def _told(found: Iterable[Prediction]) -> list[tuple[str, int | None, str]]:
+    return [(Path(one.path).name, one.index, one.verdict) for one in found]
+
+
+def test_bad_file_among_others_is_told_and_the_others_go_on(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    write("in/a.png", 150)
+    (tmp_path / "in/b.jpg").write_text("hello")
+    write("in/c.png", 101)
+    write("in/d.png", 250)
+    (tmp_path / "in/notes.txt").write_text("not a picture, not asked for")
+    found = list(predictions(_settings(tmp_path / "in", batch_size=2), _Brightness()))
+    assert _told(found) == [
+        ("a.png", None, "confident"),
+        ("b.jpg", None, "unreadable"),
+        ("c.png", None, "uncertain"),
+        ("d.png", None, "unlike the training data"),
+    ]
+    assert found[0].judged is not None
+    assert found[0].judged.prediction == "glioma"
+    # logits 15 and 10: 1 / (1 + e^-5)
+    assert found[0].judged.probabilities[0] == pytest.approx(0.993307, abs=1e-6)
+    assert found[1].reason == "not a PNG, JPEG, TIFF, BMP or WebP image, whatever its name says"
+
+
+def test_slices_of_volumes_go_through_in_batches(tmp_path: Path) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    values = np.zeros((8, 8, 7), np.float32)
+    values[:, :, 3:] = 200.0
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "head.nii.gz")
+    backend = _Brightness()
+    found = list(predictions(_settings(tmp_path / "head.nii.gz", batch_size=3), backend))
+    assert [one.index for one in found] == list(range(7))
+    assert [one.judged.prediction for one in found if one.judged] == ["notumor"] * 3 + [
+        "glioma"
+    ] * 4
+    assert backend.batches == [3, 3, 1]
+    only = list(predictions(_settings(tmp_path / "head.nii.gz", slice=5), backend))
+    assert [one.index for one in only] == [5]
+    beyond = list(predictions(_settings(tmp_path / "head.nii.gz", slice=7), backend))
+    assert beyond[0].reason == "has the slices 0 to 6, no 7"
+
+
+def test_patterns_and_folders_name_files_and_nothing_is_said(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("x/1.png", "x/deep/2.png", "x/.hidden.png", "y/3.png"):
+        write(name, 100)
+    assert [p.name for p in sources.files([tmp_path / "x", tmp_path / "y" / "*.png"])] == [
+        "1.png",
+        "2.png",
+        "3.png",
+    ]
+    with pytest.raises(TumorlensError, match="found nothing there"):
+        list(sources.files([tmp_path / "z"]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TumorlensError, match="has no picture in it"):
+        list(sources.files([tmp_path / "empty"]))
+
+
+def test_series_in_a_folder_comes_in_the_order_of_the_body(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    real = Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small.dcm"
+    for name, number in (("00001", 3), ("00002", 1), ("00003", 2)):
+        data = pydicom.dcmread(real)
+        data.InstanceNumber = number
+        data.ImagePositionPatient = [0.0, 0.0, float(number)]
+        data.ImageOrientationPatient = [1.0, 0, 0, 0, 1.0, 0]
+        data.save_as(tmp_path / name)
+    (tmp_path / "README").write_text("no ending and no DICOM: left alone")
+    assert [p.name for p in sources.files([tmp_path])] == ["00002", "00003", "00001"]
+    assert [_.picture is not None for _ in sources.slices(tmp_path / "00001")] == [True]
+
+
+def test_table_and_json_lines_hold_the_same(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.png", 150)
+    (tmp_path / "b.png").write_bytes(b"")
+    monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
+    out = io.StringIO()
+    summary = predict_and_write(
+        _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True), json_to=out
+    )
+    assert summary.verdicts == {"confident": 1, "unreadable": 1}
+    assert summary.unreadable == 1
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["path", "prediction", "verdict", "prob_glioma", "prob_notumor"]
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["verdict"] for row in rows] == [line["verdict"] for line in lines]
+    assert float(rows[0]["prob_glioma"]) == pytest.approx(
+        lines[0]["probabilities"]["glioma"], abs=1e-6
+    )
+    assert (
+        rows[1]["reason"] == lines[1]["reason"] == "the file is empty (0 bytes), expected an image"
+    )
+
+
+def test_interruption_leaves_the_old_table(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.png", 150)
+    (tmp_path / "out.csv").write_text("old")
+    monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
+
+    def stop(_one: Prediction) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_and_write(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), told=stop)
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
