@@ -151,7 +151,7 @@ def _ways(loaded: Checkpoint, files: dict[str, Path], threads: int) -> dict[str,
         inputs = preprocessing(squares).contiguous(memory_format=torch.channels_last)
         return described(network, inputs)
 
-    compiled = torch.compile(whole)
+    compiled = torch.compile(whole, dynamic=False)  # for each size anew, as it is fastest
 
     def by_torch(function: Callable[..., Any]) -> Way:
         def run(squares: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ COUNTS = {"train": 1, "valid": 6, "test": 9}
 
 
 def _localize(checkpoint: Checkpoint, root: Path, **more: object) -> Localization:
-    settings = {"layer": "layer2", "resamples": 200, "data_dir": root} | more
+    settings = {"layer": "layer2", "method": "gradcam", "resamples": 200, "data_dir": root} | more
     return localize(checkpoint, root / "boxes.csv", **settings)
 
 

@@ -119,7 +119,8 @@ def test_panel_is_drawn_with_the_method_and_size_asked_for(
 ) -> None:
     file = _saved(bright, tmp_path / "a/x.pt")
     argv = ["gradcam", "--checkpoint", file, "--data_dir", str(root), "--save_maps", "--count", "2"]
-    assert main([*argv, "--map_size", "128", "--method", "layercam", "--class", "glioma"]) == 0
+    argv += ["--layer", "layer4", "--method", "layercam"]
+    assert main([*argv, "--map_size", "128", "--class", "glioma"]) == 0
     out = tmp_path / "a/gradcam"
     maps = [np.load(path) for path in (out / "maps").glob("*.npy")]
     assert [one.shape for one in maps] == [(4, 4)] * 2

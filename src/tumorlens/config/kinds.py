@@ -9,8 +9,8 @@ ModelName = Literal["resnet18", "se_resnet18"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 # How maps are made unless asked otherwise: what lay on the tumors best, on validation images.
-MAP_LAYER = "layer4"
-MAP_METHOD: MapMethod = "gradcam"
+MAP_LAYER = "layer1*layer2"
+MAP_METHOD: MapMethod = "hirescam"
 
 
 def at_least(settings: object, **bounds: float) -> None:
