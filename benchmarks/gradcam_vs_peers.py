@@ -21,11 +21,13 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
+from rounds import in_turns
+
 ROOT = Path(__file__).parents[1]
 SCRATCH = Path(tempfile.gettempdir()) / "tumorlens-gradcam-peers"
 # torchvision 0.28 is the one of torch 2.13. From PyPI it is built for CUDA; see `_import_peers`.
 PEERS = ("torch", "torchvision==0.28.0", "grad-cam==1.5.7", "torchcam==0.5.0")
-LAYER, CLASSES, TARGET, SIDE, WARM_UP = "layer4", 4, 2, 224, 3
+LAYER, CLASSES, TARGET, SIDE = "layer4", 4, 2, 224
 
 
 def main() -> None:
@@ -127,15 +129,7 @@ def _batch(network, images, rounds: int) -> dict[str, object]:  # type: ignore[n
     }
     if max(agreement.values()) > 1e-4:
         raise SystemExit(f"the maps differ, so that times cannot be compared: {agreement}")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for number in range(WARM_UP + rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            started = time.perf_counter()
-            ways[name]()
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - started)
+    seconds = in_turns(ways, rounds)
     upsampling = []
     for _ in range(max(5, rounds)):
         started = time.perf_counter()

@@ -27,10 +27,10 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from machine import facts
 from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint
 from tumorlens.data import scans
-from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.dataset import load_for_training
 from tumorlens.data.readers import fit_square, to_grey
+from tumorlens.evaluation.evaluate import images_of
 from tumorlens.evaluation.features import describe
 from tumorlens.evaluation.statistics import exact_interval
 from tumorlens.output_folder import write_json
@@ -98,18 +98,11 @@ def foreign() -> Iterator[Foreign]:
         yield Foreign("plain pattern", name, plain.astype(np.uint8))
 
 
-def its_data(loaded: Checkpoint, root: Path) -> Dataset:
-    """The pictures of a checkpoint, in the parts that it was trained with."""
-    assert loaded.data is not None
-    parts = {part: getattr(loaded.data, part) for part in ("train", "valid", "test")}
-    assignment = {path: part for part, paths in parts.items() for path in paths}
-    return load_for_training(root, loaded.preprocessing.image_size, assignment=assignment)
-
-
 def measure(file: Path, data_dir: Path | None) -> tuple[dict[str, Any], list[list[Any]]]:
     """One checkpoint's figures, and its rows of the table."""
     loaded = checkpoints.load(file)
-    data = its_data(loaded, data_dir or loaded.data_dir or Path())
+    root, assignment = images_of(loaded, data_dir, None, None)
+    data = load_for_training(root, loaded.preprocessing.image_size, assignment=assignment)
     if loaded.novelty_threshold is None:
         loaded = calibrate(loaded, data)
     space = judge_of(loaded).space

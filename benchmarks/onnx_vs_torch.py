@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch
 from PIL import Image
 
 from machine import facts
+from rounds import in_turns
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, Preprocessing
 from tumorlens.cli import VERBS
@@ -41,7 +43,6 @@ from tumorlens.output_folder import environment
 from tumorlens.verdict import judge_of
 
 OUT = Path(__file__).parent.parent / "results" / "export" / "speed.json"
-WARM_UP = 3
 Way = Callable[[np.ndarray], Any]
 
 
@@ -180,15 +181,7 @@ def _batch(ways: dict[str, Way], squares: np.ndarray, rounds: int) -> dict[str, 
     apart = [name for name in ("torch compiled", "onnx fp32") if not differences[name] <= 1e-4]
     if apart:
         raise SystemExit(f"the logits differ, so that times cannot be compared: {differences}")
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for number in range(WARM_UP + rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            started = time.perf_counter()
-            ways[name](squares)
-            if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - started)
+    seconds = in_turns({name: partial(way, squares) for name, way in ways.items()}, rounds)
     eager = seconds["torch eager"]
     return {
         name: {

@@ -1,7 +1,8 @@
 """What many tests need: a cache of their own, and small data sets of drawn pictures."""
 
+import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,5 +66,42 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
                     image.save(folder / f"{class_name}{first + number:03d}.png")
             first += count
         return root
+
+    return make
+
+
+@pytest.fixture
+def dicom_bytes() -> Callable[..., bytes]:
+    """Make a DICOM file of 2 x 2 pixels: dicom_bytes(frames=2, WindowCenter=100, WindowWidth=50).
+
+    Frame i holds `pixels` divided by i + 1.
+    """
+    pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+    uid = pydicom.uid
+
+    def make(
+        frames: int = 1,
+        pixels: Sequence[Sequence[int]] = ((0, 160), (320, 400)),
+        **tags: object,
+    ) -> bytes:
+        data = pydicom.Dataset()
+        data.file_meta = pydicom.dataset.FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = uid.MRImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = uid.generate_uid()
+        data.SOPClassUID, data.SOPInstanceUID = uid.MRImageStorage, uid.generate_uid()
+        data.Rows, data.Columns = 2, 2
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
+        data.PixelRepresentation = 0
+        stored = np.array(pixels, np.uint16)
+        data.PixelData = b"".join((stored // (frame + 1)).tobytes() for frame in range(frames))
+        if frames > 1:
+            data.NumberOfFrames = frames
+        for name, value in tags.items():
+            setattr(data, name, value)
+        stream = io.BytesIO()
+        data.save_as(stream, enforce_file_format=True)
+        return stream.getvalue()
 
     return make

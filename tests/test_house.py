@@ -65,6 +65,7 @@ NO_TORCH = (
     "evaluation/scores.py",
     "evaluation/plots.py",
     "evaluation/paired.py",
+    "evaluation/proportions.py",
     "evaluation/compare.py",
     "studies/tables.py",
     "data/scans.py",

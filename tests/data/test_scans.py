@@ -1,6 +1,6 @@
 import gzip
 import importlib.util
-import io
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
@@ -21,30 +21,6 @@ def _read(name: str) -> scans.Scan:
     return scans.read(content, "dicom", MANY)
 
 
-def _dicom(frames: int = 1, **tags: object) -> bytes:
-    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
-
-    data = pydicom.Dataset()
-    data.file_meta = pydicom.dataset.FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = MRImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-    data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, generate_uid()
-    data.Rows, data.Columns = 2, 2
-    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-    data.PixelRepresentation = 0
-    pixels = np.array([[0, 160], [320, 400]], np.uint16)
-    data.PixelData = b"".join((pixels // (frame + 1)).tobytes() for frame in range(frames))
-    if frames > 1:
-        data.NumberOfFrames = frames
-    for name, value in tags.items():
-        setattr(data, name, value)
-    stream = io.BytesIO()
-    data.save_as(stream, enforce_file_format=True)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize("packed", ["RLE", "jp2klossless", "jpeg_ls_lossless", "bigendian"])
 def test_real_slice_reads_the_same_however_it_is_packed(packed: str) -> None:
     plain = _read("MR_small.dcm")
@@ -52,18 +28,18 @@ def test_real_slice_reads_the_same_however_it_is_packed(packed: str) -> None:
     np.testing.assert_array_equal(_read(f"MR_small_{packed}.dcm").slices, plain.slices)
 
 
-def test_frames_share_one_scale() -> None:
-    found = scans.read(_dicom(frames=2), "dicom", MANY)
+def test_frames_share_one_scale(dicom_bytes: Callable[..., bytes]) -> None:
+    found = scans.read(dicom_bytes(frames=2), "dicom", MANY)
     assert found.kind == "DICOM file, 2 frames"
     np.testing.assert_array_equal(found.slices[0], [[0, 102], [204, 255]])
     np.testing.assert_allclose(found.slices[1].astype(int), [[0, 51], [102, 127]], atol=1)
 
 
-def test_window_cuts_and_inverted_values_are_turned() -> None:
+def test_window_cuts_and_inverted_values_are_turned(dicom_bytes: Callable[..., bytes]) -> None:
     # Of width 321 about 160.5: from 0 to 320; what is brighter is white.
-    windowed = scans.read(_dicom(WindowCenter=160.5, WindowWidth=321), "dicom", MANY)
+    windowed = scans.read(dicom_bytes(WindowCenter=160.5, WindowWidth=321), "dicom", MANY)
     np.testing.assert_allclose(windowed.slices[0].astype(int), [[0, 127], [255, 255]], atol=1)
-    inverted = scans.read(_dicom(PhotometricInterpretation="MONOCHROME1"), "dicom", MANY)
+    inverted = scans.read(dicom_bytes(PhotometricInterpretation="MONOCHROME1"), "dicom", MANY)
     np.testing.assert_array_equal(inverted.slices[0], [[255, 153], [51, 0]])
 
 
@@ -90,9 +66,9 @@ def test_unsupported_compression_names_the_package_that_reads_it() -> None:
         _read("JPGExtended.dcm")
 
 
-def test_size_is_seen_before_anything_is_decoded() -> None:
+def test_size_is_seen_before_anything_is_decoded(dicom_bytes: Callable[..., bytes]) -> None:
     with pytest.raises(ScanError, match="megapixels, more than"):
-        scans.read(_dicom(), "dicom", 3)
+        scans.read(dicom_bytes(), "dicom", 3)
 
 
 def test_volume_is_cut_along_each_axis() -> None:
@@ -123,11 +99,13 @@ def test_gzip_of_something_else_is_no_volume() -> None:
     assert scans.kind_of(b"\x89PNG\r\n\x1a\n" + bytes(200)) is None
 
 
-def test_files_of_a_series_are_placed_along_the_body(tmp_path: Path) -> None:
+def test_files_of_a_series_are_placed_along_the_body(
+    tmp_path: Path, dicom_bytes: Callable[..., bytes]
+) -> None:
     flat = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     for name, height in (("a.dcm", 20.0), ("b.dcm", -5.0), ("c.dcm", 7.5)):
         (tmp_path / name).write_bytes(
-            _dicom(
+            dicom_bytes(
                 SeriesInstanceUID="1.2.3",
                 ImagePositionPatient=[0.0, 0.0, height],
                 ImageOrientationPatient=flat,

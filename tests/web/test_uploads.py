@@ -2,6 +2,7 @@ import gzip
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -70,26 +71,16 @@ def test_volume_of_other_axes_is_brought_to_the_canonical_ones() -> None:
     assert decode(_nifti(values, mirrored), LIMITS).pictures[2][0, 3] == 255
 
 
-def test_dicom_is_windowed_and_monochrome1_is_turned_to_black() -> None:
-    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
-    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
-
+def test_dicom_is_windowed_and_monochrome1_is_turned_to_black(
+    dicom_bytes: Callable[..., bytes],
+) -> None:
     def dicom(photometric: str) -> bytes:
-        data = pydicom.Dataset()
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = MRImageStorage
-        data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, generate_uid()
-        data.Rows, data.Columns = 2, 2
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, photometric
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 16, 15
-        data.PixelRepresentation = 0
-        data.RescaleSlope, data.RescaleIntercept = 2, -100
-        data.PixelData = np.array([[50, 75], [110, 150]], np.uint16).tobytes()
-        stream = io.BytesIO()
-        data.save_as(stream, enforce_file_format=True)
-        return stream.getvalue()
+        return dicom_bytes(
+            pixels=((50, 75), (110, 150)),
+            PhotometricInterpretation=photometric,
+            RescaleSlope=2,
+            RescaleIntercept=-100,
+        )
 
     np.testing.assert_array_equal(
         decode(dicom("MONOCHROME2"), LIMITS).pictures[0], [[0, 64], [153, 255]]

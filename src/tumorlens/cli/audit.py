@@ -19,7 +19,7 @@ _MOST_LINES = 10
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Audit a folder; print the tables and where the files are."""
-    settings = parse(AuditSettings, argv, prog, positional="data_dir")
+    settings = parse(AuditSettings, argv, prog, positional=("data_dir",))
     from rich.console import Console
 
     from tumorlens.cli import DONE, FAILED_CHECK

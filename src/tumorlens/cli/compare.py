@@ -8,7 +8,7 @@ from tumorlens.config import CompareSettings
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Compare two networks; print the differences and what they mean."""
-    settings = parse(CompareSettings, _named(argv), prog)
+    settings = parse(CompareSettings, argv, prog, positional=("a", "b"))
     from rich.console import Console
 
     from tumorlens.cli import tables
@@ -26,13 +26,3 @@ def run(argv: Sequence[str], prog: str) -> int:
     console.print(found.sentence)
     console.print(f"Figures and picture: {found.out_dir}", soft_wrap=True)
     return 0
-
-
-def _named(argv: Sequence[str]) -> list[str]:
-    """`compare A B ...` as `compare --a A --b B ...`."""
-    words = list(argv)
-    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    named = []
-    for flag, word in zip(("--a", "--b"), words[:count], strict=False):
-        named += [flag, word]
-    return named + words[min(count, 2) :]

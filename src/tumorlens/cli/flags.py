@@ -22,7 +22,7 @@ def parse(
     argv: Sequence[str],
     prog: str,
     *,
-    positional: str | None = None,
+    positional: Sequence[str] = (),
     aliases: dict[str, str] | None = None,
 ) -> Settings:
     """Read flags into `settings`; `--data_dir` and `--data-dir` are the same flag.
@@ -31,7 +31,8 @@ def parse(
         settings: a frozen dataclass.
         argv: the words after the verb.
         prog: what help calls the program.
-        positional: the field that a first word without dashes is for.
+        positional: the fields that leading words without dashes are for, in turn; further words
+            belong to the last of them.
         aliases: other spellings, flag to flag, such as {"--class": "--class_name"}.
 
     Raises:
@@ -39,8 +40,9 @@ def parse(
         SystemExit: 0, after --help.
     """
     words = [_spelled(word, aliases or {}) for word in argv]
-    if positional and words and not words[0].startswith("-"):
-        words.insert(0, f"--{positional}")
+    leading = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    for at, field in reversed(list(enumerate(positional[:leading]))):
+        words.insert(at, f"--{field}")
     told, helped = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(helped):

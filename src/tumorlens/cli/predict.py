@@ -9,6 +9,8 @@ from tumorlens.cli.flags import parse
 from tumorlens.config import PredictSettings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from tumorlens.inference.predict import Prediction
 
 # Of more slices than these the terminal shows no row each.
@@ -17,11 +19,7 @@ _MOST_ROWS = 40
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Classify files; print a table, or JSON lines."""
-    words = list(argv)
-    count = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    if count:
-        words.insert(0, "--paths")
-    settings = parse(PredictSettings, words, prog)
+    settings = parse(PredictSettings, argv, prog, positional=("paths",))
     from rich.console import Console
 
     from tumorlens.cli import DONE, FAILED_CHECK
@@ -54,11 +52,9 @@ def run(argv: Sequence[str], prog: str) -> int:
     return FAILED_CHECK if found.unreadable else DONE
 
 
-def _print(rows: Sequence[Prediction], total: int, console: object) -> None:
-    from rich.console import Console
+def _print(rows: Sequence[Prediction], total: int, console: Console) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     table = Table("file", "slice", "class", "probability", "verdict", box=None, pad_edge=False)
     for one in rows:
         answer = one.judged

@@ -8,7 +8,7 @@ from tumorlens.config import ReportSettings
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Write the page and the card; print where they are and what is missing."""
-    settings = parse(ReportSettings, argv, prog, positional="run_dir")
+    settings = parse(ReportSettings, argv, prog, positional=("run_dir",))
     from tumorlens.reporting.page import report
 
     made = report(settings)

@@ -8,7 +8,7 @@ from tumorlens.config import SplitSettings
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Split a folder; print what each part holds and how to use the file."""
-    settings = parse(SplitSettings, argv, prog, positional="data_dir")
+    settings = parse(SplitSettings, argv, prog, positional=("data_dir",))
     from rich import box
     from rich.console import Console
     from rich.table import Table

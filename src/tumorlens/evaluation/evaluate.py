@@ -20,6 +20,7 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.calibration import Calibrated, calibrated, softmax
+from tumorlens.evaluation.features import input_batches
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
@@ -187,11 +188,11 @@ def predict(
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     logits = []
     with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-            inputs = preprocessing(batch).contiguous(memory_format=torch.channels_last)
+        for inputs, before in input_batches(
+            preprocessing, images, device=device, batch_size=batch_size
+        ):
             logits.append(network(inputs).double().cpu().numpy())
-            progress("predicting", start + len(batch), len(images))
+            progress("predicting", before + len(inputs), len(images))
     return np.concatenate(logits)
 
 

@@ -1,5 +1,7 @@
 """A network's logits, and the features that they are made of."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +19,30 @@ def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """
     features = torch.flatten(network.avgpool(network.forward_features(inputs)), 1)
     return network.fc(features), features
+
+
+def input_batches(
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    indices: npt.NDArray[np.int64] | None = None,
+    *,
+    device: torch.device,
+    batch_size: int,
+) -> Iterator[tuple[Tensor, int]]:
+    """Pictures as a network's inputs, batch by batch.
+
+    Args:
+        preprocessing, images, indices, device, batch_size: see `describe`.
+
+    Yields:
+        (n, C, S, S) on `device`, channels last, and how many pictures came before it.
+    """
+    count = len(images) if indices is None else len(indices)
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        some = images[part] if indices is None else images[indices[part]]
+        batch = torch.from_numpy(np.array(some)).to(device)
+        yield preprocessing(batch).contiguous(memory_format=torch.channels_last), start
 
 
 def describe(
@@ -44,15 +70,14 @@ def describe(
         Logits (N, K) and features (N, 512), float64.
     """
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    chosen = np.arange(len(images)) if indices is None else indices
+    total = len(images) if indices is None else len(indices)
     logits, features = [], []
     with torch.inference_mode():
-        for start in range(0, len(chosen), batch_size):
-            some = images[chosen[start : start + batch_size]]
-            batch = torch.from_numpy(np.array(some)).to(device)
-            inputs = preprocessing(batch).contiguous(memory_format=torch.channels_last)
+        for inputs, before in input_batches(
+            preprocessing, images, indices, device=device, batch_size=batch_size
+        ):
             answers, of_them = described(network, inputs)
             logits.append(answers.double().cpu().numpy())
             features.append(of_them.double().cpu().numpy())
-            progress("describing", start + len(batch), len(chosen))
+            progress("describing", before + len(inputs), total)
     return np.concatenate(logits), np.concatenate(features)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import metrics, tumor_classes
+from tumorlens.evaluation import metrics
 from tumorlens.evaluation.chance import (
     error_of_runs,
     holm,
@@ -27,14 +27,12 @@ from tumorlens.evaluation.chance import (
     votes,
 )
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.statistics import percentile_interval, resampled_weights
+from tumorlens.evaluation.proportions import Mask, proportions
+from tumorlens.evaluation.statistics import FEW, percentile_interval, resampled_weights
 from tumorlens.evaluation.tango import paired_interval
 
 Floats = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
-# As in `evaluation.scores`: with fewer images on which the two differ the bootstrap is too narrow.
-_FEW = 10
 LEVEL = 0.05
 
 
@@ -268,21 +266,7 @@ def _confusion(pairs: Sequence[Pair]) -> Floats:
 
 
 def _events(answers: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
-    """Figures that are proportions of images: which images are asked, and which are counted."""
-    classes, labels = answers.classes, answers.labels
-    predicted = answers.probabilities.argmax(axis=1)
-    right = predicted == labels
-    found = {"accuracy": (np.ones(len(labels), dtype=bool), right)}
-    if tumor_classes.asked(classes):
-        found["tumor_accuracy"] = tumor_classes.right_among_tumors(
-            labels, answers.probabilities, classes
-        )
-    for index, name in enumerate(classes):
-        found[f"recall_{name}"] = (labels == index, right & (labels == index))
-    for one, other in (bias, bias[::-1]) if bias else ():
-        asked = labels == classes.index(one)
-        found[f"{one}->{other}"] = (asked, asked & (predicted == classes.index(other)))
-    return found
+    return proportions(answers, (bias, bias[::-1]) if bias else ())
 
 
 def _figures(
@@ -358,7 +342,7 @@ def _difference(
         members = single.a.group_indices()[asked]
         ahead, behind = votes(members, after[asked].astype(int) - before[asked])
         p, test = sign_test(ahead, behind), "exact McNemar"
-        if ahead + behind < _FEW and asked.any():
+        if ahead + behind < FEW and asked.any():
             low, high = paired_interval(ahead, behind, len(np.unique(members)))
             low, high = min(low, value), max(high, value)
     finite = draws[np.isfinite(draws)]

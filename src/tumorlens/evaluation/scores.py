@@ -9,17 +9,14 @@ import numpy.typing as npt
 
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.statistics import (
+    FEW,
     Estimate,
     bootstrap,
-    exact_interval,
     percentile_interval,
+    proportion_interval,
 )
 
 Floats = npt.NDArray[np.float64]
-
-# Of proportions with fewer images than this right or wrong the percentile bootstrap is too narrow
-# (with none it has no width at all), and the exact interval over groups stands in.
-_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ class Scores:
         exact, clean = self.without_exact_copies, self.without_copies
         return {
             "interval": f"95%, percentile bootstrap over groups, {self.resamples} resamples; exact "
-            f"(Clopper-Pearson over groups) for proportions with fewer than {_FEW} right or wrong",
+            f"(Clopper-Pearson over groups) for proportions with fewer than {FEW} right or wrong",
             "bias_pair": list(self.bias_pair) if self.bias_pair else None,
             "copies_in_training": self.copies,
             "all": self.all.to_dict(),
@@ -178,11 +175,8 @@ def _subset(
         if figure.startswith("specificity_"):
             counted = mask & (labels != of_class)
         is_proportion = figure == "accuracy" or of_class is not None
-        if is_proportion and not np.isnan(value):
-            right = round(value * int(counted.sum()))
-            if min(right, int(counted.sum()) - right) < _FEW:
-                independent = len(np.unique(groups[counted]))
-                low, high = exact_interval(round(value * independent), independent)
+        if is_proportion:
+            low, high = proportion_interval(value, resampled[key], groups[counted])
         if figure == "ece":
             # Resampling adds noise to every bin and so raises ECE: reflect its spread about the
             # value (Efron and Tibshirani 1993, sec. 13.4) instead of taking it as it is.

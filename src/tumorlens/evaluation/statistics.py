@@ -10,6 +10,10 @@ from scipy.stats import binomtest
 
 Floats = npt.NDArray[np.float64]
 
+# Of proportions with fewer images than this right or wrong the percentile bootstrap is too narrow
+# (with none it has no width at all), and an exact interval over groups stands in.
+FEW = 10
+
 # Resamples held at once times images: 16 million weights are 128 MB.
 _AT_ONCE = 16_000_000
 
@@ -96,3 +100,22 @@ def exact_interval(successes: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = binomtest(successes, n).proportion_ci(0.95, method="exact")
     return float(interval.low), float(interval.high)
+
+
+def proportion_interval(
+    value: float, resampled: Floats, groups: npt.NDArray[np.int64]
+) -> tuple[float, float]:
+    """95% interval of a share of images: percentiles, or exact over groups where there are few.
+
+    Args:
+        value: share of the images that are counted.
+        resampled: (B,) the same of every resample.
+        groups: (n,) group of each image that is asked.
+    """
+    count = len(groups)
+    if count and not math.isnan(value):
+        counted = round(value * count)
+        if min(counted, count - counted) < FEW:
+            independent = len(np.unique(groups))
+            return exact_interval(round(value * independent), independent)
+    return percentile_interval(resampled)

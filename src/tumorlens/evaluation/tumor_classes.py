@@ -12,15 +12,12 @@ import numpy.typing as npt
 from tumorlens.evaluation.statistics import (
     Estimate,
     bootstrap,
-    exact_interval,
-    percentile_interval,
+    proportion_interval,
 )
 
 Floats = npt.NDArray[np.float64]
 
 NOTUMOR = "notumor"
-# As in `evaluation.scores`: with fewer right or wrong the bootstrap is too narrow.
-_FEW = 10
 
 
 def asked(classes: Sequence[str]) -> bool:
@@ -70,17 +67,9 @@ def accuracy(
     if not tumor.any():
         return None
     hits = right[tumor].astype(np.float64)
-    count = len(hits)
     value = float(hits.mean())
-    if min(hits.sum(), count - hits.sum()) < _FEW:
-        independent = len(np.unique(groups[tumor]))
-        low, high = exact_interval(round(value * independent), independent)
-    else:
-        drawn = bootstrap(
-            lambda weights: {"": weights @ hits / weights.sum(axis=1)},
-            groups[tumor],
-            resamples,
-            seed,
-        )
-        low, high = percentile_interval(drawn[""])
-    return Estimate(value, low, high, count)
+    drawn = bootstrap(
+        lambda weights: {"": weights @ hits / weights.sum(axis=1)}, groups[tumor], resamples, seed
+    )
+    low, high = proportion_interval(value, drawn[""], groups[tumor])
+    return Estimate(value, low, high, len(hits))

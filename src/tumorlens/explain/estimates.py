@@ -8,16 +8,13 @@ import numpy.typing as npt
 from tumorlens.evaluation.statistics import (
     Estimate,
     bootstrap,
-    exact_interval,
     percentile_interval,
+    proportion_interval,
 )
 
 Floats = npt.NDArray[np.float64]
 Masks = Mapping[str, npt.NDArray[np.bool_]]
 Estimates = dict[str, dict[str, Estimate]]
-
-# As in `evaluation.scores`: of proportions with fewer hits or misses the bootstrap is too narrow.
-_FEW = 10
 
 
 def estimates(
@@ -85,11 +82,8 @@ def estimates(
         at = names.index(divided[figure][0] if figure in divided else figure)
         low, high = percentile_interval(resampled[key])
         if figure in proportions and subset in inside:
-            who = inside[subset] & known[:, at]
-            hits = int(filled[who, at].sum())
-            if who.any() and min(hits, int(who.sum()) - hits) < _FEW:
-                independent = len(np.unique(groups[who]))
-                low, high = exact_interval(round(value * independent), independent)
+            asked = groups[inside[subset] & known[:, at]]
+            low, high = proportion_interval(value, resampled[key], asked)
         found[subset][figure] = Estimate(value, low, high, int(counts[subset][at]))
     return found
 

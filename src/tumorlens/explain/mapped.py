@@ -13,6 +13,7 @@ from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.folder import scan
 from tumorlens.evaluation.evaluate import images_of, predict
+from tumorlens.evaluation.features import input_batches
 from tumorlens.explain import gradcam
 from tumorlens.progress import Progress, silent
 
@@ -68,13 +69,13 @@ def maps_of(
     """
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     found = []
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-        inputs = preprocessing(batch).contiguous(memory_format=torch.channels_last)
-        columns = torch.from_numpy(targets[start : start + len(batch)]).to(device)
+    for inputs, before in input_batches(
+        preprocessing, images, device=device, batch_size=batch_size
+    ):
+        columns = torch.from_numpy(targets[before : before + len(inputs)]).to(device)
         maps = gradcam.grad_cam(network, inputs, columns, way.layer, way.method)
         found.append(maps.float().cpu().numpy())
-        progress("explaining", start + len(batch), len(images))
+        progress("explaining", before + len(inputs), len(images))
     return np.concatenate(found)
 
 

@@ -122,7 +122,7 @@ def predictions(
     Raises:
         TumorlensError: a path that names nothing.
     """
-    total = sum(1 for _ in sources.files(settings.paths))
+    total = sum(1 for _ in sources.files(settings.paths, in_order=False))
 
     def found() -> Iterator[Found]:
         for count, file in enumerate(sources.files(settings.paths), start=1):

@@ -37,10 +37,11 @@ class Found:
     reason: str = ""
 
 
-def files(paths: Sequence[Path]) -> Iterator[Path]:
+def files(paths: Sequence[Path], *, in_order: bool = True) -> Iterator[Path]:
     """Every file that `paths` name, in their order; folders are gone through by name.
 
-    Within a folder the files of a DICOM series come in the order in which they lie in the body.
+    Within a folder the files of a DICOM series come in the order in which they lie in the body;
+    not so with `in_order` False, which is enough to count them and reads no header.
 
     Raises:
         TumorlensError: a path or pattern that names nothing, or a folder without a picture.
@@ -48,7 +49,7 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             found = False
-            for file in _in_folder(path):
+            for file in _in_folder(path, in_order):
                 found = True
                 yield file
             if not found:
@@ -67,19 +68,24 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
                 )
             for match in matches:
                 file = Path(match)
-                yield from _in_folder(file) if file.is_dir() else (file,)
+                yield from _in_folder(file, in_order) if file.is_dir() else (file,)
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
+def _in_folder(folder: Path, in_order: bool) -> Iterator[Path]:
     for here, inner, names in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         taken = [Path(here, name) for name in sorted(names) if _is_taken(Path(here, name))]
-        series = [file for file in taken if scans.kind_of_file(file) == "dicom"]
-        if len(series) > 1:
-            others = set(taken) - set(series)
-            placed = sorted(series, key=scans.series_position)
-            taken = [file for file in taken if file in others] + placed
-        yield from taken
+        yield from _placed(taken) if in_order else taken
+
+
+def _placed(taken: list[Path]) -> list[Path]:
+    """The same files, those of DICOM last and in the order of the body."""
+    series = [file for file in taken if scans.kind_of_file(file) == "dicom"]
+    if len(series) < 2:
+        return taken
+    among = set(series)
+    others = [file for file in taken if file not in among]
+    return others + sorted(series, key=scans.series_position)
 
 
 def _is_taken(file: Path) -> bool:

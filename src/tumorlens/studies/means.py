@@ -1,6 +1,5 @@
 """One network's figures over its runs: the mean, its interval over images and seeds, the spread."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,17 +8,15 @@ import numpy.typing as npt
 from tumorlens.evaluation import metrics, tumor_classes
 from tumorlens.evaluation.chance import run_draws
 from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.proportions import proportions
 from tumorlens.evaluation.statistics import (
     Estimate,
-    exact_interval,
     percentile_interval,
+    proportion_interval,
     resampled_weights,
 )
 
 Floats = npt.NDArray[np.float64]
-
-# As in `evaluation.scores`: with fewer right or wrong the bootstrap of one run is too narrow.
-_FEW = 10
 
 
 def over_runs(
@@ -55,9 +52,11 @@ def over_runs(
         members = answered[0].group_indices()
         ones = np.ones((1, len(members)))
         values = [_figures(one, ones, wanted) for one in answered]
+        shares = _proportions(answered[0], wanted)
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
-            counts[name] += int(_images(name, answered[0]).sum())
+            asked = shares[name][0] if name in shares else ones[0]
+            counts[name] += int(asked.sum())
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
             block = [_figures(one, weights, wanted) for one in answered]
@@ -77,8 +76,9 @@ def over_runs(
             draws = draws + run_draws(point[name], resamples, rng)
             spread[name] = float(np.std(every, ddof=1))
         low, high = percentile_interval(draws)
-        if len(every) == 1 and _is_proportion(name) and not math.isnan(value):
-            low, high = _exact_where_few(value, counts[name], runs[0][1], name, low, high)
+        if len(every) == 1 and name in shares:
+            asked = shares[name][0]
+            low, high = proportion_interval(value, draws, runs[0][1].group_indices()[asked])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, spread
 
@@ -91,18 +91,11 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
 
 
-def _is_proportion(name: str) -> bool:
-    return name in ("accuracy", "tumor_accuracy") or "->" in name or name.startswith("recall_")
-
-
-def _images(name: str, answers: Predictions) -> npt.NDArray[np.bool_]:
-    """The images that a figure asks."""
-    labels, classes = answers.labels, answers.classes
-    if name == "tumor_accuracy":
-        return np.asarray(labels != classes.index(tumor_classes.NOTUMOR))
-    if "->" in name or name.startswith("recall_"):
-        return np.asarray(labels == classes.index(name.removeprefix("recall_").split("->")[0]))
-    return np.ones(len(labels), dtype=bool)
+def _proportions(
+    answers: Predictions, wanted: Sequence[str]
+) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
+    return proportions(answers, confusions)
 
 
 def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
@@ -113,19 +106,7 @@ def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> di
     )
     found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
     if "tumor_accuracy" in wanted:
-        tumor, right = tumor_classes.right_among_tumors(
-            answers.labels, answers.probabilities, answers.classes
-        )
+        tumor, right = proportions(answers)["tumor_accuracy"]
         with np.errstate(invalid="ignore", divide="ignore"):
             found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
     return found
-
-
-def _exact_where_few(
-    value: float, count: int, answers: Predictions, name: str, low: float, high: float
-) -> tuple[float, float]:
-    right = round(value * count)
-    if min(right, count - right) >= _FEW:
-        return low, high
-    independent = len(np.unique(answers.group_indices()[_images(name, answers)]))
-    return exact_interval(round(value * independent), independent)

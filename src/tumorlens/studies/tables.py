@@ -9,7 +9,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
 from tumorlens.evaluation.compare import compared_record, differences_csv, pairs_of_study
 from tumorlens.evaluation.comparison_words import sentence, whom
-from tumorlens.evaluation.paired import Comparison, compare
+from tumorlens.evaluation.paired import Comparison, Pair, compare
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.run_files import RunFiles, read_study
@@ -61,6 +61,7 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
     answers = {run.name: run.predictions() for run in runs}
+    pairs = {name: _pairs([run for run in runs if run.protocol == name]) for name in there}
     for done, view in enumerate(asked, start=1):
         of_view = [run for run in runs if run.protocol == view.protocol]
         for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
@@ -68,10 +69,9 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
             found = _seen(view, model, mine, answers, settings.resamples or _RESAMPLES)
             if found is not None:
                 seen.append(found)
-        if len({run.model for run in of_view}) == 2:
-            compared = _compared(view, of_view, settings.resamples or _OF_DIFFERENCES)
-            if compared is not None:
-                comparisons[view.name] = compared
+        compared = _compared(view, pairs[view.protocol], settings.resamples or _OF_DIFFERENCES)
+        if compared is not None:
+            comparisons[view.name] = compared
         progress("reporting", done, len(asked), view.what)
     report = StudyReport(answer(comparisons), len(runs), tuple(seen), comparisons, folder)
     _write(report, runs, settings)
@@ -109,18 +109,26 @@ def _seen(
     )
 
 
-def _compared(view: View, runs: Sequence[RunFiles], resamples: int) -> Comparison | None:
+def _pairs(runs: Sequence[RunFiles]) -> tuple[list[Pair], tuple[str, str]] | None:
+    """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
     try:
-        pairs, names = pairs_of_study(runs)
-    except TumorlensError:  # no fold and seed that both networks have, yet
+        return pairs_of_study(runs)
+    except TumorlensError:
+        return None
+
+
+def _compared(
+    view: View, pairs: tuple[list[Pair], tuple[str, str]] | None, resamples: int
+) -> Comparison | None:
+    if pairs is None:
         return None
     kept = []
-    for pair in pairs:
+    for pair in pairs[0]:
         keep = view.keep(pair.a)
         if keep is None or not keep.any():
             return None
         kept.append(pair.only(keep))
-    return compare(kept, names, resamples=resamples)
+    return compare(kept, pairs[1], resamples=resamples)
 
 
 def answer(comparisons: Mapping[str, Comparison]) -> str:

@@ -127,11 +127,8 @@ def train(
             f"--lr {recipe.lr}: training diverged, no epoch had a finite validation figure; try a "
             "smaller one."
         )
-    if lead:
-        with cpu_threads(settings.threads):
-            _calibrate(run_dir / "best_model.pt", data, settings, progress)
+    best = _calibrated(run_dir / "best_model.pt", data, settings, progress) if lead else None
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
-    best = checkpoints.load(run_dir / "best_model.pt") if lead else None
     if best:
         finish_run_folder(run_dir, selected=best.selected, epochs=len(history.rows))
     return TrainingResult(
@@ -252,14 +249,15 @@ def _fit(
     return history
 
 
-def _calibrate(best: Path, data: Dataset, settings: TrainSettings, progress: Progress) -> None:
+def _calibrated(
+    path: Path, data: Dataset, settings: TrainSettings, progress: Progress
+) -> Checkpoint:
     """Add to the best weights how sure to be of them, and what is unlike their training data."""
-    checkpoints.save(
-        calibrate(
-            checkpoints.load(best), data, device=pick_device(settings.device), progress=progress
-        ),
-        best,
-    )
+    device = pick_device(settings.device)
+    with cpu_threads(settings.threads):
+        found = calibrate(checkpoints.load(path), data, device=device, progress=progress)
+    checkpoints.save(found, path)
+    return found
 
 
 def _rank() -> int:
