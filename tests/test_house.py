@@ -25,6 +25,7 @@ LEVELS = {
     "models": 1,
     "data": 1,
     "novelty": 1,
+    "half_precision": 1,
     "checkpoint": 2,
     "evaluation": 3,
     "verdict": 4,

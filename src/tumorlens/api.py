@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tumorlens.evaluation.compare import Compared
     from tumorlens.evaluation.evaluate import Report
     from tumorlens.explain.panels import Explanation
-    from tumorlens.exporting.onnx_file import Exported
+    from tumorlens.exporting.compared import Exported
     from tumorlens.inference.predict import Prediction
     from tumorlens.public_set import Downloaded
     from tumorlens.reporting.page import RunReport
@@ -137,11 +137,11 @@ def study_report(*, progress: Progress = silent, **settings: Any) -> StudyReport
 
 
 def export(*, progress: Progress = silent, **settings: Any) -> Exported:
-    """Write a checkpoint as an ONNX file; see `config.ExportSettings`. Needs the extra `export`."""
+    """Write a checkpoint as another file; see `config.ExportSettings`. ONNX needs an extra."""
     from tumorlens.config import ExportSettings
-    from tumorlens.exporting import onnx_file
+    from tumorlens.exporting import export as module
 
-    return onnx_file.export(_settings(ExportSettings, settings), progress)
+    return module.export(_settings(ExportSettings, settings), progress)
 
 
 def report(**settings: Any) -> RunReport:

@@ -2,7 +2,8 @@
 
 A checkpoint is one file of tensors and primitives that loads with `weights_only=True` and describes
 itself: network, classes, preprocessing, where the data was and how it was split, fingerprints of
-every training image. Nothing in it shows a picture.
+every training image. Nothing in it shows a picture. A name that ends in .safetensors is a
+checkpoint in half precision; a network's bare name is the one that comes with tumorlens.
 """
 
 import hashlib
@@ -19,8 +20,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tumorlens import __version__
+from tumorlens import __version__, half_precision
 from tumorlens.errors import TumorlensError
+from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 from tumorlens.novelty import FeatureSpace
@@ -28,6 +30,9 @@ from tumorlens.output_folder import replacing, write_json
 
 FORMAT = "tumorlens-checkpoint"
 SCHEMA = 1
+EXPECTED = "expected a best_model.pt that train.py wrote"
+# Weights that come with tumorlens, NAME.safetensors for a network's name.
+IN_THE_BOX = Path(__file__).with_name("weights")
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class DataRecord:
     """Where the pictures were and which was used for what.
 
     Attributes:
-        data_dir: the folder as given at training, made absolute.
+        data_dir: the folder as given at training, made absolute; None: not told.
         layout: as in `data.folder.DataFolder`.
         protocol: in words, how the validation images were chosen.
         train, valid, test: paths relative to `data_dir`.
@@ -67,7 +72,7 @@ class DataRecord:
         digests: (len(train), 16) uint8, BLAKE2b of each training file's bytes.
     """
 
-    data_dir: str
+    data_dir: str | None
     layout: str
     protocol: str
     train: tuple[str, ...]
@@ -134,7 +139,7 @@ class Checkpoint:
     @property
     def data_dir(self) -> Path | None:
         """The data folder remembered from training."""
-        return Path(self.data.data_dir) if self.data else None
+        return Path(self.data.data_dir) if self.data and self.data.data_dir else None
 
 
 def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, Any]) -> Checkpoint:
@@ -146,8 +151,10 @@ def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, A
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step.
 
+    A `path` that ends in .safetensors gets half precision, and no JSON: its header is one.
+
     Raises:
-        TumorlensError: the disk is full.
+        TumorlensError: the disk is full; or a weight is too large for half precision.
     """
     data = checkpoint.data
     content = {
@@ -169,6 +176,10 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "novelty_threshold": checkpoint.novelty_threshold,
         "calibration": checkpoint.calibration,
     }
+    if path.suffix == half_precision.SUFFIX:
+        with replacing(path) as beside:
+            half_precision.write(content, beside)
+        return
     with replacing(path) as beside:
         try:
             torch.save(content, beside)
@@ -207,16 +218,21 @@ def _data_content(data: DataRecord) -> dict[str, Any]:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint that `save` wrote.
 
+    Args:
+        path: the file, or the bare name of a network, such as "se_resnet18", for the weights that
+            come with tumorlens.
+
     Raises:
         TumorlensError: missing, truncated, foreign, or of a newer tumorlens.
     """
+    path = _file(path)
     content = _content(path)
     try:
         data = content["data"]
         record = None
         if data is not None:
             record = DataRecord(
-                data_dir=str(data["data_dir"]),
+                data_dir=data["data_dir"],
                 layout=str(data["layout"]),
                 protocol=str(data["protocol"]),
                 train=tuple(data["train"]),
@@ -252,34 +268,30 @@ def load(path: Path) -> Checkpoint:
     return replace(checkpoint, path=path)
 
 
+def _file(path: Path) -> Path:
+    if path.is_file() or str(path) not in MODEL_NAMES:
+        return path
+    boxed = IN_THE_BOX / f"{path}{half_precision.SUFFIX}"
+    if not boxed.is_file():
+        raise TumorlensError(
+            f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
+            f"(expected {boxed.name} in its folder weights); train, and name the file."
+        )
+    return boxed
+
+
 def _content(path: Path) -> dict[str, Any]:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise TumorlensError(
-            f"--checkpoint {path}: found {found}, expected a best_model.pt that train.py wrote; "
-            "train first, or name another file."
+            f"--checkpoint {path}: found {found}, expected a best_model.pt that train.py wrote, "
+            f"or one of {', '.join(MODEL_NAMES)} for the weights that come with tumorlens; train "
+            "first, or name another file."
         )
-    expected = "expected a best_model.pt that train.py wrote"
-    if not zipfile.is_zipfile(path):
-        raise TumorlensError(
-            f"--checkpoint {path}: not a PyTorch file, or truncated ({path.stat().st_size:,} "
-            f"bytes); {expected}."
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TumorlensError(
-            f"--checkpoint {path}: holds pickled objects, which could run code and are not loaded; "
-            f"{expected}."
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise TumorlensError(
-            f"--checkpoint {path}: cannot be read as a PyTorch file "
-            f"({str(error).splitlines()[0]}); {expected}."
-        ) from error
+    content = half_precision.read(path) if path.suffix == half_precision.SUFFIX else _whole(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise TumorlensError(
-            f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {expected}."
+            f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {EXPECTED}."
         )
     if content.get("schema") != SCHEMA:
         raise TumorlensError(
@@ -289,9 +301,29 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
+def _whole(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise TumorlensError(
+            f"--checkpoint {path}: not a PyTorch file, or truncated ({path.stat().st_size:,} "
+            f"bytes); {EXPECTED}."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: holds pickled objects, which could run code and are not loaded; "
+            f"{EXPECTED}."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: cannot be read as a PyTorch file "
+            f"({str(error).splitlines()[0]}); {EXPECTED}."
+        ) from error
+
+
 def sha256(path: Path) -> str:
-    """Hex digest of a file, for manifests."""
-    with path.open("rb") as file:
+    """Hex digest of a file, or of a network that comes with tumorlens, for manifests."""
+    with _file(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -291,6 +291,7 @@ def test_eight_bits_that_lose_a_class_are_refused_with_the_figures(
         (["--calibration_images", "2"], "--calibration_images 2: expected 8 or more"),
         (["--data_dir", "nowhere"], "--data_dir nowhere: there is no"),
         (["--int8"], "remembers no data folder"),
+        (["--fold", "1"], "--fold needs --splits"),
     ],
 )
 def test_wrong_input_gets_one_sentence_and_nothing_is_written(

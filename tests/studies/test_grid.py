@@ -139,6 +139,9 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
     assert (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns == before
     with pytest.raises(TumorlensError, match="was trained with image_size 32, now 48 is asked"):
         study(replace(asked, image_size=48))
+    (data / "Testing" / "glioma" / "glioma009.png").unlink()
+    with pytest.raises(TumorlensError, match=r"is of other images \(Testing/glioma/glioma009.png"):
+        study(asked)
 
 
 def test_fold_run_knows_its_runs_and_scores_its_fold(

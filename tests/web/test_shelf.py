@@ -1,11 +1,11 @@
 import numpy as np
 
+from tumorlens.data.scans import Scan
 from tumorlens.web.shelf import Shelf
-from tumorlens.web.uploads import Slices
 
 
-def _volume(size: int) -> Slices:
-    return Slices((np.zeros((1, size), np.uint8),), "volume")
+def _volume(size: int) -> Scan:
+    return Scan(np.zeros((1, 1, size), np.uint8), "volume")
 
 
 def test_ticket_gets_back_what_was_put() -> None:

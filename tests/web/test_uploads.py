@@ -48,7 +48,7 @@ def _bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_picture_comes_back_as_it_is(kind: str) -> None:
     found = decode(_picture(kind), LIMITS)
-    np.testing.assert_array_equal(found.pictures[0], RAMP)
+    np.testing.assert_array_equal(found.slices[0], RAMP)
     assert found.kind == f"{kind} picture"
 
 
@@ -58,9 +58,9 @@ def test_volume_comes_as_axial_slices_seen_from_the_front_down(packed: bool) -> 
     values[3, 4, 2] = 100  # right, front, top
     content = _nifti(values)
     found = decode(gzip.compress(content, mtime=0) if packed else content, LIMITS)
-    assert [picture.shape for picture in found.pictures] == [(5, 4)] * 3
-    assert found.pictures[2][0, 3] == 255
-    assert sum(int(picture.sum()) for picture in found.pictures) == 255
+    assert [picture.shape for picture in found.slices] == [(5, 4)] * 3
+    assert found.slices[2][0, 3] == 255
+    assert sum(int(picture.sum()) for picture in found.slices) == 255
     assert found.kind == "NIfTI volume, 3 axial slices"
 
 
@@ -68,7 +68,7 @@ def test_volume_of_other_axes_is_brought_to_the_canonical_ones() -> None:
     values = np.zeros((4, 5, 3), np.int16)
     values[0, 4, 2] = 100
     mirrored = np.diag([-1.0, 1, 1, 1])  # its first axis runs to the left
-    assert decode(_nifti(values, mirrored), LIMITS).pictures[2][0, 3] == 255
+    assert decode(_nifti(values, mirrored), LIMITS).slices[2][0, 3] == 255
 
 
 def test_dicom_is_windowed_and_monochrome1_is_turned_to_black(
@@ -83,10 +83,10 @@ def test_dicom_is_windowed_and_monochrome1_is_turned_to_black(
         )
 
     np.testing.assert_array_equal(
-        decode(dicom("MONOCHROME2"), LIMITS).pictures[0], [[0, 64], [153, 255]]
+        decode(dicom("MONOCHROME2"), LIMITS).slices[0], [[0, 64], [153, 255]]
     )
     np.testing.assert_array_equal(
-        decode(dicom("MONOCHROME1"), LIMITS).pictures[0], [[255, 191], [102, 0]]
+        decode(dicom("MONOCHROME1"), LIMITS).slices[0], [[255, 191], [102, 0]]
     )
     for cut in (200, 400):
         with pytest.raises(TumorlensError):

@@ -5,22 +5,13 @@ from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
 from tumorlens.config import ExportSettings
-from tumorlens.errors import TumorlensError
 
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Write the file; print where it is and how it was checked."""
     settings = parse(ExportSettings, argv, prog)
     from tumorlens.cli.progress import shown
-
-    try:
-        from tumorlens.exporting.onnx_file import export
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in ("onnx", "onnxscript", "onnxruntime"):
-            raise
-        raise TumorlensError(
-            f"writing ONNX needs {error.name}; `pip install 'tumorlens[export]'`."
-        ) from error
+    from tumorlens.exporting.export import export
 
     with shown() as progress:
         made = export(settings, progress)

@@ -12,7 +12,8 @@ class EvaluateSettings:
     """Score a checkpoint class by class, with intervals, with and without training copies."""
 
     checkpoint: Path
-    """File that train wrote (model/best_model.pt)."""
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
     data_dir: Path | None = None
     """Folder to score; default: the one remembered from training."""
     split: Literal["auto", "train", "valid", "test"] = "auto"
@@ -49,7 +50,8 @@ class GradcamSettings:
     """Show where a network looked when it scored a class."""
 
     checkpoint: Path
-    """File that train wrote (model/best_model.pt)."""
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
     class_name: str | None = None
     """Explain images of this class; with --images it only sets the target."""
     target: str | None = None

@@ -12,7 +12,8 @@ class PredictSettings:
     """Name the class of slices, and say how sure that is. Exit status 1: a file was unreadable."""
 
     checkpoint: Path
-    """File that train wrote (model/best_model.pt), or that export wrote (.onnx)."""
+    """File that train wrote (model/best_model.pt) or export did (.onnx, .safetensors), or resnet18
+    or se_resnet18 for the weights that come with tumorlens."""
     paths: tuple[Path, ...] = ()
     """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
     left out where they come first."""
@@ -53,26 +54,37 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Write a checkpoint as one ONNX file that runs without PyTorch, checked before it is kept."""
+    """Write a checkpoint as a file to hand on, compared with it before it is kept."""
 
     checkpoint: Path
-    """File that train wrote (model/best_model.pt)."""
-    format: Literal["onnx"] = "onnx"
-    """What to write."""
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
+    format: Literal["onnx", "safetensors"] = "onnx"
+    """`onnx` runs without PyTorch; `safetensors` is a checkpoint in half precision, without its data
+    folder, for every verb."""
     int8: bool = False
     """Compute in 8 bits: a quarter of the size. Refused where macro F1 or any class's recall on
     validation images falls by more than half a point."""
     out: Path | None = None
-    """File to write; default: beside the checkpoint, best_model.onnx or best_model.int8.onnx."""
+    """File to write; default: beside the checkpoint, best_model.onnx, best_model.int8.onnx or
+    best_model.safetensors."""
     data_dir: Path | None = None
     """Folder of the images to check on; default: the one remembered from training."""
+    splits: Path | None = None
+    """CSV (or `public-folds`) that says which image is in which part, instead of the checkpoint."""
+    fold: int | None = None
+    """Fold that is the test part, with a --splits file of folds."""
     calibration_images: int = 256
     """Training images that the ranges of the 8 bits are measured on."""
     threads: int | None = None
     """CPU threads of the comparisons; default: all cores."""
 
     def __post_init__(self) -> None:
-        at_least(self, calibration_images=8, threads=1)
+        at_least(self, calibration_images=8, fold=0, threads=1)
+        if self.fold is not None and self.splits is None:
+            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        if self.int8 and self.format != "onnx":
+            raise ValueError(f"--int8: is for --format onnx, found --format {self.format}.")
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,8 @@ class ServeSettings:
     """Serve a web page: drop a slice, see classes, verdict and maps."""
 
     checkpoint: Path
-    """File that train wrote (model/best_model.pt)."""
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
     compare: Path | None = None
     """Second checkpoint, shown beside the first (--checkpoint2 is the same flag)."""
     layer: str = MAP_LAYER

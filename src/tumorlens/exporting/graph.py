@@ -4,7 +4,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.features import describe, described
+from tumorlens.exporting.compared import Parity
 from tumorlens.inference.exported_file import FEATURES, LOGITS, SQUARES
 from tumorlens.inference.onnx_backend import session
 
@@ -92,22 +93,6 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How far an exported network is from its checkpoint.
-
-    Attributes:
-        pictures: what it was shown, in words.
-        count: how many.
-        logits, features: largest absolute difference from PyTorch's.
-    """
-
-    pictures: str
-    count: int
-    logits: float
-    features: float
 
 
 def parity(

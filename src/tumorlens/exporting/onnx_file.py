@@ -1,12 +1,10 @@
-"""The verb export: a checkpoint becomes one ONNX file, checked before it is kept."""
+"""A checkpoint as one ONNX file, checked before it is kept."""
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from tumorlens import __version__
@@ -14,45 +12,20 @@ from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import ExportSettings
 from tumorlens.data.dataset import Dataset, load_for_training
-from tumorlens.data.folder import scan
-from tumorlens.data.readers import fit_square, read_grey
 from tumorlens.device import cpu_threads
-from tumorlens.errors import TumorlensError, UnreadableImageError
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import images_of
 from tumorlens.exporting import int8
-from tumorlens.exporting.graph import Parity, graph_of, parity
+from tumorlens.exporting.compared import Exported, Parity, pictures_for, target
+from tumorlens.exporting.graph import graph_of, parity
 from tumorlens.inference.exported_file import ExportedFile
 from tumorlens.inference.onnx_backend import OnnxBackend
 from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
 from tumorlens.verdict import judge_of
 
-# Pictures for the parity check.
-COMPARED = 32
 
-
-@dataclass(frozen=True)
-class Exported:
-    """What `export` wrote.
-
-    Attributes:
-        path: the file.
-        size: in bytes.
-        precision: "fp32" or "int8".
-        parity: how far the graph in 32 bits is from the checkpoint.
-        cost: what 8 bits cost; None: in 32 bits.
-        skipped: path of each picture that could not be decoded to the reason; int8 alone looks.
-    """
-
-    path: Path
-    size: int
-    precision: str
-    parity: Parity
-    cost: int8.Cost | None
-    skipped: dict[str, str]
-
-
-def export(settings: ExportSettings, progress: Progress = silent) -> Exported:
+def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
     """Write `settings.checkpoint` as an ONNX file.
 
     Raises:
@@ -60,9 +33,9 @@ def export(settings: ExportSettings, progress: Progress = silent) -> Exported:
             as the checkpoint does, and was not kept.
     """
     loaded = checkpoints.load(settings.checkpoint)
-    out = _target(settings)
+    out = target(settings, ".int8.onnx" if settings.int8 else ".onnx")
     data = _parts(loaded, settings, progress) if settings.int8 else None
-    squares, pictures = _for_parity(loaded, settings, data)
+    squares, pictures = pictures_for(loaded, settings, data)
     progress("exporting", 0, 2 + settings.int8)
     model = graph_of(loaded)
     progress("exporting", 1, 2 + settings.int8)
@@ -94,19 +67,11 @@ def export(settings: ExportSettings, progress: Progress = silent) -> Exported:
     )
 
 
-def _target(settings: ExportSettings) -> Path:
-    beside = settings.checkpoint.with_suffix(".int8.onnx" if settings.int8 else ".onnx")
-    out = settings.out or beside
-    if out.suffix != ".onnx":
-        raise TumorlensError(f"--out {out}: expected a name that ends in .onnx.")
-    if out.is_dir():
-        raise TumorlensError(f"--out {out}: is a folder, expected a file; name another --out.")
-    return out
-
-
 def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
     """Training and validation images, as the checkpoint was trained with or as the flags say."""
-    root, assignment = images_of(loaded, settings.data_dir, None, None, progress)
+    root, assignment = images_of(
+        loaded, settings.data_dir, settings.splits, settings.fold, progress
+    )
     data = load_for_training(
         root,
         loaded.preprocessing.image_size,
@@ -128,58 +93,6 @@ def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> 
                 "recall of every class and needs some of each."
             )
     return data
-
-
-def _for_parity(
-    loaded: Checkpoint, settings: ExportSettings, data: Dataset | None
-) -> tuple[npt.NDArray[np.uint8], str]:
-    """A few pictures and what they are: validation images where they can be had, else noise."""
-    side = loaded.preprocessing.image_size
-    if data is not None:
-        valid = data.indices("valid")
-        return data.images[valid[_spread(len(valid))]], "validation images"
-    try:
-        root, assignment = images_of(loaded, settings.data_dir, None, None)
-    except TumorlensError:
-        if settings.data_dir is not None:
-            raise
-        return _noise(side), "pictures of noise"
-    paths = _valid_paths(root, assignment)
-    squares = []
-    for path in [paths[place] for place in _spread(len(paths))]:
-        try:
-            squares.append(fit_square(read_grey(root / path), side))
-        except UnreadableImageError:
-            continue
-    if len(squares) < 2:
-        return _noise(side), "pictures of noise"
-    return np.stack(squares), "validation images"
-
-
-def _valid_paths(root: Path, assignment: Mapping[str, str] | None) -> list[str]:
-    if assignment is None:
-        files = {file.path: file.split for file in scan(root).files}
-    else:
-        files = {path: part for path, part in assignment.items() if (root / path).is_file()}
-    return sorted(path for path, part in files.items() if part == "valid")
-
-
-def _spread(count: int) -> npt.NDArray[np.int64]:
-    """At most `COMPARED` places of `count`, evenly from first to last: classes lie in a row."""
-    places = np.linspace(0, max(count - 1, 0), min(COMPARED, count))
-    return places.round().astype(np.int64)
-
-
-def _noise(side: int) -> npt.NDArray[np.uint8]:
-    """Noise of every grain, from single pixels to large patches, dark to bright."""
-    rng = np.random.default_rng(0)
-    pictures = []
-    for number in range(COMPARED):
-        grain = 2 ** (number % 5)
-        cells = -(-side // grain)
-        noise = rng.integers(0, 256, (cells, cells), dtype=np.uint8)
-        pictures.append(np.kron(noise, np.ones((grain, grain), dtype=np.uint8))[:side, :side])
-    return np.stack(pictures)
 
 
 def _small(

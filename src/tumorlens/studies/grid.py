@@ -157,7 +157,7 @@ def finished(job: Job) -> bool:
     """Whether a run's files are there, with where it looks if boxes are given.
 
     Raises:
-        TumorlensError: they are there, of another way to train.
+        TumorlensError: they are there, of another way to train or of other images.
     """
     run = read_run(job.out_dir, job.name)
     if run is None:
@@ -169,5 +169,12 @@ def finished(job: Job) -> bool:
                 f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
                 f"{asked[name]} is asked; name another --out_dir (and --runs_dir) for another "
                 "study."
+            )
+    assert job.train.data_dir is not None  # `jobs` saw to it
+    for path in run.predictions().paths:
+        if not (job.train.data_dir / path).is_file():
+            raise TumorlensError(
+                f"--out_dir {job.out_dir}: {job.name} there is of other images ({path} is not in "
+                f"{job.train.data_dir}); name another --out_dir (and --runs_dir) for another study."
             )
     return not lacks_localization(job, run)

@@ -80,17 +80,17 @@ class Desk:
         if isinstance(content, str):
             return self._nothing(fault_html(content))
         try:
-            slices = decode(content, self.limits)
+            found = decode(content, self.limits)
         except TumorlensError as error:
             return self._nothing(fault_html(str(error)))
-        count = len(slices.pictures)
-        ticket = self.shelf.put(slices) if count > 1 else ""
+        count = len(found.slices)
+        ticket = self.shelf.put(found) if count > 1 else ""
         number = count // 2 + 1
         slider = gradio.Slider(minimum=1, maximum=max(2, count), value=number, visible=count > 1)
         return (
             ticket,
             slider,
-            *self._answer(slices.pictures[number - 1], slices.kind, number, count),
+            *self._answer(found.slices[number - 1], found.kind, number, count),
         )
 
     def example(self, name: str, ticket: str) -> tuple[Any, ...]:
@@ -100,12 +100,12 @@ class Desk:
 
     def turned(self, number: float, ticket: str) -> tuple[Any, ...]:
         """Another slice of the same volume: class choice, answer."""
-        slices = self.shelf.get(ticket)
-        if slices is None:
+        found = self.shelf.get(ticket)
+        if found is None:
             return gradio.skip(), fault_html("This volume is no longer kept; upload it again.")
-        count = len(slices.pictures)
+        count = len(found.slices)
         at = min(max(int(number), 1), count)
-        return self._answer(slices.pictures[at - 1], slices.kind, at, count)
+        return self._answer(found.slices[at - 1], found.kind, at, count)
 
     def cleared(self, ticket: str) -> tuple[Any, ...]:
         """The upload was taken away."""

@@ -6,13 +6,12 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from tumorlens.web.uploads import Slices
+from tumorlens.data.scans import Scan
 
 
 @dataclass
 class _Kept:
-    slices: Slices
-    size: int
+    volume: Scan
     used: float
 
 
@@ -34,16 +33,15 @@ class Shelf:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, slices: Slices) -> str:
-        """Keep `slices`; the ticket that gets them back, which nobody can guess."""
+    def put(self, volume: Scan) -> str:
+        """Keep `volume`; the ticket that gets them back, which nobody can guess."""
         ticket = secrets.token_urlsafe(16)
-        size = sum(picture.nbytes for picture in slices.pictures)
         with self._lock:
-            self._kept[ticket] = _Kept(slices, size, time.monotonic())
+            self._kept[ticket] = _Kept(volume, time.monotonic())
             self._drop()
         return ticket
 
-    def get(self, ticket: str) -> Slices | None:
+    def get(self, ticket: str) -> Scan | None:
         """What `put` kept; None if it is no longer there."""
         with self._lock:
             self._drop()
@@ -52,7 +50,7 @@ class Shelf:
                 return None
             kept.used = time.monotonic()
             self._kept.move_to_end(ticket)
-            return kept.slices
+            return kept.volume
 
     def drop(self, ticket: str) -> None:
         """Forget one."""
@@ -63,7 +61,7 @@ class Shelf:
         oldest = time.monotonic() - self.seconds
         while self._kept:
             first = next(iter(self._kept.values()))
-            size = sum(kept.size for kept in self._kept.values())
+            size = sum(kept.volume.slices.nbytes for kept in self._kept.values())
             full = len(self._kept) > self.most or (size > self.most_bytes and len(self._kept) > 1)
             if first.used >= oldest and not full:
                 return

@@ -4,13 +4,8 @@ import io
 import warnings
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from tumorlens.data import readers, scans
 from tumorlens.errors import TumorlensError
-
-Pictures = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -26,20 +21,7 @@ class Limits:
     pixels: int
 
 
-@dataclass(frozen=True)
-class Slices:
-    """What was in an upload.
-
-    Attributes:
-        pictures: one or more (H, W) uint8.
-        kind: in words, such as "NIfTI volume, 20 axial slices".
-    """
-
-    pictures: tuple[Pictures, ...]
-    kind: str
-
-
-def decode(content: bytes, limits: Limits) -> Slices:
+def decode(content: bytes, limits: Limits) -> scans.Scan:
     """Decode a slice, a DICOM file or a NIfTI volume.
 
     Raises:
@@ -55,8 +37,7 @@ def decode(content: bytes, limits: Limits) -> Slices:
     try:
         kind = scans.kind_of(content[:4096])
         if kind is not None:
-            found = scans.read(content, kind, limits.pixels)
-            return Slices(tuple(found.slices), found.kind)
+            return scans.read(content, kind, limits.pixels)
         return _picture(content, limits)
     except TumorlensError:
         raise
@@ -69,7 +50,7 @@ def decode(content: bytes, limits: Limits) -> Slices:
         raise TumorlensError(f"This file cannot be decoded: {reason.rstrip('.')}.") from error
 
 
-def _picture(content: bytes, limits: Limits) -> Slices:
+def _picture(content: bytes, limits: Limits) -> scans.Scan:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     formats = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -88,4 +69,4 @@ def _picture(content: bytes, limits: Limits) -> Slices:
             ) from error
         except Image.DecompressionBombError as error:
             raise TumorlensError("This picture has more pixels than are decoded.") from error
-    return Slices((grey,), kind)
+    return scans.Scan(grey[None], kind)
