@@ -60,8 +60,8 @@ class ExportSettings:
     """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
     come with tumorlens."""
     format: Literal["onnx", "safetensors"] = "onnx"
-    """`onnx` runs without PyTorch; `safetensors` is a checkpoint in half precision, without its data
-    folder, for every verb."""
+    """`onnx` runs without PyTorch; `safetensors` is a checkpoint in half precision, for every
+    verb, that does not name its data folder."""
     int8: bool = False
     """Compute in 8 bits: a quarter of the size. Refused where macro F1 or any class's recall on
     validation images falls by more than half a point."""
