@@ -25,7 +25,7 @@ demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: pictures in min
 	$(BIN)/python train.py --model se_resnet18 --data_dir $(DEMO)/data --out_dir $(DEMO)/model --epochs 10
 	$(BIN)/python evaluate.py --checkpoint $(DEMO)/model/best_model.pt
 	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma
-	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma --layer layer3 --count 8 --boxes $(DEMO)/data/masks --out_dir $(DEMO)/model/gradcam_layer3
+	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --count 8 --boxes $(DEMO)/data/masks --out_dir $(DEMO)/model/gradcam_masks
 	@echo
 	@echo "Pictures to look at:"
 	@ls $(DEMO)/model/runs/*/training_curves.png $(DEMO)/model/evaluation/*.png $(DEMO)/model/gradcam*/*.png | sed 's/^/  /'
