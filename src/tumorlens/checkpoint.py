@@ -178,7 +178,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     if path.suffix == half_precision.SUFFIX:
         with replacing(path) as beside:
-            half_precision.write(content, beside)
+            half_precision.write(content, beside, path)
         return
     with replacing(path) as beside:
         try:

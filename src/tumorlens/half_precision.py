@@ -23,8 +23,13 @@ HALVED = "weights."
 _HEADER = "tumorlens"
 
 
-def write(content: Mapping[str, Any], path: Path) -> None:
+def write(content: Mapping[str, Any], path: Path, final: Path) -> None:
     """Write nested dicts of tensors and primitives to `path`.
+
+    Args:
+        content: see above.
+        path: where to write.
+        final: the name that the file will have, for errors.
 
     Raises:
         TumorlensError: a weight is too large for 16 bits, or the file cannot be written.
@@ -39,7 +44,7 @@ def write(content: Mapping[str, Any], path: Path) -> None:
         save_file(tensors, path, metadata={_HEADER: json.dumps(rest)})
     except (SafetensorError, OSError) as error:
         raise TumorlensError(
-            f"{path}: cannot be written ({error}); free some room, or name another file."
+            f"{final}: cannot be written ({error}); free some room, or name another file."
         ) from error
 
 
