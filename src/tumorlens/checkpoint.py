@@ -148,10 +148,15 @@ def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, A
     return replace(template, weights=weights, selected=selected)
 
 
-def save(checkpoint: Checkpoint, path: Path) -> None:
+def save(checkpoint: Checkpoint, path: Path, final: Path | None = None) -> None:
     """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step.
 
     A `path` that ends in .safetensors gets half precision, and no JSON: its header is one.
+
+    Args:
+        checkpoint: what to write.
+        path: where to.
+        final: the name that the file will get later, for errors; None: `path`.
 
     Raises:
         TumorlensError: the disk is full; or a weight is too large for half precision.
@@ -178,7 +183,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     }
     if path.suffix == half_precision.SUFFIX:
         with replacing(path) as beside:
-            half_precision.write(content, beside, path)
+            half_precision.write(content, beside, final or path)
         return
     with replacing(path) as beside:
         try:

@@ -34,7 +34,7 @@ def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
     squares, pictures = pictures_for(loaded, settings, None)
     progress("exporting", 0, 2)
     with cpu_threads(settings.threads), replacing(out) as beside:
-        checkpoints.save(without_places(loaded), beside)
+        checkpoints.save(without_places(loaded), beside, final=out)
         progress("exporting", 1, 2)
         light = checkpoints.load(beside)
         found, wanted = (
