@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tumorlens import __version__, half_precision
@@ -148,15 +149,10 @@ def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, A
     return replace(template, weights=weights, selected=selected)
 
 
-def save(checkpoint: Checkpoint, path: Path, final: Path | None = None) -> None:
+def save(checkpoint: Checkpoint, path: Path) -> None:
     """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step.
 
     A `path` that ends in .safetensors gets half precision, and no JSON: its header is one.
-
-    Args:
-        checkpoint: what to write.
-        path: where to.
-        final: the name that the file will get later, for errors; None: `path`.
 
     Raises:
         TumorlensError: the disk is full; or a weight is too large for half precision.
@@ -181,18 +177,21 @@ def save(checkpoint: Checkpoint, path: Path, final: Path | None = None) -> None:
         "novelty_threshold": checkpoint.novelty_threshold,
         "calibration": checkpoint.calibration,
     }
-    if path.suffix == half_precision.SUFFIX:
-        with replacing(path) as beside:
-            half_precision.write(content, beside, final or path)
-        return
+    light = path.suffix == half_precision.SUFFIX
     with replacing(path) as beside:
         try:
-            torch.save(content, beside)
-        except RuntimeError as error:  # what torch makes of a full disk
+            if light:
+                half_precision.write(content, beside)
+            else:
+                torch.save(content, beside)
+        except (RuntimeError, SafetensorError) as error:  # what the two make of a full disk
+            flag = "--out" if light else "--out_dir"
             raise TumorlensError(
                 f"{path}: cannot be written ({str(error).splitlines()[0]}); free some room, or "
-                "name another --out_dir."
+                f"name another {flag}."
             ) from error
+    if light:
+        return
     tensors = ("weights", "feature_mean", "feature_covariance", "class_means")
     for_eyes = {key: value for key, value in content.items() if key not in tensors}
     if data:

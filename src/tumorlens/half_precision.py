@@ -23,16 +23,12 @@ HALVED = "weights."
 _HEADER = "tumorlens"
 
 
-def write(content: Mapping[str, Any], path: Path, final: Path) -> None:
+def write(content: Mapping[str, Any], path: Path) -> None:
     """Write nested dicts of tensors and primitives to `path`.
 
-    Args:
-        content: see above.
-        path: where to write.
-        final: the name that the file will have, for errors.
-
     Raises:
-        TumorlensError: a weight is too large for 16 bits, or the file cannot be written.
+        TumorlensError: a weight is too large for 16 bits.
+        SafetensorError: the file cannot be written.
     """
     tensors, rest = {}, {}
     for name, value in _flat(content):
@@ -40,12 +36,16 @@ def write(content: Mapping[str, Any], path: Path, final: Path) -> None:
             tensors[name] = _stored(name, value)
         else:
             rest[name] = value
-    try:
-        save_file(tensors, path, metadata={_HEADER: json.dumps(rest)})
-    except (SafetensorError, OSError) as error:
-        raise TumorlensError(
-            f"{final}: cannot be written ({error}); free some room, or name another file."
-        ) from error
+    save_file(tensors, path, metadata={_HEADER: json.dumps(rest)})
+
+
+def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as it will be read from the file.
+
+    Raises:
+        TumorlensError: a weight is too large for 16 bits.
+    """
+    return {name: _read(_stored(HALVED + name, tensor)) for name, tensor in weights.items()}
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -89,13 +89,16 @@ def read(path: Path) -> dict[str, Any]:
             for name, value in json.loads(header).items():
                 _put(content, name, value)
             for name in file.keys():  # noqa: SIM118  (it is no dict)
-                tensor = file.get_tensor(name)
-                _put(content, name, tensor.float() if tensor.dtype == torch.float16 else tensor)
+                _put(content, name, _read(file.get_tensor(name)))
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise TumorlensError(
             f"--checkpoint {path}: cannot be read as safetensors ({error}); {expected}."
         ) from error
     return content
+
+
+def _read(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.float16 else tensor
 
 
 def _put(content: dict[str, Any], name: str, value: Any) -> None:

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.config.kinds import MAP_LAYER, MAP_METHOD, Device, MapMethod, at_least
+from tumorlens.config.kinds import (
+    MAP_LAYER,
+    MAP_METHOD,
+    Device,
+    MapMethod,
+    at_least,
+    fold_needs_splits,
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         at_least(self, batch_size=1, resamples=100, seed=0, fold=0, threads=1)
-        if self.fold is not None and self.splits is None:
-            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        fold_needs_splits(self.fold, self.splits)
 
 
 @dataclass(frozen=True)

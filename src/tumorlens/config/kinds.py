@@ -21,6 +21,12 @@ def at_least(settings: object, **bounds: float) -> None:
             raise ValueError(f"--{name} {value}: expected {bound} or more.")
 
 
+def fold_needs_splits(fold: int | None, splits: Path | None) -> None:
+    """Refuse a fold without the file that has it."""
+    if fold is not None and splits is None:
+        raise ValueError("--fold needs --splits, the CSV that has the folds.")
+
+
 def primitives(settings: object) -> dict[str, Any]:
     """A settings object as JSON primitives, paths as text."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.config.kinds import at_least
+from tumorlens.config.kinds import at_least, fold_needs_splits
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class AuditSettings:
 
     def __post_init__(self) -> None:
         at_least(self, fold=0)
-        if self.fold is not None and self.splits is None:
-            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        fold_needs_splits(self.fold, self.splits)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.config.kinds import Device, ModelName, RecipeName, at_least
+from tumorlens.config.kinds import Device, ModelName, RecipeName, at_least, fold_needs_splits
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class TrainSettings:
         at_least(self, num_nodes=1, seed=0)
         if self.lr is not None and not 0 < self.lr <= 10:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
-        if self.fold is not None and self.splits is None:
-            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        fold_needs_splits(self.fold, self.splits)
         if self.resume is not None:
             given = [
                 item.name

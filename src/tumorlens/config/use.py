@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.config.kinds import MAP_LAYER, Device, at_least
+from tumorlens.config.kinds import MAP_LAYER, Device, at_least, fold_needs_splits
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         at_least(self, calibration_images=8, fold=0, threads=1)
-        if self.fold is not None and self.splits is None:
-            raise ValueError("--fold needs --splits, the CSV that has the folds.")
+        fold_needs_splits(self.fold, self.splits)
         if self.int8 and self.format != "onnx":
             raise ValueError(f"--int8: is for --format onnx, found --format {self.format}.")
 

@@ -71,7 +71,7 @@ def target(settings: ExportSettings, ending: str) -> Path:
         TumorlensError: another ending, a folder, or the checkpoint itself.
     """
     out = settings.out or settings.checkpoint.with_suffix(ending)
-    last = Path(ending).suffix or ending
+    last = ending[ending.rindex(".") :]
     if out.suffix != last:
         raise TumorlensError(f"--out {out}: expected a name that ends in {last}.")
     if out.is_dir():

@@ -13,7 +13,6 @@ from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.features import describe
 from tumorlens.exporting.compared import Exported, Parity, pictures_for, target
-from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
 
 # Largest difference of a logit that is taken for rounding: at most 1.3 points of probability.
@@ -33,30 +32,38 @@ def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
     out = target(settings, half_precision.SUFFIX)
     squares, pictures = pictures_for(loaded, settings, None)
     progress("exporting", 0, 2)
-    with cpu_threads(settings.threads), replacing(out) as beside:
-        checkpoints.save(without_places(loaded), beside, final=out)
-        progress("exporting", 1, 2)
-        light = checkpoints.load(beside)
+    light = light_one(loaded)
+    with cpu_threads(settings.threads):
         found, wanted = (
             describe(one.network(), one.preprocessing, squares, device=torch.device("cpu"))
             for one in (light, loaded)
         )
-        logits, features = (
-            float(np.abs(mine - its).max()) for mine, its in zip(found, wanted, strict=True)
+    progress("exporting", 1, 2)
+    logits, features = (
+        float(np.abs(mine - its).max()) for mine, its in zip(found, wanted, strict=True)
+    )
+    if not logits <= TOLERANCE:  # NaN is no agreement
+        raise TumorlensError(
+            f"--checkpoint {settings.checkpoint}: in half precision a logit differs by "
+            f"{logits:.2g} on {len(squares)} {pictures}, expected at most {TOLERANCE:g}; the "
+            "file was not kept. Hand on the checkpoint as it is."
         )
-        if not logits <= TOLERANCE:  # NaN is no agreement
-            raise TumorlensError(
-                f"--checkpoint {settings.checkpoint}: in half precision a logit differs by "
-                f"{logits:.2g} on {len(squares)} {pictures}, expected at most {TOLERANCE:g}; the "
-                "file was not kept. Hand on the checkpoint as it is."
-            )
-        progress("exporting", 2, 2)
+    checkpoints.save(light, out)
+    progress("exporting", 2, 2)
     parity = Parity(pictures, len(squares), logits, features)
     return Exported(out, out.stat().st_size, "fp16", parity)
 
 
-def without_places(loaded: Checkpoint) -> Checkpoint:
-    """The checkpoint without folders of this machine: paths of images within it stay."""
+def light_one(loaded: Checkpoint) -> Checkpoint:
+    """The checkpoint as it will be read from its light file.
+
+    Its weights are rounded to half precision; folders of this machine are left out, paths of
+    images within the data folder stay.
+
+    Raises:
+        TumorlensError: a weight is too large for half precision.
+    """
     data = replace(loaded.data, data_dir=None) if loaded.data else None
     settings = loaded.settings | dict.fromkeys(_PLACES & loaded.settings.keys())
-    return replace(loaded, data=data, settings=settings)
+    weights = half_precision.rounded(loaded.weights)
+    return replace(loaded, data=data, settings=settings, weights=weights)
