@@ -62,6 +62,21 @@ def test_json_is_all_that_standard_output_has(
     assert same.judged.prediction == found["prediction"]
 
 
+def test_gradcam_says_the_same_probability_of_a_slice(
+    checkpoint: Path, data: Path, tmp_path: Path
+) -> None:
+    sharper = replace(checkpoints.load(checkpoint), temperature=0.05)  # far from uncalibrated
+    checkpoints.save(sharper, checkpoint)
+    file = str(data / "valid/glioma/glioma006.png")
+    (answer,) = api.predict(paths=[file], checkpoint=str(checkpoint))
+    (tile,) = api.gradcam(
+        checkpoint=checkpoint, images=(Path(file),), out_dir=tmp_path / "cam"
+    ).tiles
+    assert answer.judged is not None
+    assert tile.views[0].prediction == answer.judged.prediction
+    assert tile.views[0].probability == pytest.approx(answer.judged.probabilities.max(), abs=1e-5)
+
+
 def test_heatmaps_are_one_picture_a_slice(checkpoint: Path, data: Path, tmp_path: Path) -> None:
     maps = tmp_path / "maps"
     argv = ["predict", str(data / "valid/glioma"), "--checkpoint", str(checkpoint)]

@@ -32,8 +32,8 @@ class Explained:
         size: side of that input, pixels.
         target: class that the map explains.
         prediction: class with the highest probability.
-        probability: of the prediction, 0..1.
-        target_probability: of the target, 0..1.
+        probability: of the prediction, 0..1, calibrated where the checkpoint has a temperature.
+        target_probability: of the target, likewise.
     """
 
     name: str

@@ -239,7 +239,7 @@ def _views(
         labels = chosen.labels[start : start + len(pictures)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
         maps = gradcam.grad_cam(model, inputs(size), targets, settings.layer, settings.method)
-        probabilities = softmax(logits.double().cpu().numpy())
+        probabilities = softmax(logits.double().cpu().numpy(), loaded.temperature or 1.0)
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
             views.append(
