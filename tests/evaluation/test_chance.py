@@ -46,3 +46,9 @@ def test_spread_of_folds_does_not_count_where_seeds_tell_their_own() -> None:
     # With one seed each nothing else is left than the folds' own spread.
     error, freedom = error_of_runs([[0.0], [0.1], [0.2]])
     assert (error, freedom) == (pytest.approx(0.1 / np.sqrt(3)), 2)
+
+
+def test_one_second_seed_does_not_outweigh_the_spread_of_the_folds() -> None:
+    error, freedom = error_of_runs([[0.0, 0.2], [0.2], [0.3]])
+    assert freedom == 2
+    assert error == pytest.approx(0.1 / 3**0.5)  # of 0.1, 0.2, 0.3

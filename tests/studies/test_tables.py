@@ -47,7 +47,12 @@ def finish(tmp_path: Path) -> Callable[..., None]:
         folder.mkdir(exist_ok=True)
         (folder / f"{name}-predictions.csv").write_text(table(answers))
         right = float((answers.probabilities.argmax(axis=1) == answers.labels).mean())
-        where = {"energy_in_box": {"value": 0.3}, "pointing_game": {"value": 0.7}}
+        # Of gliomas the share `found` is hit, and of all tumors half of it.
+        where = {
+            label: {"energy_in_box": {"value": 0.3}, "pointing_game": {"value": found * share}}
+            for label, share in (("all", 0.5), ("glioma", 1.0), ("small", 1.0))
+        }
+        centre = {label: {"pointing_game": {"value": 0.4}} for label in where}
         record = {
             "what": "tumorlens study run",
             "model": model,
@@ -56,7 +61,8 @@ def finish(tmp_path: Path) -> Callable[..., None]:
             "seed": seed,
             "scores": {"all": {"n": 160, "figures": {"accuracy": {"value": right}}}},
             "tumor_classes_alone": {"all": {"value": 0.8}},
-            "localization": {"part": "test", "network": {"all": where}, "centre": {"all": where}},
+            "classes": list(CLASSES),
+            "localization": {"part": "test", "network": where, "centre": centre},
             "minutes": {"training": 7.5, "scoring": 1.0},
             "selected": {"epoch": 3},
             "device": "cpu",
@@ -140,6 +146,44 @@ def test_report_tells_all_views_and_answers(
     assert len(runs) == 10
     assert runs[0]["energy_in_box"] == "0.300000"
     assert runs[0]["tumor_accuracy"] == "0.800000"
+
+
+def test_report_tells_class_by_class_where_they_look(
+    finish: Callable[..., None], tmp_path: Path
+) -> None:
+    for fold, share in ((0, 0.2), (1, 0.4)):
+        finish("resnet18", 0, share, fold)
+        finish("se_resnet18", 0, share + 0.1, fold)
+    finish("se_resnet18", 1, 0.5, 1)  # has no twin
+    finish("resnet18", 0, 0.9)
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    seen = {(one.protocol, one.label, one.who): one for one in found.looks}
+    assert {label for _protocol, label, _who in seen} == {"all", "glioma"}
+    one = seen["folds", "glioma", "ResNet18"].figures["pointing_game"]
+    assert one.value == pytest.approx(0.3)
+    assert one.folds == pytest.approx((0.2, 0.4))
+    assert (one.low, one.high) == (
+        0,
+        1,
+    )  # 12.7 standard errors of 0.1 either way, but it is a share
+    other = seen["folds", "glioma", "SE-ResNet18"]
+    assert other.runs == 3
+    assert other.figures["pointing_game"].folds == pytest.approx((0.3, 0.5))
+    change = seen["folds", "glioma", "SE-ResNet18 minus ResNet18"].figures["pointing_game"]
+    assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert seen["folds", "all", "centre baseline"].figures["pointing_game"].value == 0.4
+    alone = seen["official", "glioma", "ResNet18"].figures["pointing_game"]
+    assert (alone.value, alone.low) == (0.9, None)
+    page = (found.folder / "report.md").read_text()
+    assert (
+        "| glioma | SE-ResNet18 minus ResNet18 | 2 | +0.000 (+0.000, +0.000) | - | +0.100" in page
+    )
+    for name in ("looks_folds_test.png", "looks_official_test.png"):
+        assert f"]({name})" in page
+        assert (found.folder / name).stat().st_size > 10_000
+    with (found.folder / "looks.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["who"] == "centre baseline"]
+    assert {row["mean"] for row in rows} == {"0.400000"}
 
 
 def test_report_of_what_is_there_so_far_claims_no_more(

@@ -30,20 +30,22 @@ def sign_test(b_only: int, a_only: int) -> float:
 def error_of_runs(runs: list[list[float]]) -> tuple[float, int]:
     """Standard error of the mean difference that the runs make, and its degrees of freedom.
 
-    From the spread of seeds within folds; where each fold has one seed, from the spread of folds,
-    which holds that of their images too and so is on the safe side.
+    From the spread of seeds within folds where these have at least as many degrees of freedom as
+    the folds have; else from the spread of the folds' means, which holds that of their images too
+    and so is on the safe side. (A second seed of one fold alone would have one degree of freedom,
+    and 12.7 standard errors in its interval.)
 
     Args:
         runs: the values of each fold's runs, two or more in all.
     """
     freedom = sum(len(fold) - 1 for fold in runs)
-    if freedom:
+    if freedom and freedom >= len(runs) - 1:
         pooled = sum(
             (len(fold) - 1) * float(np.var(fold, ddof=1)) for fold in runs if len(fold) > 1
         )
         share = sum(1 / len(fold) for fold in runs) / len(runs) ** 2
         return math.sqrt(pooled / freedom * share), freedom
-    means = [fold[0] for fold in runs]
+    means = [float(np.mean(fold)) for fold in runs]
     return float(np.std(means, ddof=1)) / math.sqrt(len(means)), len(means) - 1
 
 

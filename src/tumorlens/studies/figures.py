@@ -1,11 +1,14 @@
-"""The story of a study in one figure."""
+"""A study in two figures: its story, and where its networks look."""
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tumorlens.evaluation.comparison_words import figure_title, title
 from tumorlens.evaluation.plots import COLOURS
+from tumorlens.studies.looks import CENTRE, Look
 from tumorlens.studies.seen import PUBLISHED, Seen
 
 _FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
@@ -15,6 +18,10 @@ _VIEWS = {
     "folds": "patients\napart",
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
+_LOOKS = {
+    "energy_over_chance": "energy in the box over chance",
+    "pointing_game": "pointing game: share of hits",
+}
 
 
 def story(seen: Sequence[Seen]) -> Figure:
@@ -95,3 +102,58 @@ def story(seen: Sequence[Seen]) -> Figure:
         f"means over runs with 95% intervals over images and seeds\n{counts}", fontsize=7
     )
     return drawn
+
+
+def where_they_look(found: Sequence[Look]) -> Figure:
+    """Networks and centre baseline in each class: means, and a small dot for each fold.
+
+    Args:
+        found: of one protocol and part.
+    """
+    labels = list(dict.fromkeys(one.label for one in found))
+    whos = list(dict.fromkeys(one.who for one in found if not one.difference))
+    style = {CENTRE: ("D", "#666666")} | {
+        title(model): (_MARKERS[model], COLOURS[index]) for index, model in enumerate(PUBLISHED)
+    }
+    first = found[0]
+    drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
+    for axes, (name, words) in zip(drawn.subplots(1, len(_LOOKS)), _LOOKS.items(), strict=True):
+        for index, who in enumerate(whos):
+            marker, colour = style[who]
+            for one in found:
+                mean = one.figures.get(name)
+                if one.who != who or mean is None:
+                    continue
+                place = labels.index(one.label) + 0.22 * (index - (len(whos) - 1) / 2)
+                axes.plot([place] * len(mean.folds), mean.folds, ".", color=colour, alpha=0.5)
+                axes.plot(place, mean.value, marker, color=colour, markersize=8)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_title(words, fontsize=10)
+        axes.grid(axis="y", color="#dddddd")
+        axes.set_axisbelow(True)
+        _scale(axes, name)
+    drawn.legend(
+        handles=[
+            Line2D([], [], marker=style[who][0], color=style[who][1], linestyle="", label=who)
+            for who in whos
+        ],
+        loc="outside lower center",
+        ncols=len(whos),
+        fontsize=9,
+    )
+    drawn.suptitle(
+        f"Where the maps of the true class lie, {first.protocol}, boxed {first.part} images: "
+        "means over folds, a dot a fold",
+        fontsize=10,
+    )
+    return drawn
+
+
+def _scale(axes: Axes, name: str) -> None:
+    if name != "energy_over_chance":
+        axes.set_ylim(0, 1)
+        return
+    axes.set_yscale("log")
+    axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+    axes.minorticks_off()
+    axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance

@@ -7,6 +7,7 @@ from tumorlens.evaluation.comparison_words import confusion_sentence, figure_tit
 from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.run_files import RunFiles
 from tumorlens.evaluation.statistics import Estimate
+from tumorlens.studies.looks import Look, Mean
 from tumorlens.studies.seen import LOOKS, PUBLISHED, Seen
 
 if TYPE_CHECKING:
@@ -30,9 +31,8 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
         found = report.comparisons.get(name)
         if found is not None:
             parts.append(f"{_differences(found)}\n{confusion_sentence(found)}\n")
-    looks = _localization(runs)
-    if looks:
-        parts.append(looks)
+    if report.looks:
+        parts.append(_where_they_look(report.looks))
     parts.append(_of_runs(runs))
     return "\n".join(parts)
 
@@ -120,33 +120,45 @@ def _differences(found: Comparison) -> str:
     return _table(header, rows)
 
 
-def _localization(runs: Sequence[RunFiles]) -> str:
-    """Means over runs of where each network looks, protocol by protocol, beside the centre."""
-    rows = []
-    for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
-        mine = [
-            run.record["localization"]
-            for run in runs
-            if (run.protocol, run.model) == (protocol, model) and run.record.get("localization")
+def _where_they_look(found: Sequence[Look]) -> str:
+    """A table a protocol and part: networks, their difference and the centre, class by class."""
+    parts = []
+    for protocol, part in dict.fromkeys((one.protocol, one.part) for one in found):
+        mine = [one for one in found if (one.protocol, one.part) == (protocol, part)]
+        most = max(len(mean.folds) for one in mine for mean in one.figures.values())
+        note = (
+            f"Means over {most} folds, with the 95% t interval over the folds"
+            if most > 1
+            else "Means over runs"
+        )
+        rows = [
+            [
+                one.label,
+                one.who,
+                str(one.runs),
+                *(_look(one.figures.get(name), "+" if one.difference else "") for name in LOOKS),
+            ]
+            for one in mine
         ]
-        if not mine:
-            continue
-        part = ", ".join(sorted({one["part"] for one in mine}))
-        for who, name in (("network", title(model)), ("centre", "centre baseline")):
-            values = [
-                [one[who]["all"].get(figure, {}).get("value") for one in mine] for figure in LOOKS
-            ]
-            shown = [
-                f"{sum(value) / len(value):.3f}" if all(v is not None for v in value) else "-"
-                for value in values
-            ]
-            rows.append([f"{protocol}, {part} images: {name}", str(len(mine)), *shown])
-    if not rows:
-        return ""
-    header = ["", "runs", *(name.replace("_", " ") for name in LOOKS)]
-    return (
-        f"## Where they look\n\nMeans over runs, all images with a box.\n\n{_table(header, rows)}"
-    )
+        header = ["class", "", "runs", *(name.replace("_", " ") for name in LOOKS)]
+        parts.append(
+            f"### {protocol}: boxed {part} images\n\n![Where they look]({looks_file(mine[0])})\n\n"
+            f"{note}.\n\n{_table(header, rows)}"
+        )
+    return "## Where they look\n\n" + "\n".join(parts) if parts else ""
+
+
+def looks_file(one: Look) -> str:
+    """Name of the picture of its protocol and part."""
+    return f"looks_{one.protocol}_{one.part}.png"
+
+
+def _look(mean: Mean | None, sign: str) -> str:
+    if mean is None:
+        return "-"
+    if mean.low is None or mean.high is None:
+        return f"{mean.value:{sign}.3f}"
+    return f"{mean.value:{sign}.3f} ({mean.low:{sign}.3f}, {mean.high:{sign}.3f})"
 
 
 def _of_runs(runs: Sequence[RunFiles]) -> str:

@@ -16,8 +16,9 @@ from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies import figures
+from tumorlens.studies.looks import Look, looks, looks_csv
 from tumorlens.studies.means import over_runs
-from tumorlens.studies.page import page
+from tumorlens.studies.page import looks_file, page
 from tumorlens.studies.seen import FIGURES, LOOKS, PUBLISHED, Seen, View, views
 
 # Draws behind each interval; as `compare` for differences.
@@ -34,6 +35,7 @@ class StudyReport:
         runs: how many finished runs it is from.
         seen: every view of every network.
         comparisons: by view's name; where both networks have runs.
+        looks: where the networks look; empty where no run was given boxes.
         folder: where the files are.
     """
 
@@ -41,6 +43,7 @@ class StudyReport:
     runs: int
     seen: tuple[Seen, ...]
     comparisons: dict[str, Comparison]
+    looks: tuple[Look, ...]
     folder: Path
 
 
@@ -73,7 +76,9 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
         if compared is not None:
             comparisons[view.name] = compared
         progress("reporting", done, len(asked), view.what)
-    report = StudyReport(answer(comparisons), len(runs), tuple(seen), comparisons, folder)
+    report = StudyReport(
+        answer(comparisons), len(runs), tuple(seen), comparisons, looks(runs), folder
+    )
     _write(report, runs, settings)
     return report
 
@@ -180,6 +185,11 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         },
     )
     save(figures.story(report.seen), folder / "story.png")
+    if report.looks:
+        write_text(folder / "looks.csv", looks_csv(report.looks))
+    for name in dict.fromkeys(map(looks_file, report.looks)):
+        mine = [one for one in report.looks if looks_file(one) == name]
+        save(figures.where_they_look(mine), folder / name)
     for name, found in report.comparisons.items():
         save(comparison_plots.differences({name: found}), folder / f"comparison_{name}.png")
     write_manifest(
@@ -219,9 +229,9 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
         if "tumor_accuracy" in FIGURES:
             values[FIGURES.index("tumor_accuracy")] = alone["value"] if alone else None
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
-        looks = [where.get(name, {}).get("value") for name in LOOKS]
+        looked = [where.get(name, {}).get("value") for name in LOOKS]
         facts = [run.name, run.model, run.protocol, "" if run.fold is None else run.fold, run.seed]
-        numbers = ["" if value is None else f"{value:.6f}" for value in (*values, *looks)]
+        numbers = ["" if value is None else f"{value:.6f}" for value in (*values, *looked)]
         minutes = record["minutes"]["training"]
         commit = record["code"].get("commit", "")
         selected = record["selected"].get("epoch", "")
