@@ -53,7 +53,9 @@ def story(seen: Sequence[Seen]) -> Figure:
                 value = one.figures[figure]
                 if value.value != value.value:
                     continue
-                lowest = min(lowest, value.low)
+                runs = one.values[figure] if one.runs > 1 else ()
+                lowest = min(lowest, value.low, *runs)
+                panel.plot([place + shift] * len(runs), runs, ".", color=colour, alpha=0.5)
                 panel.errorbar(
                     place + shift,
                     value.value,
@@ -99,7 +101,8 @@ def story(seen: Sequence[Seen]) -> Figure:
         if any(one.view.name == view for one in seen)
     )
     drawn.supxlabel(
-        f"means over runs with 95% intervals over images and seeds\n{counts}", fontsize=7
+        f"means over runs with 95% intervals over images and seeds, a dot a run\n{counts}",
+        fontsize=7,
     )
     return drawn
 

@@ -1,4 +1,4 @@
-"""One network's figures over its runs: the mean, its interval over images and seeds, the spread."""
+"""One network's figures over its runs: the mean, its interval over images and seeds, each run's."""
 
 from collections.abc import Sequence
 
@@ -25,8 +25,8 @@ def over_runs(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> tuple[dict[str, Estimate], dict[str, float | None]]:
-    """Mean over folds of the mean over each fold's runs, with its 95% interval, and the spread.
+) -> tuple[dict[str, Estimate], dict[str, tuple[float, ...]]]:
+    """Mean over folds of the mean over each fold's runs, its 95% interval, and the runs' values.
 
     The interval is over draws of groups of images, the same for all runs of a fold, to which with
     several runs a t-distributed draw of the runs' own error is added (docs/method.md).
@@ -37,8 +37,7 @@ def over_runs(
         resamples, seed: of the draws.
 
     Returns:
-        Estimates by figure, their `n` the images asked; standard deviation over all runs, None
-        where there is one.
+        Estimates by figure, their `n` the images asked; the values of the runs, fold by fold.
     """
     folds: dict[int | None, list[Predictions]] = {}
     for fold, answers in runs:
@@ -66,21 +65,20 @@ def over_runs(
             start += len(weights)
     rng = np.random.default_rng(seed)
     found: dict[str, Estimate] = {}
-    spread: dict[str, float | None] = {}
+    values_of_runs: dict[str, tuple[float, ...]] = {}
     for name in wanted:
         every = [value for fold in point[name] for value in fold]
         value = float(np.mean([np.mean(fold) for fold in point[name]]))
         draws = drawn[name]
-        spread[name] = None
+        values_of_runs[name] = tuple(every)
         if len(every) > 1:
             draws = draws + run_draws(point[name], resamples, rng)
-            spread[name] = float(np.std(every, ddof=1))
         low, high = percentile_interval(draws)
         if len(every) == 1 and name in shares:
             asked = shares[name][0]
             low, high = proportion_interval(value, draws, runs[0][1].group_indices()[asked])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
-    return found, spread
+    return found, values_of_runs
 
 
 def _asked(name: str, classes: Sequence[str]) -> bool:

@@ -59,7 +59,7 @@ def _beside_published(official: Sequence[Seen]) -> str:
         [
             f"**{title(one.model)}, ours**",
             str(one.runs),
-            *(cell(one.figures[name], one.std[name]) for name in _HEADLINE if name in one.figures),
+            *(cell(one.figures[name], one.std(name)) for name in _HEADLINE if name in one.figures),
         ]
         for one in official
     ]
@@ -82,7 +82,7 @@ def _means(seen: Sequence[Seen]) -> str:
     rows = [
         [
             figure_title(name),
-            *(cell(one.figures[name], one.std[name]) for one in seen),
+            *(cell(one.figures[name], one.std(name)) for one in seen),
         ]
         for name in names
     ]

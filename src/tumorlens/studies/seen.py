@@ -68,7 +68,7 @@ class Seen:
         runs, seeds, folds: how many.
         images: that are scored, over all folds.
         figures: mean over runs with its 95% interval over images and seeds; `n` images.
-        std: of each figure over the runs; None with one run.
+        values: of each figure, run by run.
     """
 
     view: View
@@ -78,7 +78,12 @@ class Seen:
     folds: int
     images: int
     figures: dict[str, Estimate]
-    std: dict[str, float | None]
+    values: dict[str, tuple[float, ...]]
+
+    def std(self, name: str) -> float | None:
+        """Standard deviation of a figure over the runs; None with one run."""
+        values = self.values[name]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def views(without_runs: Sequence[int] = ()) -> list[View]:

@@ -101,7 +101,7 @@ def _seen(
         if left is None:
             return None
         parts.append((run.fold, left))
-    found, std = over_runs(parts, FIGURES, resamples=resamples)
+    found, values = over_runs(parts, FIGURES, resamples=resamples)
     return Seen(
         view=view,
         model=model,
@@ -110,7 +110,7 @@ def _seen(
         folds=len({run.fold for run in runs}),
         images=sum({fold: len(left.paths) for fold, left in parts}.values()),
         figures=found,
-        std=std,
+        values=values,
     )
 
 
@@ -173,7 +173,8 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
                     "folds": one.folds,
                     "images": one.images,
                     "figures": {
-                        name: value.to_dict() | {"std_of_runs": one.std[name]}
+                        name: value.to_dict()
+                        | {"std_of_runs": one.std(name), "runs": one.values[name]}
                         for name, value in one.figures.items()
                     },
                 }
@@ -209,7 +210,7 @@ def means_csv(seen: Sequence[Seen]) -> str:
     rows = []
     for one in seen:
         for name, value in one.figures.items():
-            spread = one.std[name]
+            spread = one.std(name)
             numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
             counts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
             rows.append(
