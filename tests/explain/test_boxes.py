@@ -40,7 +40,11 @@ def test_box_edge_divides_a_pixel_and_two_boxes_are_united(tmp_path: Path) -> No
         ("a.png,x,30,20,80,90,\n", HEADER, "line 2 has the box 30, 20, 80, 90; expected fractions"),
         ("a.png,x,0.5,0.2,0.4,0.9,\n", HEADER, "left before right"),
         ("a.png,x,0.5,,0.6,0.9,\n", HEADER, "line 2"),
-        ("a.png,1\n", "path,box\n", "has no column box_x0, box_y0, box_x1, box_y1; found path"),
+        (
+            "a.png,1\n",
+            "path,box\n",
+            "has no column `box_x0`, `box_y0`, `box_x1`, `box_y1`; found path",
+        ),
         ("a.png,x,,,,,\n", HEADER, "no row has a box"),
     ],
 )

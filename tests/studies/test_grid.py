@@ -14,7 +14,7 @@ import pytest
 from tumorlens.config import StudySettings
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.run_files import read_study
-from tumorlens.studies.grid import folds_of, jobs, study
+from tumorlens.studies.grid import jobs, study
 
 
 def _settings(data: Path, out: Path, **changes: object) -> StudySettings:
@@ -79,13 +79,19 @@ def test_public_folds_are_the_default_and_strange_folds_are_refused(
 ) -> None:
     public = jobs(_settings(data, tmp_path, protocol="folds", folds=(3,)))
     assert str(public[0].train.splits) == "public-folds"
-    assert folds_of(folds) == (0, 1)
+    dealt = jobs(_settings(data, tmp_path, protocol="folds", splits=folds))
+    assert {job.train.fold for job in dealt} == {0, 1}
     with pytest.raises(TumorlensError, match="--folds 2: .* has the folds 0, 1"):
         jobs(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0, 2)))
     plain = tmp_path / "plain.csv"
     plain.write_text("path,split\na,train\n")
-    with pytest.raises(TumorlensError, match="expects a column `fold`"):
-        folds_of(plain)
+    for strange, told in (
+        (plain, "expects a column `fold` with whole numbers, found path, split"),
+        (tmp_path, "cannot be read as CSV"),
+        (tmp_path / "none.csv", "there is no such file"),
+    ):
+        with pytest.raises(TumorlensError, match=told):
+            jobs(_settings(data, tmp_path, protocol="folds", splits=strange))
 
 
 def test_settings_refuse_what_has_no_meaning(data: Path) -> None:

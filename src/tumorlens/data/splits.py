@@ -1,6 +1,5 @@
 """Which image trains, which chooses the epoch, which is scored; never a picture in two parts."""
 
-import csv
 from collections import Counter
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.folder import SPLITS
+from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
 
 # Share of the next fold that validates where no `run` column says which.
@@ -105,23 +105,34 @@ def read_groups(path: Path) -> dict[str, str]:
     return {row["path"]: row["group"] for row in rows if row["group"]}
 
 
-def _read(path: Path, flag: str = "--splits") -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [
-                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
-            ]
-    except FileNotFoundError:
-        raise TumorlensError(f"{flag} {path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TumorlensError(f"{flag} {path}: cannot be read as CSV ({error}).") from error
-    if "path" not in columns:
+def folds_in(path: Path) -> tuple[int, ...]:
+    """The folds of a splits file with a column `fold`, in order.
+
+    Raises:
+        TumorlensError: no such file or column, no fold at all, or one that is no whole number.
+    """
+    rows, columns = _read(path)
+    folds = {_number(path, row, "fold") for row in rows if row.get("fold")}
+    if not folds:
         raise TumorlensError(
-            f"{flag} {path}: has no column `path`; found {', '.join(columns) or 'nothing'}."
+            f"--splits {path}: --protocol folds expects a column `fold` with whole numbers, found "
+            f"{', '.join(columns)}; make such a file with `tumorlens split DATA --folds 5`, or "
+            "leave --splits out for the public set."
         )
+    return tuple(sorted(folds))
+
+
+def runs_in(path: Path) -> dict[str, str]:
+    """Path of each image to the splits file's column `run`; empty where there is none.
+
+    Raises:
+        TumorlensError: no such file.
+    """
+    return {row["path"]: row["run"] for row in _read(path)[0] if row.get("run")}
+
+
+def _read(path: Path, flag: str = "--splits") -> tuple[list[dict[str, str]], list[str]]:
+    rows, columns = read_table(path, flag, ("path",))
     for row in rows:
         row["path"] = row["path"].replace("\\", "/")
     twice = [name for name, times in Counter(row["path"] for row in rows).items() if times > 1]

@@ -5,13 +5,13 @@ copy_in_training ("", "exact" or "near"), group (images that show one picture), 
 file).
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
 from tumorlens.output_folder import csv_text
 
@@ -96,19 +96,11 @@ def read(path: Path) -> Predictions:
     Raises:
         TumorlensError: no such file, a column that is missing, a value that is not understood.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
-            rows = list(reader)
-    except FileNotFoundError:
-        raise TumorlensError(f"{path}: there is no such file.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TumorlensError(f"{path}: cannot be read as CSV ({error}).") from error
+    rows, columns = read_table(path, "", ("path", "label"))
     classes = tuple(
         name.removeprefix(_PROBABILITY) for name in columns if name.startswith(_PROBABILITY)
     )
-    if not {"path", "label"} <= set(columns) or len(classes) < 2 or not rows:
+    if len(classes) < 2 or not rows:
         raise TumorlensError(
             f"{path}: expected columns path, label, prob_CLASS for each class and a row for each "
             f"image; found {', '.join(columns) or 'nothing'} and {len(rows)} rows."

@@ -1,6 +1,5 @@
 """Where the tumors are: boxes in a CSV, or masks in a folder, each as a region of its picture."""
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.readers import SUFFIXES, read_grey, resize
+from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError, UnreadableImageError
 
 Floats = npt.NDArray[np.float64]
@@ -96,6 +96,11 @@ def read_boxes(source: Path) -> Boxes:
     Raises:
         TumorlensError: no such file, a column is missing, a value is no fraction, no box at all.
     """
+    if not source.exists():
+        raise TumorlensError(
+            f"--boxes {source}: there is no such file; expected a CSV with columns path, "
+            f"{', '.join(EDGES)}, or a folder of masks."
+        )
     if source.is_dir():
         masks = {
             path.relative_to(source).with_suffix("").as_posix(): path
@@ -108,8 +113,9 @@ def read_boxes(source: Path) -> Boxes:
                 "data folder, such as test/glioma/a.png."
             )
         return Boxes(source, {}, masks)
+    rows, _columns = read_table(source, "--boxes", ("path", *EDGES))
     found: dict[str, tuple[Box, ...]] = {}
-    for number, row in enumerate(_rows(source), start=2):
+    for number, row in enumerate(rows, start=2):
         values = [row[edge] for edge in EDGES]
         if not any(values):
             continue
@@ -119,31 +125,6 @@ def read_boxes(source: Path) -> Boxes:
     if not found:
         raise TumorlensError(f"--boxes {source}: no row has a box; expected {', '.join(EDGES)}.")
     return Boxes(source, found, {})
-
-
-def _rows(source: Path) -> list[dict[str, str]]:
-    try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [
-                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
-            ]
-    except FileNotFoundError:
-        raise TumorlensError(
-            f"--boxes {source}: there is no such file; expected a CSV with columns path, "
-            f"{', '.join(EDGES)}, or a folder of masks."
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TumorlensError(f"--boxes {source}: cannot be read as CSV ({error}).") from error
-    missing = [name for name in ("path", *EDGES) if name not in columns]
-    if missing:
-        raise TumorlensError(
-            f"--boxes {source}: has no column {', '.join(missing)}; found "
-            f"{', '.join(columns) or 'nothing'}."
-        )
-    return rows
 
 
 def _box(source: Path, number: int, values: list[str]) -> Box:

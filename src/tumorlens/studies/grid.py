@@ -1,12 +1,12 @@
 """The verb study: which runs are asked for, which are finished, and doing what is missing."""
 
-import csv
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tumorlens.config import StudySettings, TrainSettings
 from tumorlens.data import public_folds
+from tumorlens.data.splits import folds_in
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.run_files import read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
@@ -83,14 +83,15 @@ def jobs(settings: StudySettings) -> list[Job]:
     So that whenever it is stopped, what is there can be compared.
 
     Raises:
-        TumorlensError: no such fold, or a splits file without folds.
+        TumorlensError: no such fold, or faults of the splits file.
     """
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits = settings.splits
     folds: tuple[int | None, ...] = (None,)
     if settings.protocol == "folds":
         splits = splits or Path(public_folds.NAME)
-        there = folds_of(splits)
+        public = str(splits) == public_folds.NAME
+        there = tuple(range(public_folds.FOLDS)) if public else folds_in(splits)
         strange = sorted(set(settings.folds) - set(there))
         if strange:
             raise TumorlensError(
@@ -125,32 +126,6 @@ def jobs(settings: StudySettings) -> list[Job]:
                     )
                 )
     return found
-
-
-def folds_of(splits: Path) -> tuple[int, ...]:
-    """The folds that a splits file has.
-
-    Raises:
-        TumorlensError: no such file, or no column `fold`.
-    """
-    if str(splits) == public_folds.NAME:
-        return tuple(range(public_folds.FOLDS))
-    try:
-        with splits.open(newline="", encoding="utf-8-sig") as file:
-            values = {row.get("fold") or "" for row in csv.DictReader(file)} - {""}
-            return tuple(sorted(int(value) for value in values)) or _no_folds(splits)
-    except FileNotFoundError:
-        raise TumorlensError(f"--splits {splits}: there is no such file.") from None
-    except ValueError:
-        return _no_folds(splits)
-
-
-def _no_folds(splits: Path) -> tuple[int, ...]:
-    raise TumorlensError(
-        f"--splits {splits}: --protocol folds expects a column `fold` with whole numbers; make "
-        "such a file with `tumorlens split DATA --folds 5`, or leave --splits out for the public "
-        "set."
-    )
 
 
 def finished(job: Job) -> bool:

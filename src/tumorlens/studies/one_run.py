@@ -17,6 +17,7 @@ from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import EvaluateSettings, TrainSettings, primitives
 from tumorlens.data import public_folds
 from tumorlens.data.copies import duplicate_groups
+from tumorlens.data.splits import runs_in
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import tumor_classes
@@ -328,11 +329,8 @@ def _runs(splits: Path | None, report: Report) -> tuple[str, ...] | None:
             str(run) if there and run >= 0 else ""
             for run, there in zip(runs.tolist(), found.found.tolist(), strict=True)
         )
-    with splits.open(newline="", encoding="utf-8-sig") as file:
-        by_path = {row["path"]: row.get("run") for row in csv.DictReader(file)}
-    if not any(by_path.values()):
-        return None
-    return tuple(by_path.get(path) or "" for path in report.data.paths)
+    by_path = runs_in(splits)
+    return tuple(by_path.get(path, "") for path in report.data.paths) if by_path else None
 
 
 def _training_seconds(run_dir: Path) -> float:
