@@ -186,6 +186,51 @@ def test_report_tells_class_by_class_where_they_look(
     assert {row["mean"] for row in rows} == {"0.400000"}
 
 
+def test_report_tells_whether_a_class_is_missed_or_some_patients(
+    finish: Callable[..., None], tmp_path: Path
+) -> None:
+    finish("resnet18", 0, 0.5, fold=2)
+    finish("se_resnet18", 0, 1.0, fold=2)
+    finish("se_resnet18", 1, 0.0, fold=2)
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    rows = {(one.model, one.run, one.label): one for one in found.by_run}
+    # All missed gliomas are of odd number, and those are run 7's.
+    glioma = rows["resnet18", "7", "glioma"]
+    assert (glioma.images, glioma.right) == (20, 10)
+    assert rows["resnet18", "2", "glioma"].recall == 1
+    assert rows["se_resnet18", "7", "glioma"].recall == 0.5
+    assert rows["se_resnet18", "7", "glioma"].images == 40
+    page = (found.folder / "report.md").read_text()
+    assert "| 2 | 1.00 / 1.00 | 1.00 / 1.00 |" in page
+    assert "| 7 | 0.50 / 0.50 | 1.00 / 1.00 |" in page
+    with (found.folder / "by_run.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 2 * 4
+
+
+def test_images_of_a_named_group_are_drawn_together(
+    finish: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish("resnet18", 0, 0.5)
+    finish("se_resnet18", 0, 0.9)
+    patients = tmp_path / "patients.csv"
+    names = [f"None/{number}.png,patient {number // 20}" for number in range(160)]
+    patients.write_text("\n".join(["path,group", *names]))
+    argv = ["study", "--report", "--out_dir", str(tmp_path / "study"), "--resamples", "300"]
+    widths, votes = [], []
+    for more in ([], ["--groups", str(patients)]):
+        assert main([*argv, *more]) == 0
+        told = json.loads((tmp_path / "study/report/report.json").read_text())
+        recall = told["means"][0]["figures"]["recall_glioma"]
+        widths.append(recall["high"] - recall["low"])
+        votes.append(told["comparisons"]["official"]["differences"]["recall_glioma"]["p"])
+    assert widths[1] > 1.5 * widths[0]
+    assert votes[0] < 0.05 < votes[1]
+    page = (tmp_path / "study/report/report.md").read_text()
+    assert f"those of one group in {patients} drawn together" in page
+    assert main([*argv, "--groups", str(tmp_path / "none.csv")]) == 2
+    assert "--groups" in capsys.readouterr().err
+
+
 def test_report_of_what_is_there_so_far_claims_no_more(
     finish: Callable[..., None], tmp_path: Path
 ) -> None:

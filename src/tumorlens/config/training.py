@@ -116,6 +116,9 @@ class StudySettings:
     without_runs: tuple[int, ...] = ()
     """Report: give the folds' figures once more without the test images of these values of the
     splits file's column `run`, such as those that tuning looked at."""
+    groups: Path | None = None
+    """Report: CSV with columns `path, group`: intervals resample groups, such as patients, whole;
+    default: images that show one picture."""
     cluster: str | None = None
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""
@@ -159,7 +162,8 @@ class StudySettings:
             raise ValueError("--folds goes with --protocol folds; leave it out.")
         if self.report:
             return
-        if self.without_runs:
-            raise ValueError("--without_runs goes with --report; leave it out.")
+        for name in ("without_runs", "groups"):
+            if getattr(self, name):
+                raise ValueError(f"--{name} goes with --report; leave it out.")
         if self.data_dir is None:
             raise ValueError("--data_dir must be given, for example --data_dir data/.")

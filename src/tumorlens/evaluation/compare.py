@@ -50,7 +50,8 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
     pairs, names = _pairs(settings, progress)
     caveats = []
     if settings.groups is not None:
-        pairs = [_grouped(one, splits.read_groups(settings.groups)) for one in pairs]
+        named = splits.read_groups(settings.groups)
+        pairs = [one.grouped(named) for one in pairs]
     elif any(one.a.groups is None for one in pairs):
         caveats.append(
             "Which images show one picture is not known (no column `group`, no checkpoint): each "
@@ -205,12 +206,6 @@ def _same_groups(one: Predictions, other: Predictions) -> tuple[Predictions, Pre
     if set(place) != set(one.paths):  # refused by `pair_up`, which says what differs
         return one, other
     return replace(one, groups=tuple(place[path] for path in one.paths)), other
-
-
-def _grouped(pair: Pair, named: Mapping[str, str]) -> Pair:
-    # An image that the file does not name is a group of its own.
-    groups = tuple(named.get(path, f"\0{path}") for path in pair.a.paths)
-    return replace(pair, a=replace(pair.a, groups=groups), b=replace(pair.b, groups=groups))
 
 
 def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:

@@ -8,7 +8,7 @@ be. Both together make the interval: sums of a draw of images and a draw of seed
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,6 +53,10 @@ class Pair:
     def only(self, keep: Mask) -> "Pair":
         """The images that `keep` marks."""
         return replace(self, a=self.a.only(keep), b=self.b.only(keep))
+
+    def grouped(self, named: Mapping[str, str]) -> "Pair":
+        """The same with the groups of `named`, by path; who is not named there is alone."""
+        return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
 
 
 @dataclass(frozen=True)

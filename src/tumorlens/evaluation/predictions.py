@@ -5,7 +5,8 @@ copy_in_training ("", "exact" or "near"), group (images that show one picture), 
 file).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,10 @@ class Predictions:
             some(self.groups),
             some(self.runs),
         )
+
+    def grouped(self, named: Mapping[str, str]) -> "Predictions":
+        """The same with the groups of `named`, by path; who is not named there is alone."""
+        return replace(self, groups=tuple(named.get(path, f"\0{path}") for path in self.paths))
 
     def group_indices(self) -> npt.NDArray[np.int64]:
         """(N,) group of each image; each for itself where groups are not known."""

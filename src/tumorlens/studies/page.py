@@ -7,6 +7,7 @@ from tumorlens.evaluation.comparison_words import confusion_sentence, figure_tit
 from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.run_files import RunFiles
 from tumorlens.evaluation.statistics import Estimate
+from tumorlens.studies.by_run import RecallByRun
 from tumorlens.studies.looks import Look, Mean
 from tumorlens.studies.seen import LOOKS, PUBLISHED, Seen
 
@@ -23,7 +24,7 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
     official = [one for one in report.seen if one.view.name == "official"]
     if official:
         parts.append(_beside_published(official))
-    parts.append("## Means over runs\n\n" + _note(report.seen))
+    parts.append("## Means over runs\n\n" + _note(report))
     views = {one.view.name: one.view.what for one in report.seen}
     for name, what in views.items():
         mine = [one for one in report.seen if one.view.name == name]
@@ -31,6 +32,8 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
         found = report.comparisons.get(name)
         if found is not None:
             parts.append(f"{_differences(found)}\n{confusion_sentence(found)}\n")
+    if report.by_run:
+        parts.append(_by_run(report.by_run))
     if report.looks:
         parts.append(_where_they_look(report.looks))
     parts.append(_of_runs(runs))
@@ -67,12 +70,12 @@ def _beside_published(official: Sequence[Seen]) -> str:
     return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
 
 
-def _note(seen: Sequence[Seen]) -> str:
+def _note(report: "StudyReport") -> str:
+    drawn = f"those of one group in {report.groups}" if report.groups else "those of one picture"
     return (
         "Mean over runs ± standard deviation of runs, with the 95% interval of the mean over "
-        "images and seeds (of one run: over images alone). n is the number of images scored.\n"
-        if seen
-        else ""
+        f"images ({drawn} drawn together) and seeds (of one run: over images alone). n is the "
+        "number of images scored.\n"
     )
 
 
@@ -118,6 +121,31 @@ def _differences(found: Comparison) -> str:
         if one.value == one.value
     ]
     return _table(header, rows)
+
+
+def _by_run(found: Sequence[RecallByRun]) -> str:
+    """A row a run of patients, a column a class; in each cell the networks' recalls."""
+    models = [model for model in PUBLISHED if any(one.model == model for one in found)]
+    labels = sorted({one.label for one in found})
+    recall = {(one.model, one.run, one.label): one.recall for one in found}
+    rows = [
+        [
+            run,
+            *(
+                " / ".join(
+                    f"{recall[key]:.2f}" if (key := (model, run, label)) in recall else "-"
+                    for model in models
+                )
+                for label in labels
+            ),
+        ]
+        for run in sorted({one.run for one in found}, key=lambda run: (len(run), run))
+    ]
+    header = ["run", *(f"{label} recall" for label in labels)]
+    return (
+        "## By run of patients\n\nIs a class missed, or are some patients? Test images of each "
+        f"`run` of the splits file, {' / '.join(map(title, models))}.\n\n{_table(header, rows)}"
+    )
 
 
 def _where_they_look(found: Sequence[Look]) -> str:

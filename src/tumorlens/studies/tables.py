@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tumorlens.config import StudySettings
+from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
 from tumorlens.evaluation.compare import compared_record, differences_csv, pairs_of_study
@@ -16,6 +17,7 @@ from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies import figures
+from tumorlens.studies.by_run import RecallByRun, by_run, by_run_csv
 from tumorlens.studies.looks import Look, looks, looks_csv
 from tumorlens.studies.means import over_runs
 from tumorlens.studies.page import looks_file, page
@@ -35,7 +37,9 @@ class StudyReport:
         runs: how many finished runs it is from.
         seen: every view of every network.
         comparisons: by view's name; where both networks have runs.
+        by_run: recall in each of the splits file's runs; empty where it has none.
         looks: where the networks look; empty where no run was given boxes.
+        groups: the file of what is drawn together; None: images that show one picture.
         folder: where the files are.
     """
 
@@ -43,7 +47,9 @@ class StudyReport:
     runs: int
     seen: tuple[Seen, ...]
     comparisons: dict[str, Comparison]
+    by_run: tuple[RecallByRun, ...]
     looks: tuple[Look, ...]
+    groups: Path | None
     folder: Path
 
 
@@ -51,13 +57,14 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     """Draw tables and figures of the finished runs into `out_dir`/report.
 
     Args:
-        settings: `out_dir`, `without_runs` and `resamples` count.
+        settings: `out_dir`, `without_runs`, `groups` and `resamples` count.
         progress: told of "reporting", views done of all.
 
     Raises:
-        TumorlensError: no finished run, or a report folder that is not ours.
+        TumorlensError: no finished run, faults of --groups, or a report folder that is not ours.
     """
     runs = read_study(settings.out_dir)
+    named = read_groups(settings.groups) if settings.groups else None
     folder = claim(settings.out_dir / "report", "study")
     there = {run.protocol for run in runs}
     asked = [view for view in views(settings.without_runs) if view.protocol in there]
@@ -65,6 +72,12 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     comparisons: dict[str, Comparison] = {}
     answers = {run.name: run.predictions() for run in runs}
     pairs = {name: _pairs([run for run in runs if run.protocol == name]) for name in there}
+    if named is not None:
+        answers = {name: one.grouped(named) for name, one in answers.items()}
+        pairs = {
+            name: two and ([one.grouped(named) for one in two[0]], two[1])
+            for name, two in pairs.items()
+        }
     for done, view in enumerate(asked, start=1):
         of_view = [run for run in runs if run.protocol == view.protocol]
         for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
@@ -77,7 +90,14 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
             comparisons[view.name] = compared
         progress("reporting", done, len(asked), view.what)
     report = StudyReport(
-        answer(comparisons), len(runs), tuple(seen), comparisons, looks(runs), folder
+        answer(comparisons),
+        len(runs),
+        tuple(seen),
+        comparisons,
+        by_run(runs, answers),
+        looks(runs),
+        settings.groups,
+        folder,
     )
     _write(report, runs, settings)
     return report
@@ -186,6 +206,8 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         },
     )
     save(figures.story(report.seen), folder / "story.png")
+    if report.by_run:
+        write_text(folder / "by_run.csv", by_run_csv(report.by_run))
     if report.looks:
         write_text(folder / "looks.csv", looks_csv(report.looks))
     for name in dict.fromkeys(map(looks_file, report.looks)):
@@ -199,6 +221,7 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         command=["tumorlens", "study", "--report"],
         settings={
             "without_runs": list(settings.without_runs),
+            "groups": settings.groups.as_posix() if settings.groups else None,
             "resamples": settings.resamples,
         },
     )
