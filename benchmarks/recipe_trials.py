@@ -77,6 +77,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--blur", type=float, default=0.0, help="largest sigma, pixels")
     parser.add_argument("--tta", action="store_true", help="average with the mirrored picture")
     parser.add_argument("--blurpool", action="store_true")
+    parser.add_argument("--standardise", action="store_true", help="each picture by itself")
     parser.add_argument("--note", default="")
     parser.add_argument("--curve", action="store_true", help="score after every epoch and print")
     return parser
@@ -297,6 +298,12 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
 
     def inputs(pictures: Tensor) -> Tensor:
         normal = ((pictures - mean) / deviation)[:, None].expand(-1, 3, -1, -1)
+        if args.standardise:
+            inside = (pictures > pictures.mean((1, 2), keepdim=True)).float()
+            count = inside.sum((1, 2), keepdim=True).clamp(min=1)
+            centre = (pictures * inside).sum((1, 2), keepdim=True) / count
+            spread = (((pictures - centre) ** 2 * inside).sum((1, 2), keepdim=True) / count).sqrt()
+            normal = ((pictures - centre) / (spread + 1e-3))[:, None].expand(-1, 3, -1, -1)
         return normal.contiguous(memory_format=torch.channels_last)
 
     def score() -> dict[str, float]:
