@@ -10,7 +10,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,16 @@ def count(folder: Path) -> Counts:
         for part in PARTS
         if (folder / part).is_dir()
     }
+
+
+def is_testing(labels: Iterable[str]) -> bool:
+    """Whether these are the labels of the public set's whole `Testing`, of a version known here.
+
+    Args:
+        labels: a class name for each image.
+    """
+    counted = Counter(labels)
+    return any(counted == parts["Testing"] for parts in KNOWN_COUNTS.values())
 
 
 def verify(counts: Counts, version: int, folder: Path) -> bool:

@@ -202,6 +202,19 @@ def test_different_images_labels_or_classes_are_refused_in_one_sentence() -> Non
         pair_up(a, replace(b, classes=("a", "b", "c", "d")))
 
 
+def test_no_interval_goes_where_no_difference_can() -> None:
+    labels = np.repeat([0, 1, 2, 3], 10)
+    pairs = [
+        Pair(_answers(labels, labels), _answers(labels, _wrong(labels, np.arange(40) % step == 0)))
+        for step in (1, 30)  # all wrong with one seed, nearly all right with the other
+    ]
+    for one in compare(pairs, ("a", "b"), resamples=200).differences.values():
+        assert -1 <= one.low <= one.high <= 1
+        assert one.t_low is not None
+        assert one.t_high is not None
+        assert -1 <= one.t_low <= one.t_high <= 1
+
+
 def test_intervals_cover_the_true_difference_of_one_pair() -> None:
     # Images differ in how hard they are, for both networks alike; truth is what many would give.
     rng = np.random.default_rng(11)

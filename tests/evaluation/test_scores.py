@@ -56,6 +56,33 @@ def test_perfect_recall_of_few_images_has_an_honest_lower_end() -> None:
     assert grouped.all.figures["accuracy"].low == pytest.approx(0.025 ** (1 / 5))
 
 
+def test_no_interval_of_a_perfect_network_is_without_width() -> None:
+    labels = np.array([0] * 20 + [1] * 30)
+    copies = np.where(np.arange(50) % 2 == 0, "exact", "")
+    scores = score(labels, np.eye(2)[labels], ("a", "b"), copies=copies, resamples=200)
+    for name in ("macro_f1", "balanced_accuracy", "auroc_a", "precision_a", "f1_b", "mcc"):
+        figure = scores.all.figures[name]
+        assert figure.value == 1, name
+        assert 0.8 < figure.low < 0.95, name
+    both = (scores.all.figures[name] for name in ("recall_a", "recall_b"))
+    mean_low = np.mean([one.low for one in both])
+    assert scores.all.figures["balanced_accuracy"].low == pytest.approx(mean_low)
+    gap = scores.flattery["accuracy"]
+    assert gap.value == 0
+    assert gap.low == pytest.approx(0.025 ** (1 / 50) - 1)
+    assert gap.high == pytest.approx(1 - 0.025 ** (1 / 25))
+
+
+def test_precision_of_a_single_prediction_is_not_believed() -> None:
+    labels = np.repeat([0, 1], 30)
+    predicted = np.zeros(60, dtype=int)
+    predicted[30] = 1  # one image alone is called "b", rightly
+    scores = score(labels, np.eye(2)[predicted], ("a", "b"), resamples=200)
+    precision = scores.all.figures["precision_b"]
+    assert (precision.value, precision.n) == (1, 1)
+    assert precision.low == pytest.approx(0.025)
+
+
 def test_without_fingerprints_nothing_is_claimed_about_copies() -> None:
     labels, probabilities, _ = _sample()
     scores = score(labels, probabilities, CLASSES, resamples=100)

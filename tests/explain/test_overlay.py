@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, on_picture, panel
+from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_picture, panel
 from tumorlens.models.build import build_model
 
 
@@ -55,10 +55,29 @@ def test_corner_cell_of_a_wide_picture_is_padding() -> None:
 
 def test_cold_places_show_the_picture_and_hot_ones_still_some_of_it() -> None:
     grey = np.full((2, 2), 100, dtype=np.uint8)
-    mixed = blend(grey, np.array([[0.0, 1.0], [2.0, 4.0]]), highest=4.0)
+    mixed = blend(grey, np.array([[0.0, 1.0], [2.0, 4.0]]), hottest=4.0)
     assert mixed[0, 0].tolist() == [100, 100, 100]
-    brighter = blend(grey + 50, np.full((2, 2), 4.0), highest=4.0)[1, 1].astype(int)
+    brighter = blend(grey + 50, np.full((2, 2), 4.0), hottest=4.0)[1, 1].astype(int)
     assert (brighter - mixed[1, 1]).tolist() == pytest.approx([50 * (1 - OPACITY)] * 3, abs=1)
+
+
+def test_one_hot_pixel_does_not_hide_the_rest_of_a_map() -> None:
+    spiky = np.ones((50, 50))
+    spiky[0, 0] = 100
+    assert full_heat([spiky]) == pytest.approx(1)
+    assert full_heat([spiky, 3 * spiky]) == pytest.approx(3)
+    alone = np.zeros((50, 50))
+    alone[0, 0] = 7
+    assert full_heat([alone]) == 7
+
+
+def test_frame_of_the_verdict_does_not_cover_the_picture() -> None:
+    grey = np.zeros((30, 30), dtype=np.uint8)
+    drawn = panel([Tile(grey, "a.png", "glioma", (_view("pituitary"),))], "title")
+    (frame,) = drawn.axes[1].patches
+    assert frame.get_linestyle() == "--"
+    assert frame.get_x() < 0
+    assert frame.get_x() + frame.get_width() > 1
 
 
 def test_map_of_nothing_colours_nothing() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tumorlens import public_set
 from tumorlens.cli import main
 from tumorlens.config import StudySettings
 from tumorlens.evaluation.predictions import Predictions, table
@@ -103,8 +104,18 @@ def test_more_seeds_narrow_the_interval_when_they_agree() -> None:
     assert widths[0].high - widths[0].low > widths[1].high - widths[1].low
 
 
+def test_runs_without_an_error_do_not_have_a_mean_without_width() -> None:
+    runs = [(None, _answers(1.0)), (None, _answers(1.0))]
+    recall = over_runs(runs, ("recall_glioma",), resamples=100)[0]["recall_glioma"]
+    assert (recall.value, recall.high) == (1, 1)
+    assert recall.low == pytest.approx(0.025 ** (1 / 40))
+
+
 def test_report_tells_all_views_and_answers(
-    finish: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finish: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for seed in range(3):
         finish("resnet18", seed, 0.1 * seed)
@@ -134,6 +145,10 @@ def test_report_tells_all_views_and_answers(
     # Fold 2 has the runs 2 and 7, fold 3 the runs 3 and 8: a quarter is left out.
     assert rows["folds", "resnet18", "accuracy"]["images"] == "320"
     assert rows["folds_without_tuned_runs", "resnet18", "accuracy"]["images"] == "240"
+    page = (study / "report/report.md").read_text()
+    assert "published" not in page  # these are other images
+    monkeypatch.setattr(public_set, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
+    assert main([*argv, "--resamples", "300"]) == 0
     page = (study / "report/report.md").read_text()
     assert "| ResNet18, published | 1 | 0.8940 | 0.8867 | 0.7233 | 0.8497 |" in page
     assert "| SE-ResNet18, published | 1 | 0.8955 | 0.8941 | 0.8400 | 0.9118 |" in page

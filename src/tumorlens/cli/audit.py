@@ -20,15 +20,14 @@ _MOST_LINES = 10
 def run(argv: Sequence[str], prog: str) -> int:
     """Audit a folder; print the tables and where the files are."""
     settings = parse(AuditSettings, argv, prog, positional=("data_dir",))
-    from rich.console import Console
-
     from tumorlens.cli import DONE, FAILED_CHECK
+    from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
     from tumorlens.data.audit_files import audit_and_write
 
     with shown() as progress:
         found = audit_and_write(settings, progress)
-    console = Console(highlight=False)
+    console = of_results()
     _print(found, console)
     console.print(f"Pictures and tables: {settings.out_dir / 'audit.html'}", soft_wrap=True)
     failed = [check for check in settings.fail_on if found.count_of(check)]
@@ -83,20 +82,12 @@ def _list(lines: list[str], where: str, console: Console) -> None:
         console.print(f"  ... and {len(lines) - _MOST_LINES} more; {where}")
 
 
-def _table(title: str, *columns: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
 def _balance(found: Audit) -> Table:
+    from tumorlens.cli.console import titled_table
+
     rows = found.balance()
     classes = list(next(iter(rows.values())))
-    table = _table(
+    table = titled_table(
         f"{len(found.paths)} readable images", "split", *(name or "-" for name in classes), "all"
     )
     for split, counts in rows.items():
@@ -107,8 +98,10 @@ def _balance(found: Audit) -> Table:
 
 
 def _leak(found: Audit, part: str, other: str, twins: Twins) -> Table:
+    from tumorlens.cli.console import titled_table
+
     share = len(twins) / (found.splits == part).sum()
-    table = _table(
+    table = titled_table(
         f"{len(twins)} of the {part} images ({share:.1%}) show the same picture as one of {other}",
         f"{part} images",
         "n",
@@ -124,8 +117,10 @@ def _leak(found: Audit, part: str, other: str, twins: Twins) -> Table:
 
 
 def _shortcuts(found: Audit) -> Table:
+    from tumorlens.cli.console import titled_table
+
     chance = found.shortcuts[0].chance
-    table = _table(
+    table = titled_table(
         f"Shortcuts: balanced accuracy of one question about the file (chance {chance:.3f}, at "
         f"best {2 * chance:.3f})",
         "property",

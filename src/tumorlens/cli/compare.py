@@ -9,20 +9,21 @@ from tumorlens.config import CompareSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Compare two networks; print the differences and what they mean."""
     settings = parse(CompareSettings, argv, prog, positional=("a", "b"))
-    from rich.console import Console
-
     from tumorlens.cli import tables
+    from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
     from tumorlens.evaluation.compare import compare_and_write
+    from tumorlens.evaluation.comparison_words import whom
 
     with shown() as progress:
         found = compare_and_write(settings, progress)
-    console = Console(highlight=False)
+    console = of_results()
     console.print(tables.differences(found.all, "all images"))
     if found.without_copies is not None:
         console.print(tables.differences(found.without_copies, "without copies"))
     for caveat in found.caveats:
         console.print(f"[bold]Note:[/bold] {caveat}")
     console.print(found.sentence)
+    console.print(whom(found.all))
     console.print(f"Figures and picture: {found.out_dir}", soft_wrap=True)
     return 0

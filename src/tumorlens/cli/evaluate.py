@@ -9,15 +9,14 @@ from tumorlens.config import EvaluateSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Score a checkpoint; print the tables and where the files are."""
     settings = parse(EvaluateSettings, argv, prog)
-    from rich.console import Console
-
     from tumorlens.cli import tables
+    from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
     from tumorlens.evaluation.evaluate import evaluate
 
     with shown() as progress:
         report = evaluate(settings, progress)
-    console = Console(highlight=False)
+    console = of_results()
     console.print(
         f"{report.model_name} on the {report.part} images of {report.data.root}: "
         f"n = {len(report.data.labels)}"

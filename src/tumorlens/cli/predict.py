@@ -20,9 +20,8 @@ _MOST_ROWS = 40
 def run(argv: Sequence[str], prog: str) -> int:
     """Classify files; print a table, or JSON lines."""
     settings = parse(PredictSettings, argv, prog, positional=("paths",))
-    from rich.console import Console
-
     from tumorlens.cli import DONE, FAILED_CHECK
+    from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
     from tumorlens.inference.predict import UNREADABLE, predict_and_write
 
@@ -35,7 +34,7 @@ def run(argv: Sequence[str], prog: str) -> int:
 
     with shown() as progress:
         found = predict_and_write(settings, progress, told)
-    console = Console(highlight=False, stderr=settings.json)
+    console = of_results(stderr=settings.json)
     if not settings.json:
         _print(rows, sum(found.verdicts.values()), console)
     counts = ", ".join(f"{number:,} {verdict}" for verdict, number in found.verdicts.items())
@@ -53,17 +52,20 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 
 def _print(rows: Sequence[Prediction], total: int, console: Console) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table("file", "slice", "class", "probability", "verdict", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in ("file", "slice", "class", "probability", "verdict"):
+        table.add_column(name, overflow="fold")
     for one in rows:
         answer = one.judged
         table.add_row(
-            one.path,
+            escape(one.path),
             "" if one.index is None else str(one.index),
             answer.prediction if answer else "",
             f"{answer.probabilities.max():.3f}" if answer else "",
-            one.verdict if answer else f"{one.verdict}: {one.reason}",
+            one.verdict if answer else f"{one.verdict}: {escape(one.reason)}",
         )
     console.print(table)
     if total > len(rows):

@@ -9,26 +9,17 @@ from tumorlens.config import SplitSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Split a folder; print what each part holds and how to use the file."""
     settings = parse(SplitSettings, argv, prog, positional=("data_dir",))
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
+    from tumorlens.cli.console import of_results, titled_table
     from tumorlens.cli.progress import shown
     from tumorlens.data.folds import partition, write_partition
 
     with shown() as progress:
         found = partition(settings, progress)
     write_partition(found, settings.out)
-    console = Console(highlight=False)
-    table = Table(
-        title=f"{len(found.paths)} images",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
+    console = of_results()
+    table = titled_table(
+        f"{len(found.paths)} images", found.column, *found.classes, "all", "groups"
     )
-    table.add_column(found.column)
-    for name in (*found.classes, "all", "groups"):
-        table.add_column(name, justify="right")
     for name, row in found.counts().items():
         counts = [row[label] for label in found.classes]
         table.add_row(name, *map(str, counts), str(sum(counts)), str(row["groups"]))

@@ -1,9 +1,9 @@
 """Scores as tables for the terminal."""
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from tumorlens.cli.console import titled_table
 from tumorlens.evaluation.comparison_words import figure_title, title
 from tumorlens.evaluation.metrics import OVERALL
 from tumorlens.evaluation.paired import Comparison
@@ -32,14 +32,14 @@ def scores(found: Scores) -> RenderableType:
 
 def differences(found: Comparison, images: str) -> RenderableType:
     """Every figure of two networks, the difference in points, and whether it is chance."""
-    table = _empty(
+    table = titled_table(
         f"{title(found.b)} (B) minus {title(found.a)} (A), {images}, n = {found.images:,}"
     )
     table.add_column("", no_wrap=True)
     for name in ("A", "B", "points (95%)", "p, Holm"):
         table.add_column(name, justify="right", no_wrap=True)
     for figure, one in found.differences.items():
-        if one.value != one.value:
+        if not one.has_value:
             continue
         low, high = 100 * one.low, 100 * one.high
         table.add_row(
@@ -60,15 +60,11 @@ def _subsets(found: Scores) -> list[tuple[str, Subset]]:
 
 
 def _table(title: str, found: Scores) -> Table:
-    table = _empty(title)
+    table = titled_table(title)
     table.add_column("")
     for name, subset in _subsets(found):
         table.add_column(f"{name}\nn = {subset.n}", justify="right", no_wrap=True)
     return table
-
-
-def _empty(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
 
 
 def _headline(found: Scores) -> Table:
@@ -80,7 +76,7 @@ def _headline(found: Scores) -> Table:
 
 
 def _by_class(found: Scores) -> Table:
-    table = _empty("By class, all images")
+    table = titled_table("By class, all images")
     table.add_column("class")
     table.add_column("n", justify="right")
     for name in ("recall", "precision", "F1", "AUROC", "AP"):

@@ -85,7 +85,7 @@ def compared_record(found: Comparison) -> dict[str, Any]:
         "sentence": sentence(found),
         "whom": whom(found),
         "confusion": confusion_sentence(found),
-        "correction": f"Holm, for {len(found.differences)} figures",
+        "correction": f"Holm, for {found.looked_at} figures",
     }
 
 

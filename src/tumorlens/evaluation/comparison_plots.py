@@ -1,5 +1,6 @@
 """Every figure's difference with its interval, as a picture."""
 
+import textwrap
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
@@ -19,7 +20,7 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
         subsets: name of the images to the comparison on them; the first decides the rows.
     """
     first = next(iter(subsets.values()))
-    rows = list(first.differences)
+    rows = [name for name, one in first.differences.items() if one.has_value]
     drawn = Figure(figsize=(7.6, 1.6 + 0.34 * len(rows)), layout="constrained")
     axes = drawn.subplots()
     axes.axvline(0, color="#666666", linewidth=1)
@@ -28,7 +29,7 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
         shift = 0.24 * (index - (len(subsets) - 1) / 2)
         for row, figure in enumerate(rows):
             one = found.differences.get(figure)
-            if one is None or one.value != one.value:
+            if one is None or not one.has_value:
                 continue
             axes.errorbar(
                 100 * one.value,
@@ -48,14 +49,20 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
     axes.set_yticks(range(len(rows)), [figure_title(figure) for figure in rows])
     axes.invert_yaxis()
     drawn.supxlabel(
-        f"{title(first.b)} minus {title(first.a)}, points, with 95% intervals\n"
-        f"filled: more than chance after Holm's correction for {len(rows)} figures",
-        fontsize=10,
+        f"{_lines(f'{title(first.b)} minus {title(first.a)}')}\npoints, with 95% intervals, each "
+        f"figure's own; filled: more than chance after Holm's correction for {len(rows)} figures",
+        fontsize=9,
     )
     seeds = "one seed" if first.seeds == 1 else f"{first.seeds} seeds"
     folds = f", {first.folds} folds" if first.folds > 1 else ""
-    axes.set_title(f"{title(first.b)} against {title(first.a)}, {seeds} each{folds}", fontsize=10)
+    names = _lines(f"{title(first.b)} against {title(first.a)}")
+    axes.set_title(f"{names}\n{seeds} each{folds}", fontsize=10)
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="best")
     return drawn
+
+
+def _lines(text: str) -> str:
+    """Names are paths at times."""
+    return "\n".join(textwrap.wrap(text, 80, break_on_hyphens=False))

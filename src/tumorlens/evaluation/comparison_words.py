@@ -30,12 +30,15 @@ def figure_title(figure: str) -> str:
 def points(difference: Difference) -> str:
     """The difference's size and interval: "1.2 points (95% -0.4 to +2.9)"."""
     size = f"{abs(100 * difference.value):.1f}"
-    return f"{size} points (95% {100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    low, high = (f"{100 * end:+.1f}" for end in (difference.low, difference.high))
+    empty = difference.low <= -1 and difference.high >= 1
+    said = "anything at all: too few runs" if empty else f"{low} to {high}"
+    return f"{size} points (95% {said})"
 
 
 def change(figure: str, difference: Difference) -> str:
     """One figure's change: "raises glioma recall by 1.2 points (95% -0.4 to +2.9)"."""
-    if difference.value != difference.value:
+    if not difference.has_value:
         return f"has no {figure_title(figure)}"
     verb = "raises" if difference.value > 0 else "lowers"
     if f"{abs(100 * difference.value):.1f}" == "0.0":
@@ -60,15 +63,15 @@ def sentence(found: Comparison) -> str:
     changes = [change(figure, one) for figure, one in named.items()]
     listed = changes[0] if len(changes) == 1 else f"{', '.join(changes[:-1])} and {changes[-1]}"
     sure = [figure_title(figure) for figure, one in named.items() if one.beyond_chance]
-    count = len(found.differences)
     each = "this" if len(changes) == 1 else "each of these"
     verdict = f"{each} could be chance"
     if sure:
-        rest = "; the rest could be chance" if len(sure) < len(changes) else ""
+        unsure = [figure_title(figure) for figure in named if figure_title(figure) not in sure]
+        rest = f"; that of {' and '.join(unsure)} could be chance" if unsure else ""
         verdict = f"the change of {' and '.join(sure)} is more than chance{rest}"
     return (
         f"{title(found.b)}, against {title(found.a)}, {listed}; {sample(found)} {verdict} "
-        f"(Holm's correction for {count} figures)."
+        f"(Holm's correction for {found.looked_at} figures; the intervals are each figure's own)."
     )
 
 
@@ -76,10 +79,7 @@ def whom(found: Comparison) -> str:
     """Which figures change by more than chance, for better and for worse, in one sentence."""
     sure = {name: one for name, one in found.differences.items() if one.beyond_chance}
     if not sure:
-        return (
-            f"Of {len(found.differences)} figures none changes by more than chance "
-            "(Holm's correction)."
-        )
+        return f"Of {found.looked_at} figures none changes by more than chance (Holm's correction)."
     better = [
         figure_title(name)
         for name, one in sure.items()
@@ -92,7 +92,7 @@ def whom(found: Comparison) -> str:
         if names
     ]
     return (
-        f"Of {len(found.differences)} figures, more than chance (Holm's correction): "
+        f"Of {found.looked_at} figures, more than chance (Holm's correction): "
         f"{title(found.b)} is {'; '.join(parts)}."
     )
 

@@ -90,6 +90,11 @@ class Difference:
     test: str
 
     @property
+    def has_value(self) -> bool:
+        """False for, say, the precision of a class that a network never answers."""
+        return not math.isnan(self.value)
+
+    @property
     def beyond_chance(self) -> bool:
         """Whether the difference is more than chance, all figures looked at counted in."""
         return self.p_holm < LEVEL
@@ -125,6 +130,11 @@ class Comparison:
     mcnemar: tuple[dict[str, Any], ...]
     bias_pair: tuple[str, str] | None
     resamples: int
+
+    @property
+    def looked_at(self) -> int:
+        """Figures that have a value, for which p is corrected."""
+        return sum(one.has_value for one in self.differences.values())
 
 
 def pair_up(
@@ -355,11 +365,11 @@ def _difference(
         a=float(np.mean([np.mean(fold) for fold in a])),
         b=float(np.mean([np.mean(fold) for fold in b])),
         value=value,
-        low=low,
-        high=high,
+        low=max(-1.0, low),  # every figure is between 0 and 1
+        high=min(1.0, high),
         std=std,
-        t_low=t_low,
-        t_high=t_high,
+        t_low=None if t_low is None else max(-1.0, t_low),
+        t_high=None if t_high is None else min(1.0, t_high),
         better=higher if higher_is_better(name) else 1 - higher,
         p=p,
         p_holm=p,
@@ -390,8 +400,10 @@ def _mcnemar(one: Pair) -> dict[str, Any]:
 
 
 def _with_holm(differences: dict[str, Difference]) -> dict[str, Difference]:
-    adjusted = holm([one.p for one in differences.values()])
+    """Corrected for the figures that have a value."""
+    adjusted = holm([one.p for one in differences.values() if one.has_value])
+    place = iter(adjusted)
     return {
-        name: replace(one, p_holm=p)
-        for (name, one), p in zip(differences.items(), adjusted, strict=True)
+        name: replace(one, p_holm=next(place)) if one.has_value else one
+        for name, one in differences.items()
     }

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from tumorlens.evaluation.calibration import BINS
 from tumorlens.evaluation.calibration import reliability as reliability_bins
+from tumorlens.evaluation.statistics import exact_interval
 from tumorlens.output_folder import replacing
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -107,23 +108,34 @@ def reliability(
     *,
     title: str = "",
 ) -> Figure:
-    """Accuracy against confidence in 15 bins, and how many images each bin holds."""
+    """Accuracy against confidence in 15 bins, and how many images each bin holds.
+
+    Whiskers: exact 95% intervals, each image for itself.
+    """
     bins = reliability_bins(labels, probabilities)
     figure = Figure(figsize=(5.2, 5.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     filled = bins.count > 0
     upper.plot([0, 1], [0, 1], color=_GREY, linewidth=0.8, linestyle=":", label="as promised")
-    upper.plot(
+    share, count = bins.accuracy[filled], bins.count[filled].astype(int)
+    right = np.rint(share * count).astype(int)
+    ends = np.array(
+        [exact_interval(*pair) for pair in zip(right.tolist(), count.tolist(), strict=True)]
+    ).T
+    upper.errorbar(
         bins.confidence[filled],
-        bins.accuracy[filled],
+        share,
+        yerr=np.maximum(0, np.stack([share - ends[0], ends[1] - share])),
         color=COLOURS[1],
-        marker="o",
+        fmt="o-",
         markersize=4,
+        elinewidth=0.9,
+        capsize=2,
         label=f"these images (ECE {bins.ece:.3f})",
     )
     upper.set_ylabel("share predicted right")
     upper.set_ylim(-0.02, 1.02)
-    upper.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", frameon=False, fontsize=9, ncols=2)
     upper.set_title(title, fontsize=11)
     centres = (np.arange(BINS) + 0.5) / BINS
     lower.bar(centres, bins.count, width=0.9 / BINS, color=COLOURS[1])

@@ -1,7 +1,7 @@
 """All figures with intervals: of all images, of those without a copy in training, and the gap."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tumorlens.evaluation.statistics import (
     bootstrap,
     percentile_interval,
     proportion_interval,
+    with_width,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -143,7 +144,9 @@ def score(
         all=subsets["all"],
         without_exact_copies=subsets.get("without_exact_copies"),
         without_copies=clean,
-        flattery=_flattery(point, resampled, clean.n) if clean and clean.n < len(labels) else {},
+        flattery=_flattery(subsets["all"], clean, resampled)
+        if clean and clean.n < len(labels)
+        else {},
         copies=None if copies is None else _count_copies(labels, classes, copies),
         bias_pair=metrics.bias(subsets["all"].confusion.astype(np.float64), classes),
         resamples=resamples,
@@ -170,18 +173,28 @@ def _subset(
         if subset != name:
             continue
         low, high = percentile_interval(resampled[key])
-        of_class = _class_of(figure, classes)
-        counted = mask if of_class is None else mask & (labels == of_class)
-        if figure.startswith("specificity_"):
-            counted = mask & (labels != of_class)
-        is_proportion = figure == "accuracy" or of_class is not None
-        if is_proportion:
-            low, high = proportion_interval(value, resampled[key], groups[counted])
+        counted = _counted(figure, labels, predictions, classes)
+        if counted is not None:
+            low, high = proportion_interval(value, resampled[key], groups[mask & counted])
+        elif value == 1.0 and figure != "balanced_accuracy":
+            low, high = with_width(value, (low, high), _rarest(labels[mask], groups[mask]))
         if figure == "ece":
             # Resampling adds noise to every bin and so raises ECE: reflect its spread about the
             # value (Efron and Tibshirani 1993, sec. 13.4) instead of taking it as it is.
             low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
-        estimates[figure] = Estimate(value, low, high, int(counted.sum()))
+        n = int(mask.sum() if counted is None else (mask & counted).sum())
+        estimates[figure] = Estimate(value, low, high, n)
+    balanced = estimates["balanced_accuracy"]
+    if balanced.low == balanced.high:  # one answer to everything, or every answer right
+        recalls = [
+            one
+            for figure, one in estimates.items()
+            if figure.startswith("recall_") and figure.removeprefix("recall_") in classes and one.n
+        ]
+        low, high = (
+            float(np.mean([getattr(one, end) for one in recalls])) for end in ("low", "high")
+        )
+        estimates["balanced_accuracy"] = replace(balanced, low=low, high=high)
     return Subset(
         name=name,
         n=int(mask.sum()),
@@ -192,24 +205,45 @@ def _subset(
     )
 
 
-def _class_of(figure: str, classes: Sequence[str]) -> int | None:
-    """The class whose images a figure is counted over; None: all of them."""
+def _counted(
+    figure: str,
+    labels: npt.NDArray[np.int64],
+    predictions: npt.NDArray[np.int64],
+    classes: Sequence[str],
+) -> npt.NDArray[np.bool_] | None:
+    """(N,) the images that a figure is a share of; None: it is no share of images."""
+    if figure == "accuracy":
+        return np.ones(len(labels), dtype=bool)
     if "->" in figure:
-        return list(classes).index(figure.split("->", maxsplit=1)[0])
-    for index, name in enumerate(classes):
-        if figure in (f"recall_{name}", f"specificity_{name}"):
-            return index
-    return None
+        marked: npt.NDArray[np.bool_] = labels == list(classes).index(figure.split("->", 1)[0])
+        return marked
+    kind, _, name = figure.partition("_")
+    if name not in classes:
+        return None
+    index = list(classes).index(name)
+    asked: dict[str, npt.NDArray[np.bool_]] = {
+        "recall": labels == index,
+        "specificity": labels != index,
+        "precision": predictions == index,
+    }
+    return asked.get(kind)
 
 
-def _flattery(point: dict[str, float], resampled: dict[str, Floats], n: int) -> dict[str, Estimate]:
+def _rarest(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -> int:
+    """Groups of the class that has fewest."""
+    return min(len(np.unique(groups[labels == index])) for index in np.unique(labels))
+
+
+def _flattery(whole: Subset, clean: Subset, resampled: dict[str, Floats]) -> dict[str, Estimate]:
     found = {}
-    for key, value in point.items():
-        subset, figure = key.split("/", 1)
-        if subset == "all":
-            clean = f"without_copies/{figure}"
-            interval = percentile_interval(resampled[key] - resampled[clean])
-            found[figure] = Estimate(value - point[clean], *interval, n)
+    for figure, value in whole.figures.items():
+        left = clean.figures[figure]
+        low, high = percentile_interval(
+            resampled[f"all/{figure}"] - resampled[f"without_copies/{figure}"]
+        )
+        if low == high:  # no resample differed; then as far apart as the two intervals let them
+            low, high = value.low - left.high, value.high - left.low
+        found[figure] = Estimate(value.value - left.value, low, high, clean.n)
     return found
 
 

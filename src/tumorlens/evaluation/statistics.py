@@ -102,6 +102,24 @@ def exact_interval(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+def with_width(
+    value: float, interval: tuple[float, float], independent: int
+) -> tuple[float, float]:
+    """`interval`, unless no resample differed: then the exact one of as many all right or wrong.
+
+    A network without an error has none in any resample either; that says nothing of the next one.
+
+    Args:
+        value: between 0 and 1.
+        interval: percentiles of the resamples.
+        independent: groups behind the value; those of the rarest class it needs.
+    """
+    low, high = interval
+    if low == high and value in (0.0, 1.0):
+        return exact_interval(round(value) * independent, independent)
+    return interval
+
+
 def proportion_interval(
     value: float, resampled: Floats, groups: npt.NDArray[np.int64]
 ) -> tuple[float, float]:

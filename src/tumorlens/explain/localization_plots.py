@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from tumorlens.evaluation.plots import COLOURS
 from tumorlens.explain.boxes import Box
-from tumorlens.explain.overlay import blend, on_picture
+from tumorlens.explain.overlay import blend, full_heat, heat_scale, on_picture
 
 _GREY, _OUTLINE = "#666666", "#56B4E9"
 _MARKERS = ("o", "s", "^", "D")
@@ -69,7 +69,7 @@ def _panels(
             _dots(axes, table, subsets, figure_name, offset, number, name, baseline=baseline)
         if chance is not None:
             _chance(axes, next(iter(tables.values())), subsets, chance)
-        axes.set_xlabel(label, fontsize=9)
+        axes.set_xlabel(textwrap.fill(label, 26), fontsize=9)
         axes.set_xlim(left=0)
         _plain(axes)
     row[0].set_yticks(range(len(subsets)), _with_counts(subsets, next(iter(tables.values()))))
@@ -122,7 +122,7 @@ def _chance(axes: Axes, table: Table, subsets: Sequence[str], chance: str) -> No
                 color="black",
                 linewidth=1.2,
                 linestyle=":",
-                label="chance: share of the area" if at == 0 else None,
+                label="a map that knows nothing" if at == 0 else None,
             )
 
 
@@ -202,6 +202,7 @@ def gallery(rows: Mapping[str, Sequence[Found]], title: str) -> Figure:
         )
         for number, one in enumerate(found):
             _draw(line[number * views : (number + 1) * views], one)
+    heat_scale(figure, grid)
     return figure
 
 
@@ -211,7 +212,7 @@ def _draw(axes: npt.NDArray[np.object_], one: Found) -> None:
     axes[0].set_title(one.words, fontsize=6.5)
     for view, (name, relevance) in zip(axes[1:], one.maps.items(), strict=True):
         placed = on_picture(relevance, height, width, one.sizes[name])
-        view.imshow(blend(one.grey, placed, float(relevance.max())))
+        view.imshow(blend(one.grey, placed, full_heat([placed])))
         view.set_title(f"{name}\n{one.energies[name]:.0%} in the outline", fontsize=6.5)
     for view in axes:
         if one.mask is not None:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from tumorlens.data.readers import placement
 
@@ -95,18 +96,37 @@ def _interpolation(pixels: int, start: int, length: int, size: int, cells: int) 
     return np.maximum(0.0, 1.0 - np.abs(at[:, None] - np.arange(cells)))
 
 
-def blend(grey: npt.NDArray[np.uint8], relevance: Floats, highest: float) -> npt.NDArray[np.uint8]:
+def full_heat(maps: Iterable[Floats]) -> float:
+    """The value drawn hottest: the 99th percentile of a picture's map, the highest of several.
+
+    A map of an early layer has a few pixels of ten times the rest. Scaled to those, it would be
+    drawn as no map at all.
+
+    Args:
+        maps: (H, W) each, on the picture.
+
+    Returns:
+        The value; where 99% of every map are 0, the highest value there is.
+    """
+    placed = list(maps)
+    return max(float(np.percentile(one, 99)) for one in placed) or max(
+        float(one.max()) for one in placed
+    )
+
+
+def blend(grey: npt.NDArray[np.uint8], relevance: Floats, hottest: float) -> npt.NDArray[np.uint8]:
     """Colour over grey: the hotter, the more opaque.
 
     Args:
         grey: (H, W) uint8.
         relevance: (H, W) >= 0.
-        highest: the value that gets the hottest colour and `OPACITY`; 0: nothing is coloured.
+        hottest: the value that gets the hottest colour and `OPACITY`, as all above it; 0: nothing
+            is coloured.
 
     Returns:
         (H, W, 3) uint8.
     """
-    heat = np.clip(relevance / highest, 0, 1) if highest > 0 else np.zeros_like(relevance)
+    heat = np.clip(relevance / hottest, 0, 1) if hottest > 0 else np.zeros_like(relevance)
     return np.rint(255 * _mixed(grey / 255, heat)).astype(np.uint8)
 
 
@@ -121,8 +141,8 @@ def _mixed(grey: Floats, heat: Floats) -> Floats:
 def panel(tiles: Sequence[Tile], title: str) -> Figure:
     """Each picture beside its heat map or maps, with what was said and what is true.
 
-    Within a panel every map of a network pair is drawn on one scale: from 0 to the larger maximum
-    of the picture's maps. A map's own highest value is written under it.
+    The maps of one picture are drawn on one scale, from 0 to `full_heat` of them. A map's own
+    highest value is written under it.
 
     Args:
         tiles: 1 or more, all with the same number of views.
@@ -143,15 +163,21 @@ def panel(tiles: Sequence[Tile], title: str) -> Figure:
     for number, tile in enumerate(tiles):
         row, first = number // tiles_a_row, (number % tiles_a_row) * across
         _draw(axes[row, first : first + across], tile)
+    heat_scale(figure, axes)
+    return figure
+
+
+def heat_scale(figure: Figure, axes: npt.NDArray[np.object_]) -> None:
+    """Draw the colours of `blend`, as they are over grey, beside `axes`."""
     shades = np.linspace(0, 1, 256)
-    figure.colorbar(
+    bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), ListedColormap(_mixed(np.full(256, 0.3), shades))),
         ax=axes,
         fraction=0.015,
         pad=0.01,
-        label="relevance, share of the picture's highest (colours as over grey)",
+        extend="max",
     )
-    return figure
+    bar.set_label("relevance; 1: the 99th percentile\nof the picture's map", fontsize=7)
 
 
 def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
@@ -160,7 +186,7 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
     axes[0].set_title("no label given" if tile.label is None else f"true: {tile.label}", fontsize=8)
     axes[0].text(
         0.5,
-        -0.04,
+        -0.06,
         _short(tile.path),
         transform=axes[0].transAxes,
         ha="center",
@@ -168,9 +194,10 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
         fontsize=6,
         color="#666666",
     )
-    highest = max(float(view.map.max()) for view in tile.views)
-    for one, view in zip(axes[1:], tile.views, strict=True):
-        one.imshow(blend(tile.grey, on_picture(view.map, height, width, view.size), highest))
+    placed = [on_picture(view.map, height, width, view.size) for view in tile.views]
+    hottest = full_heat(placed)
+    for one, view, heat in zip(axes[1:], tile.views, placed, strict=True):
+        one.imshow(blend(tile.grey, heat, hottest))
         said = f"{view.prediction} {view.probability:.2f}"
         if tile.label is None:
             verdict, colour = f"said: {said}", "black"
@@ -182,22 +209,28 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
         one.set_title(name + verdict, fontsize=8, color=colour)
         one.text(
             0.5,
-            -0.04,
-            f"for {view.target} (p = {view.target_probability:.2f}), max {view.map.max():.2g}",
+            -0.06,
+            f"for {view.target} (p = {view.target_probability:.2f}), highest {view.map.max():.2g}",
             transform=one.transAxes,
             ha="center",
             va="top",
             fontsize=6,
             color="#666666",
         )
-        # Right and wrong are told apart by the frame's stroke too, not by colour alone.
-        one.set_axis_on()
-        one.set_xticks([])
-        one.set_yticks([])
-        for spine in one.spines.values():
-            spine.set_color(colour)
-            spine.set_linewidth(1.6)
-            spine.set_linestyle("--" if verdict.startswith("WRONG") else "-")
+        # Right and wrong are told apart by the frame's stroke too, not by colour alone. It stays
+        # off the picture: maps are hot at its edge at times.
+        frame = Rectangle(
+            (-0.02, -0.02),
+            1.04,
+            1.04,
+            transform=one.transAxes,
+            fill=False,
+            edgecolor=colour,
+            linewidth=1.6,
+            linestyle="--" if verdict.startswith("WRONG") else "-",
+            clip_on=False,
+        )
+        one.add_patch(frame)
 
 
 def _short(path: str, length: int = 30) -> str:

@@ -24,7 +24,7 @@ from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.explain import measured as measures
 from tumorlens.explain.gradcam import TITLES, find_layer
-from tumorlens.explain.overlay import Explained, Tile, blend, on_picture, panel
+from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_picture, panel
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
 from tumorlens.output_folder import claim, replacing, write_json, write_manifest
@@ -283,11 +283,12 @@ def _write(
     rows = []
     for number, tile in enumerate(tiles):
         height, width = tile.grey.shape
-        highest = max(float(view.map.max()) for view in tile.views)
-        for which, view in enumerate(tile.views):
+        placed = [on_picture(view.map, height, width, view.size) for view in tile.views]
+        hottest = full_heat(placed)
+        for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
             suffix = f"-{which + 1}-{view.name}" if len(tile.views) > 1 else ""
             name = f"{number:03d}-{Path(tile.path).stem}{suffix}"
-            overlay = blend(tile.grey, on_picture(view.map, height, width, view.size), highest)
+            overlay = blend(tile.grey, heat, hottest)
             with replacing(out_dir / "overlays" / f"{name}.png") as beside:
                 Image.fromarray(overlay).save(beside, format="PNG")
             if settings.save_maps:
@@ -303,6 +304,7 @@ def _write(
                     "probability": view.probability,
                     "target_probability": view.target_probability,
                     "map_highest": float(view.map.max()),
+                    "drawn_hottest": hottest,
                     "overlay": f"overlays/{name}.png",
                 }
             )

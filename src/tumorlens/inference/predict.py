@@ -246,7 +246,7 @@ class _Heatmaps:
             assert found.picture is not None
             height, width = found.picture.shape
             placed = overlay.on_picture(relevance, height, width, self.backend.image_size)
-            drawn = overlay.blend(found.picture, placed, float(placed.max()))
+            drawn = overlay.blend(found.picture, placed, overlay.full_heat([placed]))
             self.count += 1
             part = "" if found.index is None else f"-slice{found.index:03d}"
             name = f"{self.count:05d}-{found.path.stem}{part}-{answer.prediction}.png"

@@ -13,8 +13,8 @@ from tumorlens.studies.seen import PUBLISHED, Seen
 
 _FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
 _VIEWS = {
-    "official": "Testing, as\neverybody\nscores it",
-    "official_without_copies": "Testing,\nwithout copies",
+    "official": "all test\nimages",
+    "official_without_copies": "without copies\nof training\nimages",
     "folds": "patients\napart",
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
@@ -24,87 +24,92 @@ _LOOKS = {
 }
 
 
-def story(seen: Sequence[Seen]) -> Figure:
-    """Both networks: Testing as everybody scores it, without copies, patients apart; 95% intervals.
+def story(seen: Sequence[Seen], *, published: bool) -> Figure:
+    """Both networks: all test images, those without copies, patients apart; 95% intervals.
 
     Args:
-        seen: the report's views; those that are not there leave their place empty.
+        seen: the report's views.
+        published: all test images are the public set's `Testing`: draw the published figures too.
     """
+    shown = [view for view in _VIEWS if any(one.view.name == view for one in seen)]
+    names = _VIEWS | ({"official": "Testing, as\neverybody\nscores it"} if published else {})
     drawn = Figure(figsize=(10.5, 4.2), layout="constrained")
     panels = drawn.subplots(1, len(_FIGURES), sharey=True)
     lowest = 1.0
     for panel, figure in zip(panels, _FIGURES, strict=True):
         for index, model in enumerate(PUBLISHED):
-            colour = COLOURS[index]
             shift = 0.24 * index - 0.12
-            panel.plot(
-                [shift - 0.08, shift + 0.08],
-                [PUBLISHED[model][figure]] * 2,
-                color=colour,
-                linestyle=":",
-                linewidth=2,
-                label=f"{title(model)}, published" if figure == _FIGURES[0] else None,
-            )
-            lowest = min(lowest, PUBLISHED[model][figure])
-            for place, view in enumerate(_VIEWS):
+            if published:
+                height = PUBLISHED[model][figure]
+                ends = [shift - 0.08, shift + 0.08]
+                panel.plot(ends, [height] * 2, color=COLOURS[index], linestyle=":", linewidth=2)
+                lowest = min(lowest, height)
+            for place, view in enumerate(shown):
                 one = next((s for s in seen if s.view.name == view and s.model == model), None)
                 if one is None or figure not in one.figures:
                     continue
-                value = one.figures[figure]
-                if value.value != value.value:
-                    continue
-                runs = one.values[figure] if one.runs > 1 else ()
-                lowest = min(lowest, value.low, *runs)
-                panel.plot([place + shift] * len(runs), runs, ".", color=colour, alpha=0.5)
-                panel.errorbar(
-                    place + shift,
-                    value.value,
-                    yerr=[
-                        [max(0.0, value.value - value.low)],
-                        [max(0.0, value.high - value.value)],
-                    ],
-                    fmt=_MARKERS[model],
-                    color=colour,
-                    capsize=3,
-                )
-                panel.annotate(
-                    f"{value.value:.3f}",
-                    (place + shift, value.value),
-                    xytext=(5 if index else -5, 4),
-                    textcoords="offset points",
-                    ha="left" if index else "right",
-                    fontsize=7,
-                    color=colour,
-                )
-            panel.plot(
-                [],
-                [],
-                _MARKERS[model],
-                color=colour,
-                label=f"{title(model)}, ours" if figure == _FIGURES[0] else None,
-            )
-        panel.set_xticks(range(len(_VIEWS)), list(_VIEWS.values()), fontsize=8)
-        panel.set_xlim(-0.6, len(_VIEWS) - 0.4)
+                if one.figures[figure].value == one.figures[figure].value:
+                    lowest = min(lowest, _mean_and_runs(panel, one, figure, place + shift, index))
+        panel.set_xticks(range(len(shown)), [names[view] for view in shown], fontsize=8)
+        panel.set_xlim(-0.6, len(shown) - 0.4)
         panel.set_title(figure_title(figure), fontsize=10)
         panel.grid(axis="y", color="#dddddd")
         panel.set_axisbelow(True)
-    panels[0].set_ylim(max(0.0, lowest - 0.04), 1.005)
-    panels[0].legend(fontsize=7, loc="lower left")
+    bottom = max(0.0, lowest - 0.04)
+    panels[0].set_ylim(bottom, 1 + 0.06 * (1 - bottom))  # room for "1.000" above its point
+    _legend(drawn, published)
     counts = "; ".join(
-        f"{_VIEWS[view].replace(chr(10), ' ')}: "
+        f"{names[view].replace(chr(10), ' ')}: "
         + ", ".join(
             f"{title(one.model)} {one.runs} run{'s' if one.runs > 1 else ''}, n = {one.images:,}"
             for one in seen
             if one.view.name == view
         )
-        for view in _VIEWS
-        if any(one.view.name == view for one in seen)
+        for view in shown
     )
     drawn.supxlabel(
         f"means over runs with 95% intervals over images and seeds, a dot a run\n{counts}",
         fontsize=7,
     )
     return drawn
+
+
+def _mean_and_runs(panel: Axes, one: Seen, figure: str, place: float, index: int) -> float:
+    """Draw a network's mean with its interval and a dot for each run; return the lowest of it."""
+    value = one.figures[figure]
+    runs = one.values[figure] if one.runs > 1 else ()
+    colour = COLOURS[index]
+    panel.plot([place] * len(runs), runs, ".", color=colour, alpha=0.5)
+    panel.errorbar(
+        place,
+        value.value,
+        yerr=[[max(0.0, value.value - value.low)], [max(0.0, value.high - value.value)]],
+        fmt=_MARKERS[one.model],
+        color=colour,
+        capsize=3,
+    )
+    panel.annotate(
+        f"{value.value:.3f}",
+        (place, value.value),
+        xytext=(5 if index else -5, 4),
+        textcoords="offset points",
+        ha="left" if index else "right",
+        fontsize=7,
+        color=colour,
+    )
+    return min(value.low, *runs) if runs else value.low
+
+
+def _legend(drawn: Figure, published: bool) -> None:
+    handles = []
+    for index, model in enumerate(PUBLISHED):
+        colour, ours = COLOURS[index], f"{title(model)}{', ours' if published else ''}"
+        mark = Line2D([], [], color=colour, linestyle="", marker=_MARKERS[model], label=ours)
+        handles.append(mark)
+        if published:
+            theirs = f"{title(model)}, published"
+            handles.append(Line2D([], [], color=colour, linestyle=":", linewidth=2, label=theirs))
+    drawn.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
 
 
 def where_they_look(found: Sequence[Look]) -> Figure:

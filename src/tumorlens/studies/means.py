@@ -14,6 +14,7 @@ from tumorlens.evaluation.statistics import (
     percentile_interval,
     proportion_interval,
     resampled_weights,
+    with_width,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -47,6 +48,7 @@ def over_runs(
     point: dict[str, list[list[float]]] = {name: [] for name in wanted}
     drawn = {name: np.zeros(resamples) for name in wanted}
     counts = dict.fromkeys(wanted, 0)
+    independent = dict.fromkeys(wanted, 0)  # groups, over all folds
     for index, answered in enumerate(folds.values()):
         members = answered[0].group_indices()
         ones = np.ones((1, len(members)))
@@ -56,6 +58,7 @@ def over_runs(
             point[name].append([float(value[name][0]) for value in values])
             asked = shares[name][0] if name in shares else ones[0]
             counts[name] += int(asked.sum())
+            independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
             block = [_figures(one, weights, wanted) for one in answered]
@@ -77,6 +80,7 @@ def over_runs(
         if len(every) == 1 and name in shares:
             asked = shares[name][0]
             low, high = proportion_interval(value, draws, runs[0][1].group_indices()[asked])
+        low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, values_of_runs
 

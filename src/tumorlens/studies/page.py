@@ -22,7 +22,7 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
     """The tables in the order of the question: as published, without copies, patients apart."""
     parts = [f"# Study\n\n{report.answer}\n\n![Story](story.png)\n"]
     official = [one for one in report.seen if one.view.name == "official"]
-    if official:
+    if official and report.public:
         parts.append(_beside_published(official))
     parts.append("## Means over runs\n\n" + _note(report))
     views = {one.view.name: one.view.what for one in report.seen}
@@ -118,7 +118,7 @@ def _differences(found: Comparison) -> str:
             f"**{one.p_holm:.3f}**" if one.beyond_chance else f"{one.p_holm:.3f}",
         ]
         for name, one in found.differences.items()
-        if one.value == one.value
+        if one.has_value
     ]
     return _table(header, rows)
 

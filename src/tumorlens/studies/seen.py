@@ -103,13 +103,13 @@ def views(without_runs: Sequence[int] = ()) -> list[View]:
         View(
             "official_without_same_bytes",
             "official",
-            "official, without test images whose bytes are in Training",
+            "official, without test images whose bytes are in the training images",
             no_same_bytes,
         ),
         View(
             "official_without_copies",
             "official",
-            "official, without test images that show a picture of Training",
+            "official, without test images that show a training picture",
             no_copies,
         ),
         View("folds", "folds", "patients apart (folds)", everything),

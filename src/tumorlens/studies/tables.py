@@ -16,6 +16,7 @@ from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
+from tumorlens.public_set import is_testing
 from tumorlens.studies import figures
 from tumorlens.studies.by_run import RecallByRun, by_run, by_run_csv
 from tumorlens.studies.looks import Look, looks, looks_csv
@@ -40,6 +41,8 @@ class StudyReport:
         by_run: recall in each of the splits file's runs; empty where it has none.
         looks: where the networks look; empty where no run was given boxes.
         groups: the file of what is drawn together; None: images that show one picture.
+        public: whether the official runs are scored on the public set's `Testing`, so that the
+            published figures may stand beside them.
         folder: where the files are.
     """
 
@@ -50,6 +53,7 @@ class StudyReport:
     by_run: tuple[RecallByRun, ...]
     looks: tuple[Look, ...]
     groups: Path | None
+    public: bool
     folder: Path
 
 
@@ -97,10 +101,17 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
         by_run(runs, answers),
         looks(runs),
         settings.groups,
+        _on_public_testing(runs, answers),
         folder,
     )
     _write(report, runs, settings)
     return report
+
+
+def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:
+    official = [answers[run.name] for run in runs if run.protocol == "official"]
+    named = [[one.classes[label] for label in one.labels] for one in official]
+    return bool(named) and all(map(is_testing, named))
 
 
 def _kept(view: View, answers: Predictions) -> Predictions | None:
@@ -205,7 +216,7 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
             },
         },
     )
-    save(figures.story(report.seen), folder / "story.png")
+    save(figures.story(report.seen, published=report.public), folder / "story.png")
     if report.by_run:
         write_text(folder / "by_run.csv", by_run_csv(report.by_run))
     if report.looks:

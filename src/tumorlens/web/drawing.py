@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from tumorlens.data.readers import resize
-from tumorlens.explain.overlay import COLOURS, on_picture
+from tumorlens.explain.overlay import COLOURS, full_heat, on_picture
 from tumorlens.web.answers import Answer
 
 # The longer side of what is shown, pixels: sharp on a phone, a few tens of kilobytes.
@@ -26,7 +26,7 @@ def answer_html(
 ) -> str:
     """One card a network: verdict, probabilities, the slice with its maps laid over it.
 
-    Maps of one class share one scale over all networks: from 0 to the highest value among them.
+    Maps of one class share one scale over all networks: from 0 to `full_heat` of them.
 
     Args:
         picture: (H, W) uint8.
@@ -37,18 +37,22 @@ def answer_html(
     grey = _shown(picture)
     height, width = grey.shape
     base = _png(grey)
-    highest = [max(float(one.maps[index].max()) for one in answers) for index in _range(answers)]
+    placed = [
+        [on_picture(one.maps[index], height, width, one.size) for index in _range(answers)]
+        for one in answers
+    ]
+    hottest = [full_heat(of_class) for of_class in zip(*placed, strict=True)]
     cards = []
-    for one in answers:
+    for one, maps in zip(answers, placed, strict=True):
         layers = [
             f'<img class="tl-map" data-class="{index}" alt="" '
-            f'src="{_heat(on_picture(one.maps[index], height, width, one.size), highest[index])}">'
+            f'src="{_heat(maps[index], hottest[index])}">'
             for index in _range(answers)
         ]
         scales = [
             f'<span class="tl-scale" data-class="{index}">Grad-CAM for {html.escape(name)}: colour '
-            f"from 0 to {highest[index]:.2g}, highest here {float(one.maps[index].max()):.2g}"
-            "</span>"
+            f"from 0 to {hottest[index]:.2g} (99th percentile), highest here "
+            f"{float(one.maps[index].max()):.2g}</span>"
             for index, name in enumerate(one.judge.classes)
         ]
         cards.append(
@@ -123,8 +127,8 @@ def _bars(answer: Answer) -> str:
     return f"<table><caption>class probabilities, {kind}</caption>{rows}</table>"
 
 
-def _heat(relevance: npt.NDArray[np.float64], highest: float) -> str:
-    heat = np.clip(relevance / highest, 0, 1) if highest > 0 else np.zeros_like(relevance)
+def _heat(relevance: npt.NDArray[np.float64], hottest: float) -> str:
+    heat = np.clip(relevance / hottest, 0, 1) if hottest > 0 else np.zeros_like(relevance)
     colours = colormaps[COLOURS](0.15 + 0.85 * heat)
     colours[..., 3] = heat  # the hotter, the more opaque; the slider scales it
     # A third of the slice's size is finer than any map, and a browser smooths it.
