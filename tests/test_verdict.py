@@ -44,3 +44,14 @@ def test_each_picture_gets_its_own_verdict() -> None:
     found = judge.judge(np.concatenate([SURE, UNSURE, -SURE]), np.concatenate([NEAR, NEAR, FAR]))
     assert [one.verdict for one in found] == ["confident", "uncertain", "unlike the training data"]
     assert [one.prediction for one in found] == ["a", "a", "b"]
+
+
+def test_doubt_comes_with_its_reason() -> None:
+    judge = Judge(("a", "b"), threshold=0.8, space=SPACE)
+    sure, unsure, far = judge.judge(
+        np.concatenate([SURE, UNSURE, SURE]), np.concatenate([NEAR, NEAR, FAR])
+    )
+    assert judge.why(sure) == ""
+    assert judge.why(unsure) == "a at 0.52 is below the threshold of 0.80"
+    assert judge.why(far).startswith("its features lie ")
+    assert judge.why(far).endswith("from those of the training images, beyond 1.00")

@@ -74,6 +74,20 @@ class Judge:
             for row, distance in zip(probabilities, distances, strict=True)
         ]
 
+    def why(self, judged: Judged) -> str:
+        """What made the verdict "uncertain" or "unlike the training data"; else nothing."""
+        if judged.verdict == "unlike the training data" and self.space is not None:
+            return (
+                f"its features lie {judged.distance:.2f} from those of the training images, beyond "
+                f"{self.space.threshold:.2f}"
+            )
+        if judged.verdict == "uncertain":
+            top = float(judged.probabilities.max())
+            return (
+                f"{judged.prediction} at {top:.2f} is below the threshold of {self.threshold:.2f}"
+            )
+        return ""
+
     def _verdict(self, top: float, distance: float | None) -> Verdict:
         if self.space is not None and distance is not None and not distance <= self.space.threshold:
             return "unlike the training data"

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import Checkpoint, Preprocessing
 from tumorlens.cli import VERBS, main
+from tumorlens.models.build import build_model
 
 
 def _fails(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
@@ -26,9 +30,30 @@ def test_help_lists_every_verb_and_says_it_is_no_medical_device(
     assert main(["--version"]) == 0
 
 
+def test_help_names_no_default_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["gradcam", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--class STR Explain images" in told
+    assert "unset" not in told
+    assert "(default: )" not in told
+    assert "(default: hirescam)" in told
+
+
 def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean `train`?" in _fails(capsys, ["trian"])
     assert "there are train, evaluate" in _fails(capsys, ["xyzzy"])
+
+
+def test_ctrl_c_without_a_word_of_its_own_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tumorlens.cli.cache.run", stop)
+    assert main(["cache", "show"]) == 130
+    assert capsys.readouterr().err == "\ntumorlens cache: interrupted\n"
 
 
 @pytest.mark.parametrize(
@@ -169,6 +194,34 @@ def test_valid_part_is_scored_with_a_warning_where_there_is_no_test(
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert metrics["part"] == "valid"
     assert "selected the model" in metrics["caveats"][0]
+
+
+def test_simulated_images_and_a_class_never_answered_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "phantom"
+    counts = ["--train", "2", "--valid", "1", "--test", "2", "--size", "64"]
+    assert main(["phantom", "--out", str(root), *counts]) == 0
+    network = build_model("resnet18", 4)
+    torch.nn.init.zeros_(network.fc.weight)
+    with torch.no_grad():
+        network.fc.bias.copy_(torch.tensor([9.0, 0.0, 0.0, 0.0]))
+    made = Checkpoint(
+        model_name="resnet18",
+        classes=("glioma", "meningioma", "notumor", "pituitary"),
+        preprocessing=Preprocessing(32, 0.25, 0.2),
+        weights=network.state_dict(),
+        data=None,
+        settings={},
+        selected={},
+    )
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(made, path)
+    argv = ["evaluate", "--checkpoint", str(path), "--data_dir", str(root), "--resamples", "100"]
+    assert main(argv) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "These images are simulated (tumorlens phantom)" in told
+    assert "never answers meningioma or notumor or pituitary, of which there are images" in told
 
 
 def test_moved_data_folder_is_asked_for_and_then_used(

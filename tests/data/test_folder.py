@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens.data.folder import class_faults, refuse, scan
+from tumorlens.data.dataset import load_for_training
+from tumorlens.data.folder import class_faults, refuse, scan, whole_of
 from tumorlens.errors import TumorlensError
 
 
@@ -80,6 +81,21 @@ def test_layouts_not_understood_are_refused_with_the_expected_one(
     make(root)
     with pytest.raises(TumorlensError, match=f"--data_dir .*{words}.*expected train/ valid/"):
         scan(root)
+
+
+def test_part_of_a_data_folder_knows_its_whole(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2, "valid": 1})
+    assert whole_of(root / "train") == root
+    assert whole_of(root) is None
+    assert whole_of(root / "train" / "glioma") is None
+    with pytest.raises(TumorlensError, match="is one part of .*give --data_dir"):
+        load_for_training(root / "train", 32)
+
+
+def test_images_without_class_folders_are_named_as_such(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2, "valid": 1})
+    with pytest.raises(TumorlensError, match="2 images without a class folder around them"):
+        scan(root / "train" / "glioma")
 
 
 def test_refusal_lists_every_fault_up_to_fifty() -> None:

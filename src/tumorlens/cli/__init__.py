@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
-        print(f"\n{prog}: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"\n{prog}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

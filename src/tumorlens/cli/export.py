@@ -22,6 +22,8 @@ def run(argv: Sequence[str], prog: str) -> int:
         f"{made.parity.logits:.1e} in a logit, {made.parity.features:.1e} in a feature."
     )
     if made.cost:
+        from tumorlens.exporting.int8 import MOST_LOST  # onnx is there, int8 was asked for
+
         print(f"In 8 bits, on {made.cost.images} validation images:")
         for name, before in made.cost.before.items():
             after = made.cost.after[name]
@@ -29,5 +31,11 @@ def run(argv: Sequence[str], prog: str) -> int:
                 f"  {name:24} {before:.4f} -> {after:.4f}  ({100 * (after - before):+.2f} points)"
             )
         print(f"  another answer for {made.cost.changed:.2%} of the images")
+        if made.cost.rarest * MOST_LOST < 1:
+            print(
+                f"Note: the rarest class has {made.cost.rarest} validation images, so that one is "
+                f"{100 / made.cost.rarest:.1f} points of its recall: too few to see a loss of "
+                f"{100 * MOST_LOST:.1f}."
+            )
     print(f"Written:  {made.path} ({made.size / 1e6:.1f} MB, {made.precision})")
     return 0

@@ -15,6 +15,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from tumorlens.errors import TumorlensError
 
 Settings = TypeVar("Settings")
+_UNSET = "unset"  # what tyro calls the default of a flag that has none
 
 
 def parse(
@@ -51,13 +52,23 @@ def parse(
             )
     except SystemExit as stop:
         if stop.code in (0, None):
-            text = helped.getvalue()
+            # A flag without a default says so by silence, or in its own words.
+            text = re.sub(rf"\s*\(default:\s+({_UNSET})?\)", "", helped.getvalue())
             for alias, flag in (aliases or {}).items():
-                if len(alias) < len(flag):  # the user's word for it; padded: help is in columns
-                    text = text.replace(flag, alias.ljust(len(flag)))
+                if len(alias) < len(flag):  # the user's word for it
+                    text = _renamed(text, flag, alias)
             sys.stdout.write(text)
             raise
         raise TumorlensError(f"{_sentence(told.getvalue())} See {prog} --help.") from None
+
+
+def _renamed(text: str, flag: str, alias: str) -> str:
+    """Help with another word for a flag; its columns stay where they are."""
+
+    def padded(found: re.Match[str]) -> str:
+        return (alias + (found[1] or "")).ljust(len(found[0]))
+
+    return re.sub(rf"{flag}( \S+)?", padded, text)
 
 
 def _spelled(word: str, aliases: dict[str, str]) -> str:
@@ -119,5 +130,5 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         metavar=name,
         instance_from_str=read,
         is_instance=lambda value: value is None or isinstance(value, str if choices else kind),
-        str_from_instance=lambda value: ["none" if value is None else str(value)],
+        str_from_instance=lambda value: [_UNSET if value is None else str(value)],
     )

@@ -1,5 +1,6 @@
 """`tumorlens serve`: the web page."""
 
+import contextlib
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
@@ -16,5 +17,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         if settings.host not in ("127.0.0.1", "localhost", "::1"):
             print("Everyone who reaches this machine can use it: it asks for no password.")
         print("For research: not a medical device, and nothing it says is a diagnosis.", flush=True)
-        server.wait()
+        with contextlib.suppress(KeyboardInterrupt):  # how it is ended
+            server.wait()
+    print("Ended.")
     return 0

@@ -12,9 +12,10 @@ class TrainSettings:
     """Train a network from scratch; keep the weights of the best validation epoch."""
 
     model: ModelName | None = None
-    """Network: ResNet18, or the same with squeeze-and-excitation in every block."""
+    """Network: ResNet18, or the same with squeeze-and-excitation in every block. Must be given."""
     data_dir: Path | None = None
-    """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
+    """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders. Must be
+    given."""
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
     recipe: RecipeName = "plain"
@@ -107,7 +108,7 @@ class StudySettings:
     """Folds to run; default: all of them."""
     boxes: Path | None = None
     """CSV or folder of masks, as for gradcam: measure whether each network looks at the tumors."""
-    out_dir: Path = Path("results/study")
+    out_dir: Path = Path("study")
     """Where each finished run leaves one JSON and one predictions CSV."""
     runs_dir: Path = Path("model/study")
     """Where run folders and checkpoints go."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tumorlens.data import cache
 from tumorlens.data.copies import duplicate_groups
-from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan
+from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan, whole_of
 from tumorlens.data.splits import hold_out
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
@@ -102,6 +102,12 @@ def load_for_training(
     if assignment is not None:
         folder = _assigned(folder, assignment)
     elif folder.layout == "classes":
+        parent = whole_of(root)
+        if parent is not None:
+            raise TumorlensError(
+                f"--data_dir {root}: is one part of {parent}; give --data_dir {parent}, which has "
+                "the validation or test images too."
+            )
         raise TumorlensError(
             f"--data_dir {root}: class folders without train/ and valid/ around them; make a split "
             f"with `tumorlens split {root} --out splits.csv` and give it as --splits splits.csv."

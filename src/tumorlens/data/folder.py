@@ -118,10 +118,13 @@ def scan(root: Path) -> DataFolder:
             faults.append(f"{folder}: no image in it; expected class folders with images.")
         files += listed
     if not files:
-        raise TumorlensError(
-            f"--data_dir {root}: no image found, only {_names(children) or 'an empty folder'}; "
-            f"{_LAYOUT_HELP}."
+        loose = sum(child.suffix.lower() in SUFFIXES for child in root.iterdir())
+        found_instead = (
+            f"{loose:,} images without a class folder around them"
+            if loose
+            else f"no image found, only {_names(children) or 'an empty folder'}"
         )
+        raise TumorlensError(f"--data_dir {root}: {found_instead}; {_LAYOUT_HELP}.")
     classes = tuple(sorted({file.label for file in files}))
     return DataFolder(
         root, classes, tuple(sorted(files, key=lambda file: file.path)), layout, tuple(faults)
@@ -162,6 +165,15 @@ def _folders(folder: Path) -> list[Path]:
 def _names(folders: list[Path]) -> str:
     names = [f"{folder.name}/" for folder in folders]
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+
+
+def whole_of(part: Path) -> Path | None:
+    """The data folder that `part` is the train, valid or test folder of; None: of none."""
+    whole = part.resolve().parent
+    if part.name.lower() not in _SPLIT_FOLDERS:
+        return None
+    found = {_SPLIT_FOLDERS.get(child.name.lower()) for child in _folders(whole)}
+    return part.parent if "train" in found and found & {"valid", "test"} else None
 
 
 def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:

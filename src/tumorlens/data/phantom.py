@@ -225,6 +225,12 @@ def make_phantom(
     return PhantomSummary(out, size, seed, images)
 
 
+def is_phantom(folder: Path) -> bool:
+    """Whether `make_phantom` wrote this folder."""
+    notice = folder / "NOTICE.txt"
+    return notice.is_file() and notice.read_text(encoding="utf-8", errors="replace") == NOTICE
+
+
 @dataclass(frozen=True)
 class _Task:
     split: str

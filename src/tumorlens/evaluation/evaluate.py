@@ -15,6 +15,7 @@ from tumorlens.config import EvaluateSettings, primitives
 from tumorlens.data import public_folds, splits
 from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.phantom import is_phantom
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
@@ -112,7 +113,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
         calibrated=calibrated(
             data.labels, logits, loaded.temperature, loaded.uncertainty_threshold
         ),
-        caveats=_caveats(part, loaded, data),
+        caveats=_caveats(part, loaded, data, probabilities.argmax(axis=1)),
         out_dir=out_dir,
     )
     _write(report, settings)
@@ -220,7 +221,9 @@ def _groups(path: Path | None, data: Dataset) -> npt.NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
-def _caveats(part: str, loaded: Checkpoint, data: Dataset) -> tuple[str, ...]:
+def _caveats(
+    part: str, loaded: Checkpoint, data: Dataset, predicted: npt.NDArray[np.int64]
+) -> tuple[str, ...]:
     caveats = []
     if part == "valid":
         caveats.append(
@@ -236,6 +239,21 @@ def _caveats(part: str, loaded: Checkpoint, data: Dataset) -> tuple[str, ...]:
         )
     if data.skipped:
         caveats.append(f"{len(data.skipped)} undecodable files were left out.")
+    if is_phantom(data.root):
+        caveats.append(
+            "These images are simulated (tumorlens phantom): no figure here says anything about "
+            "patients."
+        )
+    never = [
+        name
+        for index, name in enumerate(data.classes)
+        if (data.labels == index).any() and not (predicted == index).any()
+    ]
+    if never:
+        caveats.append(
+            f"The network never answers {' or '.join(never)}, of which there are images here: it "
+            "has not learnt to."
+        )
     return tuple(caveats)
 
 

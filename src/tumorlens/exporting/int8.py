@@ -44,11 +44,13 @@ class Cost:
 
     Attributes:
         images: how many.
+        rarest: of them, those of the class that has fewest.
         before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8.
         changed: share of the images with another answer.
     """
 
     images: int
+    rarest: int
     before: dict[str, float]
     after: dict[str, float]
     changed: float
@@ -137,4 +139,10 @@ def cost(
         found = from_confusion(table, classes)
         wanted = ("macro_f1", *(f"recall_{name}" for name in classes))
         figures.append({name: float(found[name][0]) for name in wanted})
-    return Cost(len(labels), figures[0], figures[1], float((guesses[0] != guesses[1]).mean()))
+    return Cost(
+        images=len(labels),
+        rarest=int(np.bincount(labels, minlength=len(classes)).min()),
+        before=figures[0],
+        after=figures[1],
+        changed=float((guesses[0] != guesses[1]).mean()),
+    )

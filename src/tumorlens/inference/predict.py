@@ -41,7 +41,7 @@ class Prediction:
         path: of its file, as it was reached, with forward slashes.
         index: of the slice in its file, 0-based; None: the file is one picture.
         judged: class, verdict and probabilities; None: the file is unreadable.
-        reason: why it is unreadable; empty where it is not.
+        reason: why it is unreadable, uncertain or unlike the training data; else empty.
     """
 
     path: str
@@ -135,13 +135,6 @@ def predictions(
         pictures = [one.picture for one in batch if one.picture is not None]
         judged: list[Judged] = []
         if readable:
-            squares = np.stack(
-                [
-                    fit_square(one.picture, backend.image_size)
-                    for one in readable
-                    if one.picture is not None
-                ]
-            )
             squares = np.stack([fit_square(picture, backend.image_size) for picture in pictures])
             judged = backend.judge.judge(*backend.describe(squares))
             if draw is not None:
@@ -149,7 +142,8 @@ def predictions(
         answers = iter(judged)
         for one in batch:
             answer = None if one.picture is None else next(answers)
-            yield Prediction(one.path.as_posix(), one.index, answer, one.reason)
+            reason = backend.judge.why(answer) if answer else one.reason
+            yield Prediction(one.path.as_posix(), one.index, answer, reason)
 
 
 def predict_and_write(

@@ -28,6 +28,8 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
     views = {one.view.name: one.view.what for one in report.seen}
     for name, what in views.items():
         mine = [one for one in report.seen if one.view.name == name]
+        if name != "official" and [one.images for one in mine] == [one.images for one in official]:
+            continue  # there are no copies: the table above says it all
         parts.append(f"### {what[0].upper()}{what[1:]}\n\n{_means(mine)}")
         found = report.comparisons.get(name)
         if found is not None:

@@ -97,20 +97,16 @@ def _shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _verdict(answer: Answer) -> str:
     name = html.escape(answer.judged.prediction)
     top = float(answer.judged.probabilities.max())
-    threshold, space = answer.judge.threshold, answer.judge.space
+    threshold = answer.judge.threshold
+    why = html.escape(answer.judge.why(answer.judged))
     if answer.judged.verdict == "not judged" or threshold is None:
         said = f"{name} <small>no threshold in this checkpoint: how sure is not judged</small>"
         return f'<p class="tl-verdict">{said}</p>'
     if answer.judged.verdict == "unlike the training data":
-        assert space is not None
-        said = (
-            f"its features lie {answer.judged.distance:.2f} from those of the training images, "
-            f"beyond {space.threshold:.2f}; the network would say {name}"
-        )
+        said = f"{why}; the network would say {name}"
         return f'<p class="tl-verdict tl-unsure">unlike the training data <small>{said}</small></p>'
     if answer.judged.verdict == "uncertain":
-        said = f"{name} at {top:.2f} is below the threshold of {threshold:.2f}"
-        return f'<p class="tl-verdict tl-unsure">uncertain <small>{said}</small></p>'
+        return f'<p class="tl-verdict tl-unsure">uncertain <small>{why}</small></p>'
     said = f"{top:.2f}, threshold {threshold:.2f}"
     return f'<p class="tl-verdict">{name} <small>{said}</small></p>'
 
