@@ -10,8 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +19,7 @@ from typing import Any
 from tumorlens.config import AuditSettings, DownloadSettings, primitives
 from tumorlens.data.audit import Audit
 from tumorlens.data.audit_files import audit_and_write
+from tumorlens.data.public_counts import KNOWN_COUNTS, Counts
 from tumorlens.data.readers import SUFFIXES
 from tumorlens.errors import TumorlensError
 from tumorlens.output_folder import check_claim, claim, write_manifest
@@ -29,15 +29,6 @@ HANDLE = "masoudnickparvar/brain-tumor-mri-dataset"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 PARTS = ("Training", "Testing")
 
-Counts = dict[str, dict[str, int]]
-
-# Images by version, part and class.
-KNOWN_COUNTS: dict[int, Counts] = {
-    1: {
-        "Training": {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
-        "Testing": {"glioma": 300, "meningioma": 306, "notumor": 405, "pituitary": 300},
-    }
-}
 # Where kagglehub keeps what it has so far: beside the result, so that the last step is a rename.
 _UNDER_WAY = ".download"
 _ABOUT_BYTES = 150_000_000
@@ -123,16 +114,6 @@ def count(folder: Path) -> Counts:
         for part in PARTS
         if (folder / part).is_dir()
     }
-
-
-def is_testing(labels: Iterable[str]) -> bool:
-    """Whether these are the labels of the public set's whole `Testing`, of a version known here.
-
-    Args:
-        labels: a class name for each image.
-    """
-    counted = Counter(labels)
-    return any(counted == parts["Testing"] for parts in KNOWN_COUNTS.values())
 
 
 def verify(counts: Counts, version: int, folder: Path) -> bool:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorlens import public_set
 from tumorlens.cli import main
 from tumorlens.config import StudySettings
+from tumorlens.data import public_counts
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.evaluation.run_files import run_name
 from tumorlens.studies.means import over_runs
@@ -147,7 +147,7 @@ def test_report_tells_all_views_and_answers(
     assert rows["folds_without_tuned_runs", "resnet18", "accuracy"]["images"] == "240"
     page = (study / "report/report.md").read_text()
     assert "published" not in page  # these are other images
-    monkeypatch.setattr(public_set, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
+    monkeypatch.setattr(public_counts, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
     assert main([*argv, "--resamples", "300"]) == 0
     page = (study / "report/report.md").read_text()
     assert "| ResNet18, published | 1 | 0.8940 | 0.8867 | 0.7233 | 0.8497 |" in page

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tumorlens.config import StudySettings
+from tumorlens.data.public_counts import is_testing
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
@@ -16,7 +17,6 @@ from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
-from tumorlens.public_set import is_testing
 from tumorlens.studies import figures
 from tumorlens.studies.by_run import RecallByRun, by_run, by_run_csv
 from tumorlens.studies.looks import Look, looks, looks_csv
