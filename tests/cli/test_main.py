@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -28,6 +29,24 @@ def test_help_lists_every_verb_and_says_it_is_no_medical_device(
     assert all(f"  {verb}" in told for verb in VERBS)
     assert "not a medical device" in told
     assert main(["--version"]) == 0
+
+
+def test_ctrl_c_ends_the_page_without_a_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = pytest.importorskip("tumorlens.web.server", exc_type=ImportError)
+
+    class Page:
+        address = "http://127.0.0.1:1"
+
+        def wait(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "serving", lambda _: contextlib.nullcontext(Page()))
+    assert main(["serve", "--checkpoint", "resnet18"]) == 0
+    told = capsys.readouterr()
+    assert told.out.endswith("Ended.\n")
+    assert told.err == ""
 
 
 def test_help_names_no_default_where_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
