@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from tumorlens.explain.outline import Outline
 from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_picture, panel
 from tumorlens.models.build import build_model
 
@@ -78,6 +79,16 @@ def test_frame_of_the_verdict_does_not_cover_the_picture() -> None:
     assert frame.get_linestyle() == "--"
     assert frame.get_x() < 0
     assert frame.get_x() + frame.get_width() > 1
+
+
+def test_box_of_the_tumor_is_drawn_on_picture_and_map() -> None:
+    grey = np.zeros((40, 80), dtype=np.uint8)
+    known = Outline(((0.25, 0.5, 0.5, 1.0),), None)
+    drawn = panel([Tile(grey, "a.png", "glioma", (_view(),), known)], "title")
+    for axes in drawn.axes[:2]:
+        box = axes.patches[-1]
+        assert box.get_xy() == (19.5, 19.5)
+        assert (box.get_width(), box.get_height()) == (20, 20)
 
 
 def test_map_of_nothing_colours_nothing() -> None:

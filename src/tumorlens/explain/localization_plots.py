@@ -9,13 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from tumorlens.evaluation.plots import COLOURS
-from tumorlens.explain.boxes import Box
+from tumorlens.explain.outline import Outline
 from tumorlens.explain.overlay import blend, full_heat, heat_scale, on_picture
 
-_GREY, _OUTLINE = "#666666", "#56B4E9"
+_GREY = "#666666"
 _MARKERS = ("o", "s", "^", "D")
 _FIT_PANELS = (
     ("energy_in_box", "box_area_share", "share of the map in the box"),
@@ -139,8 +138,7 @@ class Found:
 
     Attributes:
         grey: (H, W) uint8.
-        outlines: boxes around the tumor.
-        mask: (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone.
+        outline: of its tumor.
         words: above the picture.
         maps: network to (h, w) raw map.
         energies: network to the share of its map in the box.
@@ -148,8 +146,7 @@ class Found:
     """
 
     grey: npt.NDArray[np.uint8]
-    outlines: Sequence[Box]
-    mask: npt.NDArray[np.float64] | None
+    outline: Outline | None
     words: str
     maps: Mapping[str, npt.NDArray[np.float32]]
     energies: Mapping[str, float]
@@ -213,22 +210,11 @@ def _draw(axes: npt.NDArray[np.object_], one: Found) -> None:
     for view, (name, relevance) in zip(axes[1:], one.maps.items(), strict=True):
         placed = on_picture(relevance, height, width, one.sizes[name])
         view.imshow(blend(one.grey, placed, full_heat([placed])))
-        view.set_title(f"{name}\n{one.energies[name]:.0%} in the outline", fontsize=6.5)
+        where = one.outline.word if one.outline else "box"
+        view.set_title(f"{name}\n{one.energies[name]:.0%} in the {where}", fontsize=6.5)
     for view in axes:
-        if one.mask is not None:
-            view.contour(one.mask, levels=[0.5], colors=_OUTLINE, linewidths=1.1)
-            continue
-        for x0, y0, x1, y1 in one.outlines:
-            view.add_patch(
-                Rectangle(
-                    (x0 * width - 0.5, y0 * height - 0.5),
-                    (x1 - x0) * width,
-                    (y1 - y0) * height,
-                    fill=False,
-                    edgecolor=_OUTLINE,
-                    linewidth=1.1,
-                )
-            )
+        if one.outline is not None:
+            one.outline.draw(view, height, width)
 
 
 def curves(

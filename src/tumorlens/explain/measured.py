@@ -18,6 +18,7 @@ from tumorlens.explain.checks import Network
 from tumorlens.explain.compare_looks import compare
 from tumorlens.explain.gradcam import TITLES
 from tumorlens.explain.localization import Localization, localize
+from tumorlens.explain.outline import outline_of
 from tumorlens.models.resnet import ResNet
 from tumorlens.output_folder import csv_text, write_json, write_text
 from tumorlens.progress import Progress, silent
@@ -189,8 +190,7 @@ def _gallery(found: Mapping[str, Localization], what: str) -> Figure:
         grey = read_grey(first.root / path)
         return draw.Found(
             grey=grey,
-            outlines=first.boxes.outlines(path),
-            mask=first.boxes.region(path, *grey.shape) if first.boxes.masks else None,
+            outline=outline_of(first.boxes, path, *grey.shape),
             words=draw.words_of(row),
             maps={name: one.maps[place] for name, (one, place) in at.items()},
             energies={name: one.rows[place]["energy_in_box"] for name, (one, place) in at.items()},

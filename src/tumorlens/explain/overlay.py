@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tumorlens.data.readers import placement
+from tumorlens.explain.outline import Outline
 
 Floats = npt.NDArray[np.float64]
 COLOURS = "inferno"
@@ -55,12 +56,14 @@ class Tile:
         path: where it comes from, for the caption.
         label: true class; None where nobody says.
         views: one a network.
+        outline: of its tumor, drawn where it is known.
     """
 
     grey: npt.NDArray[np.uint8]
     path: str
     label: str | None
     views: tuple[Explained, ...]
+    outline: Outline | None = None
 
 
 def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int, size: int) -> Floats:
@@ -231,6 +234,9 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
             clip_on=False,
         )
         one.add_patch(frame)
+    if tile.outline is not None:
+        for one in axes:
+            tile.outline.draw(one, height, width)
 
 
 def _short(path: str, length: int = 30) -> str:

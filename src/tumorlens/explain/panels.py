@@ -23,7 +23,9 @@ from tumorlens.evaluation.calibration import softmax
 from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.explain import measured as measures
+from tumorlens.explain.boxes import read_boxes
 from tumorlens.explain.gradcam import TITLES, find_layer
+from tumorlens.explain.outline import outline_of
 from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_picture, panel
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
@@ -86,6 +88,7 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
                 f"{flag} {name}: the checkpoint knows no such class, only "
                 f"{', '.join(first.classes)}."
             )
+    boxes = read_boxes(settings.boxes) if settings.boxes else None
     device = pick_device(settings.device)
     models = [loaded.network().to(device) for loaded in networks]
     for model in models:
@@ -100,7 +103,13 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
             for loaded, model, name in zip(networks, models, _names(networks), strict=True)
         ]
     tiles = tuple(
-        Tile(picture, path, label, tuple(of_network[index] for of_network in views))
+        Tile(
+            picture,
+            path,
+            label,
+            tuple(of_network[index] for of_network in views),
+            outline_of(boxes, path, *picture.shape) if boxes else None,
+        )
         for index, (picture, path, label) in enumerate(
             zip(chosen.pictures, chosen.paths, chosen.labels, strict=True)
         )
