@@ -95,6 +95,12 @@ def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> Non
     api.evaluate(checkpoint=checkpoint, resamples=100)
     api.gradcam(checkpoint=checkpoint, class_name="glioma", count=2)
     root = Path(str(checkpoints.load(checkpoint).data_dir))
+    boxes = tmp_path / "boxes.csv"
+    tumors = sorted(p for name in CLASSES[:2] for p in (root / "test" / name).iterdir())
+    rows = [f"{path.relative_to(root).as_posix()},0.2,0.2,0.6,0.7" for path in tumors]
+    boxes.write_text("\n".join(["path,box_x0,box_y0,box_x1,box_y1", *rows]))
+    measured = run_dir / "gradcam_boxes"  # beside the folder that the panel is from
+    api.gradcam(checkpoint=checkpoint, boxes=boxes, out_dir=measured, resamples=100)
     api.audit(data_dir=root, out_dir=run_dir / "audit")
     made = api.report(run_dir=run_dir, out=tmp_path / "page.html")
     assert made.gaps == ()
@@ -110,11 +116,16 @@ def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> Non
     assert "share of glioma taken for meningioma" in said
     assert "1 of 9 test images (11.1%) show the same picture as an image of train" in said
     page = made.page.read_text(encoding="utf-8")
-    assert page.count("<img ") >= 4  # ROC, reliability, errors, Grad-CAM
+    assert page.count("<img ") >= 6  # ROC, reliability, errors, Grad-CAM, localisation, gallery
+    explained = json.loads((measured / "explain.json").read_text(encoding="utf-8"))
+    energy = explained["localization"]["resnet18"]["network"]["glioma"]["energy_over_chance"]
+    assert f"glioma resnet18 {energy['value']:.4f}" in said
+    assert "glioma centre of the head" in said
     assert page.count("prefers-color-scheme: dark") == 1
     assert "@media print" in page
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"| accuracy | {figures['accuracy']['value']:.4f} |" in card
+    assert f"| glioma | resnet18 | {energy['value']:.4f} (" in card
     assert made.filled >= 19
 
 

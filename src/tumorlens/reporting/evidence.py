@@ -62,7 +62,8 @@ class Evidence:
         manifest: of the training run.
         history: one row an epoch, as text.
         evaluation, gradcam, audit, comparison: folders of those verbs.
-        localisation: explain.json of the gradcam folder.
+        localisation: a gradcam folder whose explain.json has maps measured against tumors: that
+            of `gradcam`, or another beside it.
         gaps: what is missing.
     """
 
@@ -76,7 +77,7 @@ class Evidence:
     gradcam: Folder | None
     audit: Folder | None
     comparison: Folder | None
-    localisation: Record | None
+    localisation: Folder | None
     gaps: tuple[Gap, ...]
 
     @property
@@ -129,7 +130,6 @@ def gather(settings: ReportSettings) -> Evidence:
         if isinstance(compared, str):
             raise TumorlensError(f"--compare {settings.compare}: {compared}")
         comparison = compared
-    localisation = _json(gradcam.path / "explain.json") if gradcam else {}
     return Evidence(
         run_dir=run_dir,
         checkpoint=checkpoint,
@@ -141,7 +141,7 @@ def gather(settings: ReportSettings) -> Evidence:
         gradcam=gradcam,
         audit=audit,
         comparison=comparison,
-        localisation=localisation or None,
+        localisation=_localisation(gradcam, places, digest),
         gaps=tuple(gaps),
     )
 
@@ -209,6 +209,19 @@ def _find(
         if path.is_dir():
             reason = found
     gaps.append(Gap(gap.what, reason, gap.command))
+    return None
+
+
+def _localisation(gradcam: Folder | None, places: Sequence[Path], digest: str) -> Folder | None:
+    beside = [path for place in places if place.is_dir() for path in sorted(place.iterdir())]
+    for path in [*([gradcam.path] if gradcam else []), *beside]:
+        found = _folder(path, "gradcam", "explain.json")
+        if (
+            isinstance(found, Folder)
+            and found.manifest.get("checkpoint_sha256") == digest
+            and found.content.get("localization")
+        ):
+            return found
     return None
 
 

@@ -26,6 +26,12 @@ PER_CLASS = {
     "average_precision": "average precision",
 }
 
+LOCALISATION = {
+    "energy_over_chance": "energy on the tumor over chance",
+    "pointing_game": "pointing game, share of hits",
+    "average_precision": "average precision of the pixels",
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -105,6 +111,25 @@ def by_class(metrics: Record) -> Iterator[tuple[str, int, list[Cell]]]:
     for name in metrics["classes"]:
         cells = [cell(figures.get(f"{figure}_{name}")) for figure in PER_CLASS]
         yield name, int(metrics["all"]["support"].get(name, 0)), cells
+
+
+def localised(explained: Record | None, classes: list[str]) -> list[tuple[str, str, list[Cell]]]:
+    """How maps fit marked tumors: network or baseline, tumors, figures as in `LOCALISATION`.
+
+    Args:
+        explained: explain.json.
+        classes: names; subsets by size or verdict are left out.
+    """
+    measured = (explained or {}).get("localization", {})
+    tables = {name: found["network"] for name, found in measured.items()}
+    for found in measured.values():
+        tables["centre of the head"] = found["centre"]  # that of the images, whatever the network
+    return [
+        (who, subset, [cell(table[subset].get(figure)) for figure in LOCALISATION])
+        for subset in ("all", *classes)
+        for who, table in tables.items()
+        if subset in table
+    ]
 
 
 def bias(metrics: Record) -> list[Row]:

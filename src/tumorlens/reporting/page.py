@@ -151,7 +151,11 @@ def _render(
         items=items,
         pictures=_pictures(found),
         compared=_estimates(found.comparison.content if found.comparison else None),
-        localised=_estimates(found.localisation),
+        localised=figures.localised(
+            found.localisation.content if found.localisation else None,
+            [str(item) for item in found.summary["classes"]],
+        ),
+        localisation=figures.LOCALISATION,
         environment=claim.environment(found),
         command=_command(found),
         flat=_flat,
@@ -177,6 +181,9 @@ def _pictures(found: Evidence) -> dict[str, str]:
             places[name] = found.evaluation.path / f"{name}.png"
     if found.gradcam:
         places["panel"] = found.gradcam.path / "panel.png"
+    if found.localisation:
+        for name in ("localization", "gallery"):
+            places[name] = found.localisation.path / f"{name}.png"
     if found.comparison:
         for path in sorted(found.comparison.path.glob("*.png")):
             places[f"compare_{path.stem}"] = path
