@@ -65,6 +65,7 @@ NO_TORCH = (
     "evaluation/statistics.py",
     "evaluation/scores.py",
     "evaluation/plots.py",
+    "evaluation/pairing.py",
     "evaluation/paired.py",
     "evaluation/proportions.py",
     "evaluation/compare.py",

@@ -6,7 +6,8 @@ import pytest
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.paired import Pair, compare, pair_up
+from tumorlens.evaluation.paired import compare
+from tumorlens.evaluation.pairing import Pair, pair_up
 from tumorlens.evaluation.predictions import Predictions
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

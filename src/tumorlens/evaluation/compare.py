@@ -10,7 +10,8 @@ from tumorlens.data import splits
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
 from tumorlens.evaluation.comparison_words import confusion_sentence, sentence, title, whom
-from tumorlens.evaluation.paired import Comparison, Pair, compare, pair_up
+from tumorlens.evaluation.paired import Comparison, compare
+from tumorlens.evaluation.pairing import Pair, pair_up
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions, read
 from tumorlens.evaluation.run_files import RunFiles, read_study

@@ -8,7 +8,7 @@ be. Both together make the interval: sums of a draw of images and a draw of seed
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from tumorlens.evaluation.chance import (
     two_sided,
     votes,
 )
+from tumorlens.evaluation.pairing import Pair
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.proportions import Mask, proportions
 from tumorlens.evaluation.statistics import FEW, percentile_interval, resampled_weights
@@ -34,29 +35,6 @@ from tumorlens.evaluation.tango import paired_interval
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.05
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two networks' answers to the same images, in the same order.
-
-    Attributes:
-        a, b: the answers; differences are b minus a.
-        fold, seed: of the two runs; None where that is not known or has no meaning.
-    """
-
-    a: Predictions
-    b: Predictions
-    fold: int | None = None
-    seed: int | None = None
-
-    def only(self, keep: Mask) -> "Pair":
-        """The images that `keep` marks."""
-        return replace(self, a=self.a.only(keep), b=self.b.only(keep))
-
-    def grouped(self, named: Mapping[str, str]) -> "Pair":
-        """The same with the groups of `named`, by path; who is not named there is alone."""
-        return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
 
 
 @dataclass(frozen=True)
@@ -135,46 +113,6 @@ class Comparison:
     def looked_at(self) -> int:
         """Figures that have a value, for which p is corrected."""
         return sum(one.has_value for one in self.differences.values())
-
-
-def pair_up(
-    a: Predictions, b: Predictions, fold: int | None = None, seed: int | None = None
-) -> Pair:
-    """Put two networks' answers side by side.
-
-    Raises:
-        TumorlensError: the images, their labels or the classes differ.
-    """
-    strangers = sorted(set(a.paths) ^ set(b.paths))
-    if strangers:
-        shared = len(set(a.paths) & set(b.paths))
-        raise TumorlensError(
-            f"{a.source} and {b.source}: differ in {len(strangers)} images ({strangers[0]} is in "
-            f"one of them alone; {shared} are in both), and networks are compared on the same "
-            "images; score both on the same part."
-        )
-    if set(a.classes) != set(b.classes):
-        raise TumorlensError(
-            f"{a.source} and {b.source}: have the classes {', '.join(a.classes)} and "
-            f"{', '.join(b.classes)}; networks are compared on the same classes."
-        )
-    place = {path: index for index, path in enumerate(b.paths)}
-    ordered = b.only(np.array([place[path] for path in a.paths], dtype=np.int64))
-    columns = [b.classes.index(name) for name in a.classes]
-    back = np.array([a.classes.index(name) for name in b.classes], dtype=np.int64)
-    ordered = replace(
-        ordered,
-        classes=a.classes,
-        labels=back[ordered.labels],
-        probabilities=ordered.probabilities[:, columns],
-    )
-    differing = np.flatnonzero(ordered.labels != a.labels)
-    if len(differing):
-        raise TumorlensError(
-            f"{a.source} and {b.source}: give {a.paths[differing[0]]} different labels; networks "
-            "are compared on the same labels."
-        )
-    return Pair(a, ordered, fold, seed)
 
 
 def compare(

@@ -13,7 +13,7 @@ from tumorlens.data.readers import read_grey
 from tumorlens.evaluation import plots
 from tumorlens.explain import checks
 from tumorlens.explain import localization_plots as draw
-from tumorlens.explain.boxes import read_boxes
+from tumorlens.explain.boxes import Boxes, read_boxes
 from tumorlens.explain.checks import Network
 from tumorlens.explain.compare_looks import compare
 from tumorlens.explain.gradcam import TITLES
@@ -44,15 +44,18 @@ def wanted(settings: GradcamSettings) -> bool:
     return bool(settings.boxes or settings.faithfulness or settings.sanity or settings.agree)
 
 
-def check(settings: GradcamSettings, first: Checkpoint) -> None:
+def check(settings: GradcamSettings, first: Checkpoint) -> Boxes | None:
     """Find the faults of the measures' flags before anything is written.
+
+    Returns:
+        What --boxes names; None: no such flag.
 
     Raises:
         TumorlensError: boxes that cannot be read, checkpoints of another kind.
     """
-    if settings.boxes:
-        read_boxes(settings.boxes)
+    boxes = read_boxes(settings.boxes) if settings.boxes else None
     checks.check_seeds(first, settings.agree)
+    return boxes
 
 
 def clear(out_dir: Path) -> None:

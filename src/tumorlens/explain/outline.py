@@ -51,5 +51,6 @@ def outline_of(boxes: Boxes, path: str, height: int, width: int) -> Outline | No
     """That of an image of (height, width) pixels; None where `boxes` has none."""
     if path not in boxes:
         return None
-    mask = boxes.region(path, height, width) if boxes.masks else None
-    return Outline(boxes.outlines(path), mask)
+    if boxes.masks:
+        return Outline((), boxes.region(path, height, width))
+    return Outline(boxes.outlines(path), None)

@@ -23,7 +23,6 @@ from tumorlens.evaluation.calibration import softmax
 from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.explain import measured as measures
-from tumorlens.explain.boxes import read_boxes
 from tumorlens.explain.gradcam import TITLES, find_layer
 from tumorlens.explain.outline import outline_of
 from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_picture, panel
@@ -88,12 +87,11 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
                 f"{flag} {name}: the checkpoint knows no such class, only "
                 f"{', '.join(first.classes)}."
             )
-    boxes = read_boxes(settings.boxes) if settings.boxes else None
     device = pick_device(settings.device)
     models = [loaded.network().to(device) for loaded in networks]
     for model in models:
         find_layer(model, settings.layer)  # before anything is written
-    measures.check(settings, first)
+    boxes = measures.check(settings, first)
     with cpu_threads(settings.threads):
         chosen = _choose(settings, first, models[0], device, progress)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")

@@ -119,6 +119,7 @@ def _render(
     text = resources.files("tumorlens.reporting").joinpath(f"templates/{name}").read_text("utf-8")
     metrics = found.evaluation.content if found.evaluation else None
     model = str(found.summary["model_name"])
+    classes = [str(item) for item in found.summary["classes"]]
     settings = found.summary.get("settings", {})
     scores: dict[str, Any] = {}
     if metrics:
@@ -138,7 +139,7 @@ def _render(
         version=__version__,
         title=_TITLES.get(model, model),
         network=claim.NETWORKS.get(model, model),
-        classes=[str(item) for item in found.summary["classes"]],
+        classes=classes,
         data=found.summary.get("data"),
         data_name=Path(str((found.summary.get("data") or {}).get("data_dir", ""))).name,
         counts=_counts(found),
@@ -152,8 +153,7 @@ def _render(
         pictures=_pictures(found),
         compared=_estimates(found.comparison.content if found.comparison else None),
         localised=figures.localised(
-            found.localisation.content if found.localisation else None,
-            [str(item) for item in found.summary["classes"]],
+            found.localisation.content if found.localisation else None, classes
         ),
         localisation=figures.LOCALISATION,
         environment=claim.environment(found),

@@ -11,7 +11,8 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
 from tumorlens.evaluation.compare import compared_record, differences_csv, pairs_of_study
 from tumorlens.evaluation.comparison_words import sentence, whom
-from tumorlens.evaluation.paired import Comparison, Pair, compare
+from tumorlens.evaluation.paired import Comparison, compare
+from tumorlens.evaluation.pairing import Pair
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.run_files import RunFiles, read_study
