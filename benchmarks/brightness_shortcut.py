@@ -4,8 +4,9 @@
 
 Brightness is the mean grey value of the pixels above 8% of white, in a square of 96 pixels. Over
 the annotated training slices, each once: how well it tells glioma from meningioma (AUROC), in all
-and in each run of patients. Over the finished fold runs of STUDY_DIR (default: results/study):
-recall of the two classes in each quarter of brightness, and how many are taken for the other.
+and in each run of patients. Over the finished fold runs of STUDY_DIR (default: results/study) with
+seed 0: recall of the two classes in each quarter of brightness, and how many are taken for the
+other.
 Writes results/patients/brightness.json, .csv and .png.
 """
 
@@ -60,7 +61,7 @@ def alone(found: dict[str, tuple[str, int, float]]) -> dict[str, float]:
 def by_quarter(study: Path, bright: dict[str, float]) -> list[Row]:
     """A row a network, class and quarter of its test slices, darkest first."""
     rows: list[Row] = []
-    runs = [run for run in read_study(study) if run.protocol == "folds"]
+    runs = [run for run in read_study(study) if run.protocol == "folds" and run.seed == 0]
     for model in sorted({run.model for run in runs}):
         answers = [run.predictions() for run in runs if run.model == model]
         for label in PAIR:
@@ -131,7 +132,7 @@ def main(data: Path, study: Path) -> None:
     bright = {path: brightness(data / path) for path in labelled}
     once = {slice_: (label, run, bright[path]) for path, (label, run, slice_) in labelled.items()}
     areas, rows = alone(once), by_quarter(study, bright)
-    runs = [run.name for run in read_study(study) if run.protocol == "folds"]
+    runs = [run.name for run in read_study(study) if run.protocol == "folds" and run.seed == 0]
     write_json(
         OUT / "brightness.json",
         {

@@ -128,6 +128,11 @@ def test_study_of_two_protocols_asks_which(tmp_path: Path) -> None:
         compare_and_write(asked)
     found = compare_and_write(replace(asked, protocol="folds"))
     assert (found.all.folds, found.all.images) == (2, 240)
+    assert "with one seed each, 2 folds and 240 images" in found.sentence
+    for model in ("resnet18", "se_resnet18"):
+        _run(tmp_path / "study", model, 1, 0.5, 1)
+    found = compare_and_write(replace(asked, protocol="folds"))
+    assert "with 3 runs each (up to 2 seeds in 2 folds) and 240 images" in found.sentence
 
 
 def test_what_cannot_be_compared_is_said_in_a_sentence(

@@ -49,6 +49,11 @@ def change(figure: str, difference: Difference) -> str:
 
 def sample(found: Comparison) -> str:
     """What was compared: "with 5 seeds on 1,311 images"."""
+    if found.runs < found.seeds * found.folds:  # a grid that is not finished
+        return (
+            f"with {found.runs} runs each (up to {found.seeds} seeds in {found.folds} folds) and "
+            f"{found.images:,} images"
+        )
     seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
     folds = "" if found.folds == 1 else f", {found.folds} folds"
     return f"with {seeds} each{folds} and {found.images:,} images"
