@@ -6,9 +6,8 @@
 The public set names no patients, but a patient's slices follow one another in the Cheng set, 13 on
 average. Of the finished fold runs of STUDY_DIR (default: results/study) with seed 0: how much
 likelier is an error where the slice before it is one, than on the whole? Writes
-results/patients/groups.csv
-(path, group: each 13 slices that follow one another in a class and run; else the copies' group)
-and results/patients/neighbouring_slices.json.
+results/patients/groups.csv (path, group: each 13 slices that follow one another in a class and run;
+else the copies' group) and results/patients/neighbouring_slices.json.
 """
 
 import itertools
