@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tumorlens.config import CompareSettings, primitives
 from tumorlens.data import splits
 from tumorlens.errors import TumorlensError
@@ -13,7 +15,7 @@ from tumorlens.evaluation.comparison_words import confusion_sentence, sentence, 
 from tumorlens.evaluation.paired import Comparison, compare
 from tumorlens.evaluation.pairing import Pair, pair_up
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.predictions import Predictions, read
+from tumorlens.evaluation.predictions import Predictions, copies_of_any, read
 from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
@@ -64,7 +66,7 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
         )
     out_dir = claim(settings.out_dir, "compare")
     found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
-    clean = [one for one in map(_without_copies, pairs) if one is not None]
+    clean = _without_copies(pairs)
     without = None
     if len(clean) == len(pairs) and sum(len(one.a.paths) for one in clean) < sum(
         len(one.a.paths) for one in pairs
@@ -216,11 +218,16 @@ def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
     return f"{title(a)} ({path_a.as_posix()})", f"{title(b)} ({path_b.as_posix()})"
 
 
-def _without_copies(pair: Pair) -> Pair | None:
-    if pair.a.copies is None or pair.b.copies is None:
-        return None
-    keep = (pair.a.copies == "") & (pair.b.copies == "")
-    return pair.only(keep) if keep.any() else None
+def _without_copies(pairs: Sequence[Pair]) -> list[Pair]:
+    """What is left of each pair: of one fold the same images, no network's copies among them."""
+    left = []
+    for pair in pairs:
+        of_fold = [two for two in pairs if two.fold == pair.fold]
+        copies = copies_of_any(answers for two in of_fold for answers in (two.a, two.b))
+        keep = np.array([copies is not None and not copies[path] for path in pair.a.paths])
+        if keep.any():
+            left.append(pair.only(keep))
+    return left
 
 
 def _write(result: Compared, settings: CompareSettings) -> None:

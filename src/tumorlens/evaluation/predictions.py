@@ -5,7 +5,7 @@ copy_in_training ("", "exact" or "near"), group (images that show one picture), 
 file).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,11 +65,31 @@ class Predictions:
         """The same with the groups of `named`, by path; who is not named there is alone."""
         return replace(self, groups=tuple(named.get(path, f"\0{path}") for path in self.paths))
 
+    def with_copies(self, named: Mapping[str, str]) -> "Predictions":
+        """The same with the copies of `named`, which has every path."""
+        return replace(self, copies=np.array([named[path] for path in self.paths]))
+
     def group_indices(self) -> npt.NDArray[np.int64]:
         """(N,) group of each image; each for itself where groups are not known."""
         if self.groups is None:
             return np.arange(len(self.paths))
         return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
+
+
+def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
+    """Path to the closest copy in any network's training images: "exact", "near" or "".
+
+    Seeds may train on different images; networks are compared on the same ones, so an image that
+    one of them has seen is left out for all. None: of one it is not known.
+    """
+    closeness = ("", "near", "exact")
+    found: dict[str, str] = {}
+    for one in answers:
+        if one.copies is None:
+            return None
+        for path, copy in zip(one.paths, one.copies.tolist(), strict=True):
+            found[path] = max(found.get(path, ""), copy, key=closeness.index)
+    return found
 
 
 def table(predictions: Predictions) -> str:

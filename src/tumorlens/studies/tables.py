@@ -14,7 +14,7 @@ from tumorlens.evaluation.comparison_words import sentence, whom
 from tumorlens.evaluation.paired import Comparison, compare
 from tumorlens.evaluation.pairing import Pair
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.predictions import Predictions, copies_of_any
 from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
@@ -76,7 +76,25 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
     answers = {run.name: run.predictions() for run in runs}
+    copies = _copies(runs, answers)
+    answers = {
+        run.name: answers[run.name].with_copies(copies[run.protocol, run.fold])
+        if (run.protocol, run.fold) in copies
+        else answers[run.name]
+        for run in runs
+    }
     pairs = {name: _pairs([run for run in runs if run.protocol == name]) for name in there}
+    pairs = {
+        name: two
+        and (
+            [
+                one.with_copies(copies[name, one.fold]) if (name, one.fold) in copies else one
+                for one in two[0]
+            ],
+            two[1],
+        )
+        for name, two in pairs.items()
+    }
     if named is not None:
         answers = {name: one.grouped(named) for name, one in answers.items()}
         pairs = {
@@ -113,6 +131,19 @@ def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictio
     official = [answers[run.name] for run in runs if run.protocol == "official"]
     named = [[one.classes[label] for label in one.labels] for one in official]
     return bool(named) and all(map(is_testing, named))
+
+
+def _copies(
+    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
+) -> dict[tuple[str, int | None], dict[str, str]]:
+    """Protocol and fold to the copies that any of its runs has in training, where known."""
+    found = {}
+    for test in {(run.protocol, run.fold) for run in runs}:
+        of_test = [answers[run.name] for run in runs if (run.protocol, run.fold) == test]
+        copies = copies_of_any(of_test)
+        if copies is not None:
+            found[test] = copies
+    return found
 
 
 def _kept(view: View, answers: Predictions) -> Predictions | None:
