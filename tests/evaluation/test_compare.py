@@ -119,6 +119,29 @@ def test_study_folder_compares_its_two_networks_over_seeds(tmp_path: Path) -> No
     assert "with 3 seeds each and 120 images" in found.sentence
 
 
+def test_seeds_with_other_training_images_are_compared_on_what_none_has_seen(
+    tmp_path: Path,
+) -> None:
+    for seed in (0, 1):
+        for model in ("resnet18", "se_resnet18"):
+            _run(tmp_path / "study", model, seed, 0.5)
+    settings = CompareSettings(tmp_path / "study", out_dir=tmp_path / "out", resamples=100)
+    before = compare_and_write(settings).without_copies
+    for model in ("resnet18", "se_resnet18"):  # the second seed has learnt one image more
+        path = tmp_path / "study" / f"{model}-official-seed1-predictions.csv"
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        next(row for row in rows if not row["copy_in_training"])["copy_in_training"] = "near"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    after = compare_and_write(settings).without_copies
+    assert before is not None
+    assert after is not None
+    assert after.images == before.images - 1
+
+
 def test_study_of_two_protocols_asks_which(tmp_path: Path) -> None:
     for fold in (None, 0, 1):
         for model in ("resnet18", "se_resnet18"):
