@@ -58,7 +58,7 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
     bottom = max(0.0, lowest - 0.04)
     panels[0].set_ylim(bottom, 1 + 0.06 * (1 - bottom))  # room for "1.000" above its point
     _legend(drawn, published)
-    counts = "; ".join(
+    counts = "\n".join(
         f"{names[view].replace(chr(10), ' ')}: "
         + ", ".join(
             f"{title(one.model)} {one.runs} run{'s' if one.runs > 1 else ''}, n = {one.images:,}"
