@@ -6,8 +6,7 @@ Brightness is the mean grey value of the pixels above 8% of white, in a square o
 the annotated training slices, each once: how well it tells glioma from meningioma (AUROC), in all
 and in each run of patients. Over the finished fold runs of STUDY_DIR (default: results/study) with
 seed 0: recall of the two classes in each quarter of brightness, and how many are taken for the
-other.
-Writes results/patients/brightness.json, .csv and .png.
+other. Writes results/patients/brightness.json, .csv and .png.
 """
 
 import json
@@ -25,7 +24,7 @@ from tumorlens.data.public_folds import public_map
 from tumorlens.data.readers import fit_square, read_grey
 from tumorlens.evaluation.comparison_words import title
 from tumorlens.evaluation.plots import COLOURS, save
-from tumorlens.evaluation.run_files import read_study
+from tumorlens.evaluation.run_files import RunFiles, read_study
 from tumorlens.output_folder import csv_text, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
@@ -58,10 +57,9 @@ def alone(found: dict[str, tuple[str, int, float]]) -> dict[str, float]:
     return areas
 
 
-def by_quarter(study: Path, bright: dict[str, float]) -> list[Row]:
+def by_quarter(runs: list[RunFiles], bright: dict[str, float]) -> list[Row]:
     """A row a network, class and quarter of its test slices, darkest first."""
     rows: list[Row] = []
-    runs = [run for run in read_study(study) if run.protocol == "folds" and run.seed == 0]
     for model in sorted({run.model for run in runs}):
         answers = [run.predictions() for run in runs if run.model == model]
         for label in PAIR:
@@ -131,8 +129,8 @@ def main(data: Path, study: Path) -> None:
     }
     bright = {path: brightness(data / path) for path in labelled}
     once = {slice_: (label, run, bright[path]) for path, (label, run, slice_) in labelled.items()}
-    areas, rows = alone(once), by_quarter(study, bright)
-    runs = [run.name for run in read_study(study) if run.protocol == "folds" and run.seed == 0]
+    runs = [run for run in read_study(study) if run.protocol == "folds" and run.seed == 0]
+    areas, rows = alone(once), by_quarter(runs, bright)
     write_json(
         OUT / "brightness.json",
         {
@@ -140,7 +138,7 @@ def main(data: Path, study: Path) -> None:
             "slices": len(once),
             "auroc_of_brightness_alone": areas,
             "quarters": rows,
-            "runs": runs,
+            "runs": [run.name for run in runs],
             "machine": facts(),
         },
     )

@@ -16,6 +16,7 @@ import csv
 import math
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 
 from machine import facts
 from tumorlens.data import splits
-from tumorlens.data.augment import Augmentation, _move, augment, uniform
+from tumorlens.data.augment import Augmentation, augment, uniform
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.explain.boxes import read_boxes
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import BasicBlock, ResNet
 
@@ -228,53 +230,42 @@ def changes(args: argparse.Namespace) -> Augmentation:
     )
 
 
-def box_masks(args: argparse.Namespace, data: Dataset, side: int) -> tuple[Tensor, Tensor]:
-    """(N, side, side) share of each pixel inside its image's box, (N,) whether that is known.
+class BoxLoss:
+    """A second loss: does each place of a layer know which class's box covers it?
 
-    Images of the class without a tumor are known to have none anywhere.
+    Boxes are those of the splits file; images of `notumor` are known to have none. The layer is
+    hooked where this is made: copies of the network that exist by then are not watched.
     """
-    masks, known = torch.zeros(len(data.paths), side, side), torch.zeros(len(data.paths))
-    with args.splits.open(newline="") as file:
-        boxes = {row["path"]: row for row in csv.DictReader(file)}
-    edges = torch.arange(side + 1) / side
-    for index, path in enumerate(data.paths):
-        row = boxes.get(path)
-        if row is None:
-            continue
-        if row["box_x0"]:
-            x, y = (
-                (
-                    torch.minimum(edges[1:], torch.tensor(high))
-                    - torch.maximum(edges[:-1], torch.tensor(low))
-                )
-                .clamp(min=0)
-                .mul(side)
-                for low, high in (
-                    (float(row["box_x0"]), float(row["box_x1"])),
-                    (float(row["box_y0"]), float(row["box_y1"])),
-                )
-            )
-            masks[index] = y[:, None] * x[None]
-            known[index] = 1
-        elif row["label"] == "notumor":
-            known[index] = 1
-    return masks, known
 
+    def __init__(self, args: argparse.Namespace, network: ResNet, data: Dataset, side: int) -> None:
+        boxes = read_boxes(args.splits)
+        named = [data.classes[label] for label in data.labels]
+        self.masks = torch.zeros(len(data.paths), side, side)
+        self.known = torch.zeros(len(data.paths))
+        for index, (path, name) in enumerate(zip(data.paths, named, strict=True)):
+            if path in boxes:
+                self.masks[index] = torch.from_numpy(boxes.region(path, side, side))
+            self.known[index] = float(path in boxes or name == "notumor")
+        layer = network.get_submodule(args.box_layer)
+        width = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
+        self.head = nn.Conv2d(width, len(data.classes), 1)
+        nn.init.constant_(self.head.bias, -3.0)
+        self.features = torch.empty(0)
+        layer.register_forward_hook(self._keep)
+        self.moves = replace(changes(args), brightness=0, contrast=0)
 
-def box_loss(answers: Tensor, masks: Tensor, known: Tensor, labels: Tensor) -> Tensor:
-    """Does each place know which class's box covers it?
+    def _keep(self, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.features = output
 
-    Args:
-        answers: (N, K, h, w) logits, "class k's tumor is here".
-        masks: (N, H, W) share inside the box.
-        known: (N,) 1 where the box is known.
-        labels: (N,) the images' classes.
-    """
-    cells = F.adaptive_avg_pool2d(masks[:, None], answers.shape[-2:])
-    truth = torch.zeros_like(answers)
-    truth[torch.arange(len(labels)), labels] = cells[:, 0]
-    losses = F.binary_cross_entropy_with_logits(answers, truth, reduction="none").mean((1, 2, 3))
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    def __call__(self, indices: Tensor, labels: Tensor, seed: int, epoch: int) -> Tensor:
+        """Mean over the images whose boxes are known, of the batch that the network saw last."""
+        answers, known = self.head(self.features), self.known[indices]
+        moved = augment(self.masks[indices], indices, self.moves, seed, epoch)
+        truth = torch.zeros_like(answers)
+        cells = F.adaptive_avg_pool2d(moved[:, None], answers.shape[-2:])
+        truth[torch.arange(len(labels)), labels] = cells[:, 0]
+        losses = F.binary_cross_entropy_with_logits(answers, truth, reduction="none")
+        return (losses.mean((1, 2, 3)) * known).sum() / known.sum().clamp(min=1)
 
 
 def figures(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, float]:
@@ -331,14 +322,6 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
     mean, deviation = float(pixels.mean() / 255), float(pixels.std() / 255)
     network = build_model(args.model, len(any_size.classes), seed)
     prepare(args, network)
-    layer = network.get_submodule(args.box_layer)
-    width = [m for m in layer.modules() if isinstance(m, nn.BatchNorm2d)][-1].num_features
-    box_head = nn.Conv2d(width, len(any_size.classes), 1)
-    nn.init.constant_(box_head.bias, -3.0)
-    seen: list[Tensor] = []
-    if args.box_weight:
-        masks, known = box_masks(args, any_size, sides[-1])
-        layer.register_forward_hook(lambda _m, _i, out: seen.append(out))
     network.to(memory_format=torch.channels_last)
     average = (
         torch.optim.swa_utils.AveragedModel(
@@ -352,8 +335,9 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
     steps_an_epoch = len(np.unique(groups)) // args.batch
     steps = round(steps_an_epoch * args.epochs)
     optim = optimizer(args, network)
-    if args.box_weight:
-        optim.add_param_group({"params": list(box_head.parameters()), "weight_decay": args.decay})
+    boxes = BoxLoss(args, network, any_size, sides[-1]) if args.box_weight else None
+    if boxes:
+        optim.add_param_group({"params": list(boxes.head.parameters()), "weight_decay": args.decay})
     settings = changes(args)
     valid_labels = torch.from_numpy(any_size.labels[valid])
 
@@ -402,19 +386,14 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
             weight = float(np.random.default_rng((seed, epoch, step)).beta(args.mixup, args.mixup))
             pictures = weight * pictures + (1 - weight) * pictures.flip(0)
             targets = weight * targets + (1 - weight) * targets.flip(0)
-        seen.clear()
         logits = network(inputs(pictures))
         if args.focal:
             log = logits.log_softmax(1)
             loss = -(targets * (1 - log.exp()) ** args.focal * log).sum(1).mean()
         else:
             loss = F.cross_entropy(logits, targets, label_smoothing=args.label_smoothing)
-        if args.box_weight:
-            drawn = torch.as_tensor(uniform(seed, epoch, chosen, 8) * 2 - 1, dtype=torch.float32)
-            moved = _move(masks[chosen], drawn, settings)
-            loss = loss + args.box_weight * box_loss(
-                box_head(seen[-1]), moved, known[chosen], labels
-            )
+        if boxes:
+            loss = loss + args.box_weight * boxes(indices, labels, seed, epoch)
         loss.backward()
         optim.step()
         optim.zero_grad(set_to_none=True)

@@ -107,43 +107,45 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
 
 
 def pairs_of_study(
-    runs: Sequence[RunFiles], models: tuple[str, str] | None = None
+    runs: Sequence[RunFiles], answers: Mapping[str, Predictions] | None = None
 ) -> tuple[list[Pair], tuple[str, str]]:
     """The runs that both networks have of one protocol, side by side.
 
     Args:
         runs: of one protocol.
-        models: which is first and which second; None: the two that there are.
+        answers: of each, by name; None: read from its file.
 
     Raises:
         TumorlensError: not two networks, or they share no fold and seed.
     """
     there = sorted({run.model for run in runs}, key=lambda name: (name not in _ORDER, name))
-    if models is None:
-        if len(there) != 2:
-            raise TumorlensError(
-                f"{runs[0].predictions_file.parent}: a study of {', '.join(there)} alone; two "
-                "networks are compared, so name a second study, or run the other network too."
-            )
-        models = (there[0], there[1])
+    if len(there) != 2:
+        raise TumorlensError(
+            f"{runs[0].predictions_file.parent}: a study of {', '.join(there)} alone; two "
+            "networks are compared, so name a second study, or run the other network too."
+        )
+    first, second = there
     return _matched(
-        {(run.fold, run.seed): run for run in runs if run.model == models[0]},
-        {(run.fold, run.seed): run for run in runs if run.model == models[1]},
-    ), models
+        {(run.fold, run.seed): run for run in runs if run.model == first},
+        {(run.fold, run.seed): run for run in runs if run.model == second},
+        answers,
+    ), (first, second)
 
 
 def _matched(
-    a: Mapping[tuple[int | None, int], RunFiles], b: Mapping[tuple[int | None, int], RunFiles]
+    a: Mapping[tuple[int | None, int], RunFiles],
+    b: Mapping[tuple[int | None, int], RunFiles],
+    answers: Mapping[str, Predictions] | None = None,
 ) -> list[Pair]:
+    def of(run: RunFiles) -> Predictions:
+        return run.predictions() if answers is None else answers[run.name]
+
     shared = sorted(set(a) & set(b), key=lambda key: (-1 if key[0] is None else key[0], key[1]))
     if not shared:
         raise TumorlensError(
             "the two networks have no fold and seed in common; run both on the same ones."
         )
-    return [
-        pair_up(a[key].predictions(), b[key].predictions(), fold=key[0], seed=key[1])
-        for key in shared
-    ]
+    return [pair_up(of(a[key]), of(b[key]), fold=key[0], seed=key[1]) for key in shared]
 
 
 def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], tuple[str, str]]:

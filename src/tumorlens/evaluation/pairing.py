@@ -32,10 +32,6 @@ class Pair:
         """The same with the groups of `named`, by path; who is not named there is alone."""
         return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
 
-    def with_copies(self, named: Mapping[str, str]) -> "Pair":
-        """The same with the copies of `named`, which has every path."""
-        return replace(self, a=self.a.with_copies(named), b=self.b.with_copies(named))
-
 
 def pair_up(
     a: Predictions, b: Predictions, fold: int | None = None, seed: int | None = None

@@ -75,32 +75,8 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     asked = [view for view in views(settings.without_runs) if view.protocol in there]
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
-    answers = {run.name: run.predictions() for run in runs}
-    copies = _copies(runs, answers)
-    answers = {
-        run.name: answers[run.name].with_copies(copies[run.protocol, run.fold])
-        if (run.protocol, run.fold) in copies
-        else answers[run.name]
-        for run in runs
-    }
-    pairs = {name: _pairs([run for run in runs if run.protocol == name]) for name in there}
-    pairs = {
-        name: two
-        and (
-            [
-                one.with_copies(copies[name, one.fold]) if (name, one.fold) in copies else one
-                for one in two[0]
-            ],
-            two[1],
-        )
-        for name, two in pairs.items()
-    }
-    if named is not None:
-        answers = {name: one.grouped(named) for name, one in answers.items()}
-        pairs = {
-            name: two and ([one.grouped(named) for one in two[0]], two[1])
-            for name, two in pairs.items()
-        }
+    answers = _answers(runs, named)
+    pairs = {name: _pairs([run for run in runs if run.protocol == name], answers) for name in there}
     for done, view in enumerate(asked, start=1):
         of_view = [run for run in runs if run.protocol == view.protocol]
         for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
@@ -133,16 +109,19 @@ def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictio
     return bool(named) and all(map(is_testing, named))
 
 
-def _copies(
-    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
-) -> dict[tuple[str, int | None], dict[str, str]]:
-    """Protocol and fold to the copies that any of its runs has in training, where known."""
-    found = {}
+def _answers(runs: Sequence[RunFiles], named: Mapping[str, str] | None) -> dict[str, Predictions]:
+    """Each run's answers by its name, in the groups of `named`.
+
+    A copy that any run of a test part has in training is one for all of them, where that is known.
+    """
+    found = {run.name: run.predictions() for run in runs}
     for test in {(run.protocol, run.fold) for run in runs}:
-        of_test = [answers[run.name] for run in runs if (run.protocol, run.fold) == test]
-        copies = copies_of_any(of_test)
+        of_test = [run.name for run in runs if (run.protocol, run.fold) == test]
+        copies = copies_of_any(found[name] for name in of_test)
         if copies is not None:
-            found[test] = copies
+            found |= {name: found[name].with_copies(copies) for name in of_test}
+    if named is not None:
+        found = {name: one.grouped(named) for name, one in found.items()}
     return found
 
 
@@ -177,10 +156,12 @@ def _seen(
     )
 
 
-def _pairs(runs: Sequence[RunFiles]) -> tuple[list[Pair], tuple[str, str]] | None:
+def _pairs(
+    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
+) -> tuple[list[Pair], tuple[str, str]] | None:
     """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
     try:
-        return pairs_of_study(runs)
+        return pairs_of_study(runs, answers)
     except TumorlensError:
         return None
 
