@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from machine import facts
@@ -31,6 +32,7 @@ from tumorlens.data.augment import Augmentation, augment, uniform
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.explain.boxes import read_boxes
+from tumorlens.explain.looking import head
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import BasicBlock, ResNet
 
@@ -80,6 +82,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--tta", action="store_true", help="average with the mirrored picture")
     parser.add_argument("--blurpool", action="store_true")
     parser.add_argument("--standardise", action="store_true", help="each picture by itself")
+    parser.add_argument("--crop_head", action="store_true", help="fill the square with the head")
     parser.add_argument("--box_weight", type=float, default=0.0, help="of the box loss")
     parser.add_argument("--box_layer", default="layer3")
     parser.add_argument("--note", default="")
@@ -89,7 +92,24 @@ def flags() -> argparse.ArgumentParser:
 
 def load(args: argparse.Namespace, size: int) -> Dataset:
     """The fold's pictures."""
-    return load_for_training(args.data, size, assignment=splits.assignment(args.splits, args.fold))
+    assignment = splits.assignment(args.splits, args.fold)
+    if not args.crop_head:
+        return load_for_training(args.data, size, assignment=assignment)
+    larger = load_for_training(args.data, size * 3 // 2, assignment=assignment)
+    return replace(larger, images=np.stack([crop_to_head(image, size) for image in larger.images]))
+
+
+def crop_to_head(image: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
+    """The square about the head, a twentieth larger than its longer side, at size x size pixels."""
+    inside = head(image)
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    half = 0.525 * (max(np.ptp(rows), np.ptp(columns)) + 1)
+    y, x = (rows[0] + rows[-1] + 1) / 2, (columns[0] + columns[-1] + 1) / 2
+    corners = (x - half, y - half, x + half, y + half)
+    margin = image.shape[0]
+    padded = Image.fromarray(np.pad(image, margin))
+    box = tuple(round(corner) + margin for corner in corners)
+    return np.asarray(padded.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def training_groups(args: argparse.Namespace, data: Dataset) -> np.ndarray[Any, Any]:
