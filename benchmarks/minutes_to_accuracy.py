@@ -2,7 +2,8 @@
 
     python benchmarks/minutes_to_accuracy.py DATA_DIR SPLITS_CSV --fold 3
 
-Two recipes side by side, one core each: `paper` once, beside it `fast`, one seed after another.
+Two recipes side by side, one core each: `paper` once, beside it `fast`, one seed after another;
+`--lane` starts one of them alone, the other beside it by a second command.
 Each run trains as `train.py` does, is scored on the fold's validation images after every epoch, and
 stops at the accuracy. Decoding is done before the clocks start. Every epoch is a row of
 results/recipe/minutes_to_accuracy.csv as soon as it ends; the JSON beside it is made of the rows,
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.90)
     parser.add_argument("--minutes", type=float, default=200.0, help="bound of one run")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--lane", choices=["both", "paper", "fast"], default="both")
     parser.add_argument("--summarise", action="store_true", help="train nothing")
     args = parser.parse_args()
     if not args.summarise:
@@ -160,11 +162,13 @@ def main() -> None:
         for size in {RECIPES[name].image_size for name in ("paper", "fast")}:
             load_for_training(args.data, size, assignment=assignment)
         OUT.mkdir(parents=True, exist_ok=True)
-        ROWS.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+        if args.lane != "fast" or not ROWS.is_file():
+            ROWS.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
         spawn = multiprocessing.get_context("spawn")
         lanes = [
             spawn.Process(target=measure, args=(args, recipe, seeds))
             for recipe, seeds in (("paper", [0]), ("fast", list(range(args.seeds))))
+            if args.lane in (recipe, "both")
         ]
         for lane in lanes:
             lane.start()

@@ -21,7 +21,7 @@ from tumorlens.config import TrainSettings, primitives
 from tumorlens.data import public_folds
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
-from tumorlens.device import cpu_threads, pick_device
+from tumorlens.device import cpu_threads, kept_memory, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.output_folder import replacing
@@ -117,7 +117,7 @@ def train(
     lead = _rank() == 0
     if run_dir is None and lead:
         run_dir = new_run_folder(settings)
-    with cpu_threads(settings.threads), _quiet_lightning():
+    with cpu_threads(settings.threads), kept_memory(), _quiet_lightning():
         history = _fit(
             settings, recipe, data, run_dir, progress, extra_callbacks, resuming=resumed is not None
         )
