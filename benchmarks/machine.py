@@ -16,6 +16,7 @@ def facts() -> dict[str, str]:
         ),
         platform.processor(),
     )
+    wide = " with AVX-512" if "avx512f" in Path("/proc/cpuinfo").read_text() else ""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
@@ -26,7 +27,7 @@ def facts() -> dict[str, str]:
     ).stdout.strip()
     return {
         "commit": commit,
-        "machine": f"{model}, {os.cpu_count()} cores, {pages / 2**30:.0f} GiB",
+        "machine": f"{model}{wide}, {os.cpu_count()} cores, {pages / 2**30:.0f} GiB",
         "load_of_the_last_minute": f"{os.getloadavg()[0]:.1f} (2.0 is this benchmark alone)",
         "python": platform.python_version(),
     }

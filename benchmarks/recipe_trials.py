@@ -31,6 +31,7 @@ from tumorlens.data import splits
 from tumorlens.data.augment import Augmentation, augment, uniform
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.device import kept_memory
 from tumorlens.explain.boxes import read_boxes
 from tumorlens.explain.looking import head
 from tumorlens.models.build import build_model
@@ -435,7 +436,8 @@ def trial(args: argparse.Namespace, seed: int) -> dict[str, Any]:  # noqa: PLR09
 
 
 def _run(job: tuple[argparse.Namespace, int]) -> dict[str, Any]:
-    return trial(*job)
+    with kept_memory():
+        return trial(*job)
 
 
 def main() -> None:
