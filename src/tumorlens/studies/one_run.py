@@ -79,6 +79,7 @@ def do_run(job: Job, progress: Progress = silent) -> Outcome:
         job: the run.
         progress: told of "study" from 0 to 100, and of "epoch".
     """
+    code()  # before the run, whose record will tell it
     try:
         with contextlib.chdir(job.base), _alone(job.train.out_dir, job.name):
             run = read_run(job.out_dir, job.name)

@@ -1,5 +1,6 @@
 """On which machine and from which code a figure was made."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -20,10 +21,12 @@ def machine() -> str:
     return f"{model}, {cores} cores"
 
 
+@functools.cache
 def code() -> dict[str, Any]:
     """The commit of tumorlens's own source tree, and whether it was changed since; {} if unknown.
 
-    Told from git, where this very file is tracked by it.
+    Told from git, where this very file is tracked by it, once in a process: what is committed while
+    runs go on is not what they run.
     """
     here = Path(__file__)
     if _git("ls-files", "--error-unmatch", here.name) is None:
