@@ -5,9 +5,9 @@
 Side by side, one core each: `paper` once, beside it the recipes of `--quick`, one seed after
 another; `--lane` starts one side alone, the other beside it by a second command.
 Each run trains as `train.py` does, is scored on the fold's validation images after every epoch, and
-stops at the accuracy. Decoding is done before the clocks start. Every epoch is a row of
-results/recipe/minutes_to_accuracy.csv as soon as it ends; the JSON beside it is made of the rows,
-and `--summarise` makes it of those of a run that was cut off.
+stops at the accuracy. Decoding is done before the clocks start. Every epoch is a row of `--rows` as
+soon as it ends; the JSON beside it is made of the rows, and `--summarise` makes it of those of a
+run that was cut off.
 """
 
 import argparse
@@ -29,20 +29,18 @@ from tumorlens.data.dataset import load_for_training
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES
 
-OUT = Path(__file__).parent.parent / "results" / "recipe"
 CLOCKS = ("minutes", "cpu_minutes")
 LEVELS = (0.7, 0.8, 0.85, 0.88)
-ROWS = OUT / "minutes_to_accuracy.csv"
+ROWS = Path(__file__).parent.parent / "results" / "recipe" / "minutes_to_accuracy.csv"
 COLUMNS = ("recipe", "seed", "epoch", "minutes", "cpu_minutes", "valid_accuracy", "valid_macro_f1")
 
 
 class Clock(Callback):
     """Writes a row each epoch; stops a run at an accuracy, or when its time is over."""
 
-    def __init__(self, recipe: str, seed: int, accuracy: float, minutes: float) -> None:
+    def __init__(self, recipe: str, seed: int, args: argparse.Namespace) -> None:
         self.run = [recipe, seed]
-        self.accuracy = accuracy
-        self.minutes = minutes
+        self.args = args
         self.started = (0.0, 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
@@ -63,10 +61,10 @@ class Clock(Callback):
             *clocks,
             *(f"{figure:.4f}" for figure in figures),
         ]
-        with ROWS.open("a", newline="", encoding="utf-8") as file:
+        with self.args.rows.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
         print(*row, flush=True)
-        trainer.should_stop = figures[0] >= self.accuracy or minutes >= self.minutes
+        trainer.should_stop = figures[0] >= self.args.accuracy or minutes >= self.args.minutes
 
 
 def measure(args: argparse.Namespace, recipes: list[str], seeds: list[int]) -> None:
@@ -83,7 +81,7 @@ def measure(args: argparse.Namespace, recipes: list[str], seeds: list[int]) -> N
                 threads=1,
                 out_dir=Path(folder),
             )
-            train(settings, extra_callbacks=(Clock(recipe, seed, args.accuracy, args.minutes),))
+            train(settings, extra_callbacks=(Clock(recipe, seed, args),))
 
 
 def first(epochs: list[dict[str, str]], accuracy: float) -> dict[str, float] | None:
@@ -96,7 +94,7 @@ def first(epochs: list[dict[str, str]], accuracy: float) -> dict[str, float] | N
 
 def summarise(args: argparse.Namespace) -> None:
     """Make the JSON of the rows that are there; every level on the way, not the last alone."""
-    with ROWS.open(encoding="utf-8") as file:
+    with args.rows.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     runs: dict[tuple[str, int], list[dict[str, str]]] = {}
     for row in rows:
@@ -125,7 +123,8 @@ def summarise(args: argparse.Namespace) -> None:
             }
         )
     record = {
-        "command": f"python benchmarks/minutes_to_accuracy.py DATA SPLITS --fold {args.fold}",
+        "command": f"python benchmarks/minutes_to_accuracy.py DATA SPLITS --fold {args.fold} "
+        f"--quick {' '.join(args.quick)} --minutes {args.minutes:g}",
         "model": args.model,
         "levels": levels,
         "runs": [
@@ -140,8 +139,7 @@ def summarise(args: argparse.Namespace) -> None:
         ],
         "machine": facts(),
     }
-    path = ROWS.with_suffix(".json")
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    args.rows.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -155,6 +153,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=200.0, help="bound of one run")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", nargs="+", default=["fast"], help="recipes beside paper")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="table of the epochs")
     parser.add_argument("--lane", choices=["both", "paper", "quick"], default="both")
     parser.add_argument("--summarise", action="store_true", help="train nothing")
     args = parser.parse_args()
@@ -162,9 +161,9 @@ def main() -> None:
         assignment = splits.assignment(args.splits, args.fold)
         for size in {RECIPES[name].image_size for name in ("paper", *args.quick)}:
             load_for_training(args.data, size, assignment=assignment)
-        OUT.mkdir(parents=True, exist_ok=True)
-        if args.lane != "quick" or not ROWS.is_file():
-            ROWS.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+        args.rows.parent.mkdir(parents=True, exist_ok=True)
+        if args.lane != "quick" or not args.rows.is_file():
+            args.rows.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
         spawn = multiprocessing.get_context("spawn")
         lanes = [
             spawn.Process(target=measure, args=(args, recipes, seeds))
