@@ -48,8 +48,8 @@ def kept_memory() -> Iterator[None]:
     By default glibc maps each tensor of some megabytes anew and the kernel clears its pages at the
     first touch, in every step of a training again: a sixth of a ResNet18's step on CPU cores. Here
     freed memory stays with the process, and PyTorch asks for huge pages if the process has had no
-    tensor yet. The price is memory: 5.6 GB instead of 4.1 were seen at 224 px and batch 128. Results
-    do not change. With another C library nothing does.
+    tensor yet. The price is memory: 5.6 GB instead of 4.1 were seen at 224 px and batch 128.
+    Results do not change. With another C library nothing does.
     """
     before = os.environ.get(_HUGE_PAGES)
     os.environ.setdefault(_HUGE_PAGES, "1")
