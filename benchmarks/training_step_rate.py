@@ -7,7 +7,7 @@ optimiser, schedule, running mean. A step counts as 3 times its forward pass, 2 
 multiply-add of convolutions and linear layers. Beside it, in turns, products of square matrices of
 float32 by PyTorch's BLAS and by oneDNN, which does the convolutions and on some processors is twice
 as fast: the best of all is the machine's peak. Each measurement is a process of its own; the last
-one leaves freed memory to the C library as it is, which training does not.
+one leaves memory to the C library and the kernel as it is, which `tumorlens train` does not.
 Writes results/recipe/training_step_rate.json.
 """
 
@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -137,6 +138,13 @@ def measure(name: str, recipe_name: str, batch: tuple[int, int], rounds: int, ke
     return found
 
 
+def alone(asked: tuple[Any, ...]) -> Any:
+    """Measure in a process that has had no tensor before: its first one reads the environment."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(asked[-1]))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, asked)
+
+
 def main() -> None:
     """Measure the recipe's size and batch, both networks, and the plain loop's beside it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -153,9 +161,7 @@ def main() -> None:
         ("resnet18", "fast", (224, 32), max(5, args.rounds // 3), True),
         ("resnet18", "fast", sizes["fast"], args.rounds, False),
     ]
-    # One after another, each in a process that has had no tensor before.
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        found = [pool.apply(measure, one) for one in asked]
+    found = [alone(one) for one in asked]
     record = {
         "command": f"python benchmarks/training_step_rate.py --rounds {args.rounds}",
         "threads": torch.get_num_threads(),

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 import platform
 from collections.abc import Iterator
 
@@ -10,8 +9,6 @@ import torch
 
 from tumorlens.errors import TumorlensError
 
-# Read by PyTorch at its first tensor.
-_HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 # glibc's malloc.h: M_TRIM_THRESHOLD and M_MMAP_MAX, each its number, our value, the default.
 _MALLOC = ((-1, 2**31 - 1, 128 * 1024), (-4, 0, 65536))
 
@@ -46,13 +43,9 @@ def kept_memory() -> Iterator[None]:
     """Keep memory that tensors give back, for the next ones, for as long as the context lasts.
 
     By default glibc maps each tensor of some megabytes anew and the kernel clears its pages at the
-    first touch, in every step of a training again: a sixth of a ResNet18's step on CPU cores. Here
-    freed memory stays with the process, and PyTorch asks for huge pages if the process has had no
-    tensor yet. The price is memory: 5.6 GB instead of 4.1 were seen at 224 px and batch 128.
-    Results do not change. With another C library nothing does.
+    first touch, in every step of a training again. The price is memory: 5.6 GB instead of 4.1 were
+    seen at 224 px and batch 128. Results do not change. With another C library nothing does.
     """
-    before = os.environ.get(_HUGE_PAGES)
-    os.environ.setdefault(_HUGE_PAGES, "1")
     libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
     if libc:
         for parameter, value, _ in _MALLOC:
@@ -64,5 +57,3 @@ def kept_memory() -> Iterator[None]:
             for parameter, _, default in _MALLOC:
                 libc.mallopt(parameter, default)
             libc.malloc_trim(0)
-        if before is None:
-            os.environ.pop(_HUGE_PAGES, None)

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_help_lists_every_verb_and_says_it_is_no_medical_device(
     assert all(f"  {verb}" in told for verb in VERBS)
     assert "not a medical device" in told
     assert main(["--version"]) == 0
+
+
+def test_huge_pages_are_asked_for_unless_the_user_has_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    assert main(["cache", "polish"]) == 2
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
+    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+    assert main(["cache", "polish"]) == 2
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
 
 
 def test_ctrl_c_ends_the_page_without_a_fault(
