@@ -15,6 +15,8 @@ import csv
 import itertools
 import json
 import multiprocessing
+import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -84,6 +86,25 @@ def measure(args: argparse.Namespace, recipes: list[str], seeds: list[int]) -> N
             train(settings, extra_callbacks=(Clock(recipe, seed, args),))
 
 
+def lanes_of(args: argparse.Namespace) -> list[tuple[list[str], list[int]]]:
+    """Recipes and seeds of each lane that is to run."""
+    lanes = {"paper": (["paper"], [0]), "quick": (args.quick, list(range(args.seeds)))}
+    return [lane for name, lane in lanes.items() if args.lane in (name, "both")]
+
+
+def refuse_second_runs(args: argparse.Namespace) -> None:
+    """Start the table, or stop where it has one of the runs already."""
+    if not args.rows.is_file():
+        args.rows.parent.mkdir(parents=True, exist_ok=True)
+        args.rows.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+    with args.rows.open(encoding="utf-8") as file:
+        there = {(row["recipe"], int(row["seed"])) for row in csv.DictReader(file)}
+    for recipes, seeds in lanes_of(args):
+        for run in itertools.product(recipes, seeds):
+            if run in there:
+                sys.exit(f"--rows {args.rows}: has {run[0]}, seed {run[1]} already; name another.")
+
+
 def first(epochs: list[dict[str, str]], accuracy: float) -> dict[str, float] | None:
     """Minutes, by both clocks, until an accuracy is first reached; None: it is not."""
     for epoch in epochs:
@@ -99,7 +120,9 @@ def summarise(args: argparse.Namespace) -> None:
     runs: dict[tuple[str, int], list[dict[str, str]]] = {}
     for row in rows:
         runs.setdefault((row["recipe"], int(row["seed"])), []).append(row)
-    slow = next(epochs for (recipe, _), epochs in runs.items() if recipe == "paper")
+    slow = next((epochs for (recipe, _), epochs in runs.items() if recipe == "paper"), None)
+    if slow is None:
+        sys.exit(f"{args.rows}: no run of paper yet; start it with --lane paper.")
     levels = []
     for accuracy in sorted({*LEVELS, args.accuracy}):
         paper = first(slow, accuracy)
@@ -123,8 +146,10 @@ def summarise(args: argparse.Namespace) -> None:
             }
         )
     record = {
-        "command": f"python benchmarks/minutes_to_accuracy.py DATA SPLITS --fold {args.fold} "
-        f"--quick {' '.join(args.quick)} --minutes {args.minutes:g}",
+        "command": "python benchmarks/minutes_to_accuracy.py DATA SPLITS "
+        f"--fold {args.fold} --model {args.model} --accuracy {args.accuracy:g} "
+        f"--minutes {args.minutes:g} --seeds {args.seeds} --quick {' '.join(args.quick)} "
+        f"--rows {args.rows.name}",
         "model": args.model,
         "levels": levels,
         "runs": [
@@ -158,21 +183,13 @@ def main() -> None:
     parser.add_argument("--summarise", action="store_true", help="train nothing")
     args = parser.parse_args()
     if not args.summarise:
+        refuse_second_runs(args)
         assignment = splits.assignment(args.splits, args.fold)
         for size in {RECIPES[name].image_size for name in ("paper", *args.quick)}:
             load_for_training(args.data, size, assignment=assignment)
-        args.rows.parent.mkdir(parents=True, exist_ok=True)
-        if args.lane != "quick" or not args.rows.is_file():
-            args.rows.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py
         spawn = multiprocessing.get_context("spawn")
-        lanes = [
-            spawn.Process(target=measure, args=(args, recipes, seeds))
-            for lane, recipes, seeds in (
-                ("paper", ["paper"], [0]),
-                ("quick", args.quick, list(range(args.seeds))),
-            )
-            if args.lane in (lane, "both")
-        ]
+        lanes = [spawn.Process(target=measure, args=(args, *lane)) for lane in lanes_of(args)]
         for lane in lanes:
             lane.start()
         for lane in lanes:

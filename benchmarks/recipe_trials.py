@@ -15,6 +15,7 @@ import argparse
 import csv
 import math
 import multiprocessing
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -444,6 +445,7 @@ def main() -> None:
     """Run the trial for each seed at once, add the rows to the table."""
     parser = flags()
     args = parser.parse_args()
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as `tumorlens train`
     for part in args.sizes.split(","):
         load(args, int(part.split(":")[0]))  # decode before the clocks start
     with multiprocessing.get_context("spawn").Pool(len(args.seeds)) as pool:

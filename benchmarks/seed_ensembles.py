@@ -3,9 +3,10 @@
     python benchmarks/seed_ensembles.py [STUDY_DIR]
 
 Of the fold runs of STUDY_DIR (default: results/study): the mean of the seeds' log-probabilities,
-beside the mean of the seeds' own figures, both as means over folds. Differences have 95% bootstrap
-intervals over patients (results/patients/groups.csv); what other seeds would do is not in them.
-Writes results/patients/seed_ensembles.json.
+beside the mean of the seeds' own figures, both as means over folds. Each difference has two 95%
+intervals: bootstrap over images (those of one group of results/patients/groups.csv together), which
+takes these seeds and folds as given, and t over the folds' differences. Writes
+results/patients/STUDY_seed_ensembles.json.
 """
 
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from machine import facts
 from tumorlens.data.table import read_table
@@ -30,7 +32,7 @@ def one_fold(runs: list[Any], patients: dict[str, str]) -> dict[str, Any]:
     """Right answers of one fold's images: by the ensemble, and as the share of its seeds."""
     answers = [run.predictions().grouped(patients) for run in runs]
     first = answers[0]
-    assert all(one.paths == first.paths for one in answers)
+    assert all(one.paths == first.paths and one.classes == first.classes for one in answers)
     logs = np.mean([np.log(one.probabilities.clip(1e-9)) for one in answers], axis=0)
     alone = np.mean([one.probabilities.argmax(1) == first.labels for one in answers], axis=0)
     rows = {"accuracy": np.ones(len(first.labels))} | {
@@ -57,12 +59,17 @@ def measure(folds: list[dict[str, Any]]) -> dict[str, Any]:
             drawn = np.concatenate(list(resampled_weights(fold["groups"], RESAMPLES, seed)))
             moved.append((drawn @ (rows * gain)) / (drawn @ rows))
         alone, together = np.mean(points, axis=0)
+        gains = np.diff(points, axis=1)[:, 0]
+        around = t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5
         low, high = percentile_interval(np.mean(moved, axis=0))
         found[name] = {
             "one_seed": round(float(alone), 4),
             "seeds_together": round(float(together), 4),
             "difference": round(float(together - alone), 4),
-            "interval": [round(float(low), 4), round(float(high), 4)],
+            "interval_over_images": [round(float(low), 4), round(float(high), 4)],
+            "interval_over_folds": np.round(
+                [together - alone - around, together - alone + around], 4
+            ).tolist(),
             "by_fold": np.round(points, 4).tolist(),
         }
     return found
@@ -70,7 +77,7 @@ def measure(folds: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Every network that the study has."""
-    study = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results" / "study"
+    study = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results" / "study").resolve()
     table, _ = read_table(ROOT / "results" / "patients" / "groups.csv", "", ("path", "group"))
     patients = {row["path"]: row["group"] for row in table}
     by_fold: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
@@ -79,6 +86,9 @@ def main() -> None:
             by_fold[run.model][run.fold].append(run)
     networks = {}
     for model, folds in by_fold.items():
+        seeds = {tuple(sorted(run.seed for run in runs)) for runs in folds.values()}
+        if len(seeds) != 1 or len(folds) < 2:
+            sys.exit(f"{study}: {model} needs the same seeds in every fold, and two folds or more.")
         networks[model] = {
             "runs": sum(map(len, folds.values())),
             "folds": len(folds),
@@ -86,11 +96,11 @@ def main() -> None:
         }
         print(model, networks[model]["figures"])
     record = {
-        "command": f"python benchmarks/seed_ensembles.py {study.relative_to(ROOT)}",
+        "command": f"python benchmarks/seed_ensembles.py results/{study.name}",
         "networks": networks,
         "machine": facts(),
     }
-    write_json(ROOT / "results" / "patients" / "seed_ensembles.json", record)
+    write_json(ROOT / "results" / "patients" / f"{study.name}_seed_ensembles.json", record)
 
 
 if __name__ == "__main__":

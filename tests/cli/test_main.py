@@ -32,15 +32,18 @@ def test_help_lists_every_verb_and_says_it_is_no_medical_device(
     assert main(["--version"]) == 0
 
 
-def test_huge_pages_are_asked_for_unless_the_user_has_decided(
+def test_training_asks_for_huge_pages_unless_the_user_has_decided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    name = "THP_MEM_ALLOC_ENABLE"
+    monkeypatch.setenv(name, "0")
+    assert main(["train"]) == 2
+    assert os.environ[name] == "0"
+    monkeypatch.delenv(name)
     assert main(["cache", "polish"]) == 2
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "1"
-    monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
-    assert main(["cache", "polish"]) == 2
-    assert os.environ["THP_MEM_ALLOC_ENABLE"] == "0"
+    assert name not in os.environ
+    assert main(["train"]) == 2
+    assert os.environ[name] == "1"
 
 
 def test_ctrl_c_ends_the_page_without_a_fault(

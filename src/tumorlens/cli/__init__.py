@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"tumorlens: no verb `{verb}`; {hint}", file=sys.stderr)
         return WRONG_INPUT
     prog = prog or f"tumorlens {verb}"
-    # Read by PyTorch at its first tensor: huge pages, a twentieth of a training step on CPU cores.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if verb in ("train", "study"):  # huge pages; PyTorch reads it at its first tensor
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         status: int = importlib.import_module(f"tumorlens.cli.{verb}").run(rest, prog)
     except TumorlensError as error:
