@@ -92,13 +92,21 @@ def lanes_of(args: argparse.Namespace) -> list[tuple[list[str], list[int]]]:
     return [lane for name, lane in lanes.items() if args.lane in (name, "both")]
 
 
-def refuse_second_runs(args: argparse.Namespace) -> None:
-    """Start the table, or stop where it has one of the runs already."""
+def runs_in(table: Path) -> dict[tuple[str, int], list[dict[str, str]]]:
+    """The epochs of each recipe and seed."""
+    runs: dict[tuple[str, int], list[dict[str, str]]] = {}
+    with table.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault((row["recipe"], int(row["seed"])), []).append(row)
+    return runs
+
+
+def start_table(args: argparse.Namespace) -> None:
+    """Make the table where it is missing; stop where it has one of the runs already."""
     if not args.rows.is_file():
         args.rows.parent.mkdir(parents=True, exist_ok=True)
         args.rows.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-    with args.rows.open(encoding="utf-8") as file:
-        there = {(row["recipe"], int(row["seed"])) for row in csv.DictReader(file)}
+    there = runs_in(args.rows)
     for recipes, seeds in lanes_of(args):
         for run in itertools.product(recipes, seeds):
             if run in there:
@@ -115,12 +123,8 @@ def first(epochs: list[dict[str, str]], accuracy: float) -> dict[str, float] | N
 
 def summarise(args: argparse.Namespace) -> None:
     """Make the JSON of the rows that are there; every level on the way, not the last alone."""
-    with args.rows.open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    runs: dict[tuple[str, int], list[dict[str, str]]] = {}
-    for row in rows:
-        runs.setdefault((row["recipe"], int(row["seed"])), []).append(row)
-    slow = next((epochs for (recipe, _), epochs in runs.items() if recipe == "paper"), None)
+    runs = runs_in(args.rows)
+    slow = runs.get(("paper", 0))
     if slow is None:
         sys.exit(f"{args.rows}: no run of paper yet; start it with --lane paper.")
     levels = []
@@ -183,7 +187,7 @@ def main() -> None:
     parser.add_argument("--summarise", action="store_true", help="train nothing")
     args = parser.parse_args()
     if not args.summarise:
-        refuse_second_runs(args)
+        start_table(args)
         assignment = splits.assignment(args.splits, args.fold)
         for size in {RECIPES[name].image_size for name in ("paper", *args.quick)}:
             load_for_training(args.data, size, assignment=assignment)
