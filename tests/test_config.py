@@ -17,6 +17,8 @@ DATA = {"model": "resnet18", "data_dir": Path("data")}
         ({"lr": float("nan")}, "--lr nan"),
         ({"fold": 1}, "--fold needs --splits"),
         ({"seed": -1}, "--seed -1"),
+        ({"train_on_valid": True, "patience": 3}, "--patience needs validation images"),
+        ({"train_on_valid": True, "monitor": "loss"}, "--monitor needs validation images"),
     ],
 )
 def test_nonsense_is_refused_at_birth(values: dict[str, object], words: str) -> None:

@@ -29,6 +29,16 @@ def test_public_layout_gives_up_a_tenth_of_each_class(make_folder: Callable[...,
     assert data.paths_of("valid") == again.paths_of("valid") != other.paths_of("valid")
 
 
+@pytest.mark.parametrize(
+    "parts", [{"train": 4, "valid": 2, "test": 1}, {"Training": 6, "Testing": 1}]
+)
+def test_none_is_set_aside_where_validation_images_train(
+    make_folder: Callable[..., Path], parts: dict[str, int]
+) -> None:
+    data = load_for_training(make_folder(parts), 32, train_on_valid=True)
+    assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [24, 0, 4]
+
+
 def test_mirror_images_are_never_divided_between_training_and_validation(
     make_folder: Callable[..., Path],
 ) -> None:

@@ -59,6 +59,12 @@ def test_curves_mark_the_best_epoch() -> None:
     plots.training_curves(rows[:1])
 
 
+def test_curves_without_validation_images_are_loss_and_learning_rate() -> None:
+    rows = [{"epoch": epoch, "train_loss": 1 / epoch, "lr": 0.1} for epoch in (1, 2)]
+    titles = [axes.get_title() for axes in plots.training_curves(rows).axes]
+    assert titles == ["cross-entropy loss", "learning rate at the epoch's end"]
+
+
 def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
     figures = {
         "confusion": plots.confusion_matrix(np.full((4, 4), 20), CLASSES, title="title"),

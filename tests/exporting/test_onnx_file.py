@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -281,6 +282,17 @@ def test_eight_bits_that_lose_a_class_are_refused_with_the_figures(
     assert "recall_a from 100.0 to" in told or "recall_b from 100.0 to" in told
     assert "more than the 0.5 points allowed; the file was not kept" in told
     assert "Traceback" not in told
+    assert not list(checkpoint.parent.glob("*.onnx"))
+
+
+def test_eight_bits_need_images_that_did_not_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = _checkpoint(tmp_path, "all")
+    trained = replace(checkpoints.load(checkpoint), settings={"train_on_valid": True})
+    checkpoints.save(trained, checkpoint)
+    assert main(["export", "--checkpoint", str(checkpoint), "--int8"]) == 2
+    assert "was trained on its validation images too" in " ".join(capsys.readouterr().err.split())
     assert not list(checkpoint.parent.glob("*.onnx"))
 
 

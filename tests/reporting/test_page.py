@@ -2,6 +2,7 @@ import html.parser
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,17 @@ def test_page_of_a_bare_run_names_the_commands_that_are_missing(run_dir: Path) -
     assert "epoch 2 was chosen by validation macro F1" in said
     assert "8 train, 4 valid, 9 test" in said
     assert said.count("not a medical device") == 1
+
+
+def test_run_without_validation_images_is_said_to_have_kept_its_last_epoch(run_dir: Path) -> None:
+    trained = checkpoints.load(run_dir / "best_model.pt")
+    settings = trained.settings | {"train_on_valid": True}
+    checkpoints.save(replace(trained, settings=settings), run_dir / "best_model.pt")
+    made = api.report(run_dir=run_dir)
+    assert "the last one was kept: the validation images trained too" in _said(made.page)
+    card = made.card.read_text(encoding="utf-8")
+    assert "- Kept: the last epoch, 2; the validation images trained too.\n- Software" in card
+    assert "The last epoch, 2; no image was set aside to choose by." in card
 
 
 def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> None:

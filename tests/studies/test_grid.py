@@ -146,6 +146,12 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
     assert (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns == before
     with pytest.raises(TumorlensError, match="was trained with image_size 32, now 48 is asked"):
         study(replace(asked, image_size=48))
+    # Records from before there was the flag say nothing of it: they are of a run without.
+    old = json.loads(text)
+    assert old["training"].pop("train_on_valid") is False
+    (tmp_path / "results" / f"{name}.json").write_text(json.dumps(old))
+    with pytest.raises(TumorlensError, match="was trained with train_on_valid False, now True"):
+        study(replace(asked, train_on_valid=True))
     (data / "Testing" / "glioma" / "glioma009.png").unlink()
     with pytest.raises(TumorlensError, match=r"is of other images \(Testing/glioma/glioma009.png"):
         study(asked)

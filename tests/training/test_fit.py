@@ -107,6 +107,50 @@ def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
     assert result.stopped_early
 
 
+def test_run_that_trains_on_validation_images_keeps_its_last_epoch(
+    data: Path, tmp_path: Path
+) -> None:
+    last: dict[str, torch.Tensor] = {}
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            last.update({key: value.clone() for key, value in module.kept.state_dict().items()})
+
+    # A constant rate of this size leaps about: the best epoch would be another one.
+    settings = _settings(data, tmp_path / "whole", train_on_valid=True, lr=0.05)
+    whole = train(replace(settings, schedule="constant"), extra_callbacks=(Keep(),))
+    assert whole.counts == {"train": 36, "valid": 0, "test": 8}
+    assert (whole.selected, whole.epochs, whole.stopped_early) == ({"epoch": 3}, 3, False)
+    kept = checkpoints.load(whole.checkpoint)
+    assert all(torch.equal(kept.weights[key], last[key]) for key in last)
+    assert kept.data is not None
+    assert (len(kept.data.train), kept.data.valid) == (36, ())
+    assert len(kept.data.fingerprints) == 36  # a copy of a former validation image is told
+    assert kept.temperature is None
+    with (whole.run_dir / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["valid_loss"]) for row in rows] == [("1", ""), ("2", ""), ("3", "")]
+
+    other = replace(settings, schedule="constant", out_dir=tmp_path / "model")
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        train(other, extra_callbacks=(_StopIn(1),))
+    resumed = train(TrainSettings(resume=stopped.value.run_dir, threads=1, device="cpu"))
+    assert _same_weights(resumed.checkpoint, whole.checkpoint)
+
+
+def test_last_epoch_without_a_finite_loss_is_no_result(data: Path, tmp_path: Path) -> None:
+    class Break(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            torch.nn.init.constant_(module.network.fc.bias, float("nan"))
+
+    with pytest.raises(TumorlensError, match="diverged, the last epoch has no finite loss"):
+        train(
+            _settings(data, tmp_path / "model", epochs=1, train_on_valid=True),
+            extra_callbacks=(Break(),),
+        )
+    assert not (tmp_path / "model/best_model.pt").exists()
+
+
 def test_same_seed_same_weights_other_seed_other_weights(data: Path, tmp_path: Path) -> None:
     runs = [
         train(_settings(data, tmp_path / "model", epochs=1, seed=seed)).run_dir / "best_model.pt"

@@ -42,7 +42,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     if not found.calibrated:
         console.print(
             "Note: this checkpoint has no calibration, so nothing is judged: a probability of 0.9 "
-            "need not come true in 9 of 10 cases. Train anew to get one."
+            "need not come true in 9 of 10 cases. Training with validation images makes one."
         )
     for where in (settings.csv, settings.heatmaps):
         if where is not None:

@@ -38,11 +38,14 @@ def run(argv: Sequence[str], prog: str) -> int:
     if result.note:
         print(result.note)
     early = " (stopped early)" if result.stopped_early else ""
-    print(
-        f"Best of {result.epochs} epochs{early}: epoch {chosen['epoch']}, validation accuracy "
-        f"{chosen['valid_accuracy']:.4f}, macro F1 {chosen['valid_macro_f1']:.4f}. These chose the "
-        "epoch, so they flatter it."
-    )
+    if "valid_accuracy" in chosen:
+        print(
+            f"Best of {result.epochs} epochs{early}: epoch {chosen['epoch']}, validation accuracy "
+            f"{chosen['valid_accuracy']:.4f}, macro F1 {chosen['valid_macro_f1']:.4f}. These chose "
+            "the epoch, so they flatter it."
+        )
+    else:
+        print(f"Kept: the last of {result.epochs} epochs, which no image has judged yet.")
     print(f"Run:        {result.run_dir}  (metrics.csv, training_curves.png)")
     print(f"Checkpoint: {result.checkpoint}")
     if result.replaced:

@@ -27,6 +27,18 @@ def fold_needs_splits(fold: int | None, splits: Path | None) -> None:
         raise ValueError("--fold needs --splits, the CSV that has the folds.")
 
 
+def nothing_to_choose_by(train_on_valid: bool, patience: int | None, monitor: str) -> None:
+    """Refuse to stop early or choose an epoch by validation images that train."""
+    if not train_on_valid:
+        return
+    for name, given in (("patience", patience is not None), ("monitor", monitor != "macro_f1")):
+        if given:
+            raise ValueError(
+                f"--{name} needs validation images, which --train_on_valid lets train; leave one "
+                "of the two out."
+            )
+
+
 def primitives(settings: object) -> dict[str, Any]:
     """A settings object as JSON primitives, paths as text."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}  # type: ignore[arg-type]

@@ -4,7 +4,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.config.kinds import Device, ModelName, RecipeName, at_least, fold_needs_splits
+from tumorlens.config.kinds import (
+    Device,
+    ModelName,
+    RecipeName,
+    at_least,
+    fold_needs_splits,
+    nothing_to_choose_by,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,9 @@ class TrainSettings:
     patient-disjoint folds of the public set that come with tumorlens."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
+    train_on_valid: bool = False
+    """Train on the validation images too and keep the last epoch: for a recipe that is settled.
+    Nothing chooses the epoch then, and the checkpoint has no calibration."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resume: Path | None = None
@@ -69,6 +79,7 @@ class TrainSettings:
         if self.lr is not None and not 0 < self.lr <= 10:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
         fold_needs_splits(self.fold, self.splits)
+        nothing_to_choose_by(self.train_on_valid, self.patience, self.monitor)
         if self.resume is not None:
             given = [
                 item.name
@@ -141,6 +152,8 @@ class StudySettings:
     """The validation figure that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    train_on_valid: bool = False
+    """Train on the validation images too and keep the last epoch, as for train."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resamples: int | None = None
@@ -153,6 +166,7 @@ class StudySettings:
     def __post_init__(self) -> None:
         at_least(self, seeds=1, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
         at_least(self, resamples=100)
+        nothing_to_choose_by(self.train_on_valid, self.patience, self.monitor)
         for name in ("models", "folds"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (name == "models" and not values):

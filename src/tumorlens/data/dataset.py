@@ -83,6 +83,7 @@ def load_for_training(
     assignment: Mapping[str, str] | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     seed: int = 0,
+    train_on_valid: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
     """Check and decode the whole folder, and give every image its part.
@@ -93,6 +94,7 @@ def load_for_training(
         assignment: path to "train", "valid" or "test"; files that it lacks are not used.
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
         seed: decides which training images are set aside where the folder has no validation part.
+        train_on_valid: set none aside, and let the validation images train too.
         progress: see `cache.load`.
 
     Raises:
@@ -124,6 +126,9 @@ def load_for_training(
         hint = f" after leaving out {len(skipped)} undecodable"
     refuse(root, faults, hint)
     data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
+    if train_on_valid:
+        data.parts[data.indices("valid")] = "train"
+        return replace(data, protocol="none; all of them train, and the last epoch is kept")
     if "valid" in folder.layout.split():
         return data
     train = data.indices("train")

@@ -200,42 +200,51 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     """Loss, validation figures and learning rate, epoch by epoch.
 
     Args:
-        rows: one an epoch with the keys epoch, train_loss, valid_loss, valid_accuracy,
-            valid_macro_f1, lr.
+        rows: one an epoch with the keys epoch, train_loss and lr, and, where there are validation
+            images, valid_loss, valid_accuracy and valid_macro_f1.
     """
-    epochs = [row["epoch"] for row in rows]
-    best = max(rows, key=lambda row: row["valid_macro_f1"])
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    loss, score, rate = figure.subplots(1, 3)
-    marker = "o" if len(rows) < 30 else ""
-    for axes, name, label, colour, line in (
-        (loss, "train_loss", "training (augmented)", COLOURS[0], "-"),
-        (loss, "valid_loss", "validation", COLOURS[1], "--"),
-        (score, "valid_accuracy", "accuracy", COLOURS[2], "-"),
-        (score, "valid_macro_f1", "macro F1", COLOURS[1], "--"),
-        (rate, "lr", "", COLOURS[6], "-"),
-    ):
-        axes.plot(
-            epochs,
-            [row[name] for row in rows],
-            color=colour,
-            linestyle=line,
-            marker=marker,
-            markersize=3,
-            label=label,
-        )
-    for axes, name in (
-        (loss, "cross-entropy loss"),
-        (score, "validation figure"),
-        (rate, "learning rate at the epoch's end"),
-    ):
-        axes.axvline(best["epoch"], color=_GREY, linewidth=0.8, linestyle=":")
+    validated = "valid_loss" in rows[-1]
+    panels = {
+        "cross-entropy loss": [("train_loss", "training (augmented)", COLOURS[0], "-")],
+        "validation figure": [
+            ("valid_accuracy", "accuracy", COLOURS[2], "-"),
+            ("valid_macro_f1", "macro F1", COLOURS[1], "--"),
+        ],
+        "learning rate at the epoch's end": [("lr", "", COLOURS[6], "-")],
+    }
+    if validated:
+        panels["cross-entropy loss"].append(("valid_loss", "validation", COLOURS[1], "--"))
+    else:
+        del panels["validation figure"]
+    figure = Figure(figsize=(3.7 * len(panels), 3.6), layout="constrained")
+    shown = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
+    for title, axes in shown.items():
+        for name, label, colour, line in panels[title]:
+            axes.plot(
+                [row["epoch"] for row in rows],
+                [row[name] for row in rows],
+                color=colour,
+                linestyle=line,
+                marker="o" if len(rows) < 30 else "",
+                markersize=3,
+                label=label,
+            )
         axes.set_xlabel("epoch")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(title, fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
+    loss = shown["cross-entropy loss"]
     loss.set_ylim(bottom=0)
     loss.legend(frameon=False, fontsize=9)
+    if validated:
+        _mark_best(list(shown.values()), shown["validation figure"], rows)
+    return figure
+
+
+def _mark_best(panels: Sequence[Axes], score: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    best = max(rows, key=lambda row: row["valid_macro_f1"])
+    for axes in panels:
+        axes.axvline(best["epoch"], color=_GREY, linewidth=0.8, linestyle=":")
     score.legend(frameon=False, fontsize=9, loc="lower right")
     score.annotate(
         f"epoch {best['epoch']:.0f}: {best['valid_macro_f1']:.3f}",
@@ -247,7 +256,6 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
         color=_GREY,
     )
     score.margins(y=0.12)
-    return figure
 
 
 def _plain(axes: Axes) -> None:

@@ -174,7 +174,10 @@ def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
         str(settings.get("monitor")), "highest validation macro F1"
     )
     epoch = found.summary.get("selected", {}).get("epoch")
-    yield 26, (f"The epoch with the {monitor}: epoch {epoch}.", "")
+    if settings.get("train_on_valid"):
+        yield 26, (f"The last epoch, {epoch}; no image was set aside to choose by.", "")
+    else:
+        yield 26, (f"The epoch with the {monitor}: epoch {epoch}.", "")
     yield 27, ("None: one network.", "")
 
 

@@ -12,6 +12,7 @@ from tumorlens.evaluation.run_files import read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.one_run import (
+    DEFAULTS,
     RESAMPLES,
     Job,
     Outcome,
@@ -137,12 +138,13 @@ def finished(job: Job) -> bool:
     run = read_run(job.out_dir, job.name)
     if run is None:
         return False
-    asked = training_record(job.train)
-    for name, value in run.record["training"].items():
-        if name in asked and asked[name] != value:
+    there = DEFAULTS | run.record["training"]
+    for name, asked in training_record(job.train).items():
+        value = there.get(name, asked)
+        if value != asked:
             raise TumorlensError(
                 f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
-                f"{asked[name]} is asked; name another --out_dir (and --runs_dir) for another "
+                f"{asked} is asked; name another --out_dir (and --runs_dir) for another "
                 "study."
             )
     assert job.train.data_dir is not None  # `jobs` saw to it

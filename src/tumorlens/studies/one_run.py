@@ -37,6 +37,8 @@ from tumorlens.training.recipes import resolve
 RESAMPLES = 2000
 # What says where, how fast or which run of the grid, and not how it is trained.
 _NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
+# What records and manifests say that were written before there was such a flag.
+DEFAULTS = {"train_on_valid": False}
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
 
@@ -184,10 +186,11 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
             continue
         splits = settings.get("splits")
         settings["splits"] = Path(splits).name if splits else None
+        there = DEFAULTS | settings
         for name, asked in _flags(job.train).items():
-            if name in settings and settings[name] != asked:
+            if there.get(name, asked) != asked:
                 raise TumorlensError(
-                    f"--runs_dir: {folder} was started with {name} {settings[name]}, now {asked} "
+                    f"--runs_dir: {folder} was started with {name} {there[name]}, now {asked} "
                     "is asked; name another --runs_dir, or remove that folder."
                 )
         if complete and not (folder / "best_model.pt").is_file():

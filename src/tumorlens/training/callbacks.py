@@ -71,15 +71,14 @@ class History(Callback):
             return
         table = [[kept.get(name, "") for name in COLUMNS] for kept in self.rows]
         write_text(self.folder / "metrics.csv", csv_text(COLUMNS, table))
-        best = max(kept["valid_macro_f1"] for kept in self.rows)
-        self.progress(
-            "epoch",
-            int(row["epoch"]),
-            trainer.max_epochs or 0,
-            f"train loss {row['train_loss']:.3f}, valid loss {row['valid_loss']:.3f}, "
-            f"accuracy {row['valid_accuracy']:.4f}, macro F1 {row['valid_macro_f1']:.4f} "
-            f"(best {best:.4f})",
-        )
+        said = f"train loss {row['train_loss']:.3f}"
+        if "valid_loss" in row:
+            best = max(kept["valid_macro_f1"] for kept in self.rows)
+            said += (
+                f", valid loss {row['valid_loss']:.3f}, accuracy {row['valid_accuracy']:.4f}, "
+                f"macro F1 {row['valid_macro_f1']:.4f} (best {best:.4f})"
+            )
+        self.progress("epoch", int(row["epoch"]), trainer.max_epochs or 0, said)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Draw the curves."""
@@ -154,4 +153,27 @@ class BestWeights(Callback):
                     self.template, network, {"epoch": trainer.current_epoch + 1, **figures}
                 ),
                 self.path,
+            )
+
+
+class LastWeights(Callback):
+    """Writes the last epoch's weights to `best_model.pt`: where there is nothing to choose by.
+
+    Args:
+        template: the run's checkpoint but for weights.
+        path: where to write.
+    """
+
+    def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
+        self.template = template
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the weights if this epoch is the last and its loss a number."""
+        epoch = trainer.current_epoch + 1
+        module = cast(Classifier, pl_module)
+        finite = math.isfinite(float(module.train_loss.compute()))  # every process takes part
+        if epoch == trainer.max_epochs and finite and trainer.is_global_zero:
+            checkpoints.save(
+                checkpoints.with_weights(self.template, module.kept, {"epoch": epoch}), self.path
             )

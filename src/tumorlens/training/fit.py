@@ -28,7 +28,7 @@ from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
 from tumorlens.training.batches import training_batches, validation_batches
 from tumorlens.training.calibrate import calibrate
-from tumorlens.training.callbacks import BestWeights, History, LastState
+from tumorlens.training.callbacks import BestWeights, History, LastState, LastWeights
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import Recipe, resolve
 from tumorlens.training.run_folder import (
@@ -46,7 +46,8 @@ class TrainingResult:
     Attributes:
         run_dir: the run's own folder.
         checkpoint: `best_model.pt` in `out_dir`, a copy of the run's own.
-        selected: epoch (1-based) and validation figures of the best weights.
+        selected: epoch (1-based) of the kept weights, and their validation figures where there are
+            validation images.
         epochs: how many epochs were run.
         stopped_early: whether patience ran out.
         replaced: run folder whose checkpoint was in `checkpoint`'s place before; None if none was.
@@ -112,6 +113,7 @@ def train(
         assignment=assignment,
         on_bad_image=settings.on_bad_image,
         seed=settings.seed,
+        train_on_valid=settings.train_on_valid,
         progress=progress,
     )
     lead = _rank() == 0
@@ -126,8 +128,11 @@ def train(
         raise TumorlensError(
             f"--lr {recipe.lr}: training diverged, no epoch had a finite validation figure; try a "
             "smaller one."
+            if not settings.train_on_valid
+            else f"--lr {recipe.lr}: training diverged, the last epoch has no finite loss; try a "
+            "smaller one."
         )
-    best = _calibrated(run_dir / "best_model.pt", data, settings, progress) if lead else None
+    best = _finished(run_dir / "best_model.pt", data, settings, progress) if lead else None
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
     if best:
         finish_run_folder(run_dir, selected=best.selected, epochs=len(history.rows))
@@ -182,21 +187,11 @@ def _fit(
     )
     folder = run_dir or settings.out_dir
     history = History(folder, progress)
-    monitor = f"valid_{settings.monitor}"
+    template = _template(settings, recipe, data, preprocessing, folder)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
     callbacks = [
         history,
-        BestWeights(
-            _template(settings, recipe, data, preprocessing, folder),
-            folder / "best_model.pt",
-            monitor,
-        ),
-        EarlyStopping(
-            monitor,
-            mode="min" if settings.monitor == "loss" else "max",
-            patience=recipe.patience,
-            check_on_train_epoch_end=False,
-        ),
+        *_keeping(settings, recipe, template, folder / "best_model.pt"),
         *extra_callbacks,
         LastState(folder),
     ]
@@ -232,7 +227,9 @@ def _fit(
                 rank=rank,
                 world=world,
             ),
-            validation_batches(
+            None
+            if settings.train_on_valid
+            else validation_batches(
                 data.images, data.labels, data.indices("valid"), rank=rank, world=world
             ),
             ckpt_path=last if resuming and last.is_file() else None,
@@ -249,10 +246,28 @@ def _fit(
     return history
 
 
-def _calibrated(
-    path: Path, data: Dataset, settings: TrainSettings, progress: Progress
-) -> Checkpoint:
-    """Add to the best weights how sure to be of them, and what is unlike their training data."""
+def _keeping(
+    settings: TrainSettings, recipe: Recipe, template: Checkpoint, path: Path
+) -> list[Callback]:
+    """What decides which epoch's weights are kept, and when to stop."""
+    if settings.train_on_valid:
+        return [LastWeights(template, path)]
+    monitor = f"valid_{settings.monitor}"
+    return [
+        BestWeights(template, path, monitor),
+        EarlyStopping(
+            monitor,
+            mode="min" if settings.monitor == "loss" else "max",
+            patience=recipe.patience,
+            check_on_train_epoch_end=False,
+        ),
+    ]
+
+
+def _finished(path: Path, data: Dataset, settings: TrainSettings, progress: Progress) -> Checkpoint:
+    """The kept weights; where validation images tell, with how sure to be and what is unlike."""
+    if settings.train_on_valid:
+        return checkpoints.load(path)
     device = pick_device(settings.device)
     with cpu_threads(settings.threads):
         found = calibrate(checkpoints.load(path), data, device=device, progress=progress)
@@ -358,6 +373,8 @@ def _quiet_lightning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        # Without validation images: what was asked for.
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         # The figures are computed over all processes already, by torchmetrics.
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")

@@ -57,7 +57,7 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
     stored = manifest["settings"]
     values: dict[str, Any] = {}
     for item in fields(TrainSettings):
-        value = stored.get(item.name)
+        value = stored.get(item.name, item.default)
         is_path = item.name in ("data_dir", "out_dir", "splits")
         values[item.name] = Path(value) if is_path and value is not None else value
     values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
