@@ -39,6 +39,13 @@ def test_none_is_set_aside_where_validation_images_train(
     assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [24, 0, 4]
 
 
+def test_training_on_everything_is_refused_where_nothing_is_left_to_score(
+    make_folder: Callable[..., Path],
+) -> None:
+    with pytest.raises(TumorlensError, match="has no test part"):
+        load_for_training(make_folder({"train": 4, "valid": 2}), 32, train_on_valid=True)
+
+
 def test_mirror_images_are_never_divided_between_training_and_validation(
     make_folder: Callable[..., Path],
 ) -> None:

@@ -98,7 +98,7 @@ def load_for_training(
         progress: see `cache.load`.
 
     Raises:
-        TumorlensError: the folder's faults, all of them at once.
+        TumorlensError: the folder's faults, all of them at once; nothing left to score.
     """
     folder = scan(root)
     if assignment is not None:
@@ -127,8 +127,14 @@ def load_for_training(
     refuse(root, faults, hint)
     data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
     if train_on_valid:
+        if not len(data.indices("test")):
+            raise TumorlensError(
+                f"--train_on_valid: {root} has no test part, so that nothing would be left to "
+                "score; leave the flag out, or name a --splits file with test images."
+            )
         data.parts[data.indices("valid")] = "train"
-        return replace(data, protocol="none; all of them train, and the last epoch is kept")
+        protocol = f"{data.protocol}, but they train too and the last epoch is kept"
+        return replace(data, protocol=protocol)
     if "valid" in folder.layout.split():
         return data
     train = data.indices("train")

@@ -49,8 +49,13 @@ def calibrate(
         progress: told of the stage "describing".
 
     Raises:
-        TumorlensError: there are no training images or no validation images.
+        TumorlensError: there are no training images or no validation images, or these trained too.
     """
+    if checkpoint.settings.get("train_on_valid"):
+        raise TumorlensError(
+            "--train_on_valid: the network was trained on its validation images too, which "
+            "cannot calibrate it; train without that flag."
+        )
     train, valid = data.indices("train"), data.indices("valid")
     if not len(train) or not len(valid):
         raise TumorlensError(

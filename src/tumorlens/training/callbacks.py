@@ -169,11 +169,12 @@ class LastWeights(Callback):
         self.path = path
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the weights if this epoch is the last and its loss a number."""
+        """Write the weights if this epoch is the last and all of them are finite."""
         epoch = trainer.current_epoch + 1
-        module = cast(Classifier, pl_module)
-        finite = math.isfinite(float(module.train_loss.compute()))  # every process takes part
-        if epoch == trainer.max_epochs and finite and trainer.is_global_zero:
+        if epoch != trainer.max_epochs or not trainer.is_global_zero:
+            return
+        network = cast(Classifier, pl_module).kept
+        if all(bool(value.isfinite().all()) for value in network.state_dict().values()):
             checkpoints.save(
-                checkpoints.with_weights(self.template, module.kept, {"epoch": epoch}), self.path
+                checkpoints.with_weights(self.template, network, {"epoch": epoch}), self.path
             )

@@ -125,13 +125,12 @@ def train(
         )
     run_dir = run_dir or settings.out_dir
     if lead and not (run_dir / "best_model.pt").is_file():
-        raise TumorlensError(
-            f"--lr {recipe.lr}: training diverged, no epoch had a finite validation figure; try a "
-            "smaller one."
-            if not settings.train_on_valid
-            else f"--lr {recipe.lr}: training diverged, the last epoch has no finite loss; try a "
-            "smaller one."
+        found = (
+            "the last epoch's weights are not finite"
+            if settings.train_on_valid
+            else "no epoch had a finite validation figure"
         )
+        raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
     best = _finished(run_dir / "best_model.pt", data, settings, progress) if lead else None
     replaced = publish(run_dir / "best_model.pt", published) if lead else None
     if best:
