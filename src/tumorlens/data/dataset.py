@@ -114,6 +114,11 @@ def load_for_training(
             f"--data_dir {root}: class folders without train/ and valid/ around them; make a split "
             f"with `tumorlens split {root} --out splits.csv` and give it as --splits splits.csv."
         )
+    if train_on_valid and "test" not in folder.layout.split():
+        raise TumorlensError(
+            f"--train_on_valid: {root} has no test part, so that nothing would be left to score; "
+            "leave the flag out, or name a --splits file with test images."
+        )
     cached = cache.load(root, [file.path for file in folder.files], size, progress)
     skipped = dict(cached.faults)
     whole = folder.without(skipped)
@@ -127,11 +132,6 @@ def load_for_training(
     refuse(root, faults, hint)
     data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
     if train_on_valid:
-        if not len(data.indices("test")):
-            raise TumorlensError(
-                f"--train_on_valid: {root} has no test part, so that nothing would be left to "
-                "score; leave the flag out, or name a --splits file with test images."
-            )
         data.parts[data.indices("valid")] = "train"
         protocol = f"{data.protocol}, but they train too and the last epoch is kept"
         return replace(data, protocol=protocol)

@@ -12,10 +12,10 @@ from tumorlens.evaluation.run_files import read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.one_run import (
-    DEFAULTS,
     RESAMPLES,
     Job,
     Outcome,
+    differing,
     do_run,
     lacks_localization,
     training_record,
@@ -138,15 +138,13 @@ def finished(job: Job) -> bool:
     run = read_run(job.out_dir, job.name)
     if run is None:
         return False
-    there = DEFAULTS | run.record["training"]
-    for name, asked in training_record(job.train).items():
-        value = there.get(name, asked)
-        if value != asked:
-            raise TumorlensError(
-                f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
-                f"{asked} is asked; name another --out_dir (and --runs_dir) for another "
-                "study."
-            )
+    other = differing(run.record["training"], training_record(job.train))
+    if other is not None:
+        name, value, asked = other
+        raise TumorlensError(
+            f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
+            f"{asked} is asked; name another --out_dir (and --runs_dir) for another study."
+        )
     assert job.train.data_dir is not None  # `jobs` saw to it
     for path in run.predictions().paths:
         if not (job.train.data_dir / path).is_file():

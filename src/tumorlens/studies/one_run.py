@@ -37,8 +37,8 @@ from tumorlens.training.recipes import resolve
 RESAMPLES = 2000
 # What says where, how fast or which run of the grid, and not how it is trained.
 _NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
-# What records and manifests say that were written before there was such a flag.
-DEFAULTS = {"train_on_valid": False}
+# What records and manifests mean that were written before there was such a flag.
+_DEFAULTS = {"train_on_valid": False}
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
 
@@ -133,6 +133,18 @@ def training_record(settings: TrainSettings) -> dict[str, Any]:
     return _record(_flags(settings), resolve(settings).record())
 
 
+def differing(there: dict[str, Any], asked: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting, by name, there and asked, in which a run is not as asked; None: none is.
+
+    Of settings that neither the run nor a default tells, nothing is said.
+    """
+    there = _DEFAULTS | there
+    for name, value in asked.items():
+        if there.get(name, value) != value:
+            return name, there[name], value
+    return None
+
+
 def _record(flags: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     values = json.loads(json.dumps(flags | recipe))  # tuples and lists are the same in a file
     flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
@@ -186,13 +198,13 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
             continue
         splits = settings.get("splits")
         settings["splits"] = Path(splits).name if splits else None
-        there = DEFAULTS | settings
-        for name, asked in _flags(job.train).items():
-            if there.get(name, asked) != asked:
-                raise TumorlensError(
-                    f"--runs_dir: {folder} was started with {name} {there[name]}, now {asked} "
-                    "is asked; name another --runs_dir, or remove that folder."
-                )
+        other = differing(settings, _flags(job.train))
+        if other is not None:
+            name, value, asked = other
+            raise TumorlensError(
+                f"--runs_dir: {folder} was started with {name} {value}, now {asked} is asked; "
+                "name another --runs_dir, or remove that folder."
+            )
         if complete and not (folder / "best_model.pt").is_file():
             continue
         return folder, complete
