@@ -95,7 +95,7 @@ class Checkpoint:
         weights: the network's state dict.
         data: where the pictures were; None in a checkpoint made to be handed on.
         settings: the run's settings and recipe, primitives.
-        selected: epoch (1-based) and validation figures of these weights.
+        selected: epoch (1-based) of these weights, and its validation figures where there are any.
         temperature: divides the logits for calibrated probabilities; None: not fitted.
         uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
         feature_mean, feature_covariance: (512,) mean of the training features, and (512, 512)
@@ -144,7 +144,7 @@ class Checkpoint:
 
 
 def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, Any]) -> Checkpoint:
-    """`template` with a copy of the network's weights, and the figures that selected them."""
+    """`template` with a copy of the network's weights; `selected` as in `Checkpoint`."""
     weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
     return replace(template, weights=weights, selected=selected)
 

@@ -3,6 +3,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,20 @@ def test_valid_part_is_scored_with_a_warning_where_there_is_no_test(
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert metrics["part"] == "valid"
     assert "selected the model" in metrics["caveats"][0]
+
+
+def test_validation_images_of_a_network_that_trained_on_its_own_are_called_memory(
+    checkpoint: Path, make_folder: Callable[..., Path]
+) -> None:
+    trained = checkpoints.load(checkpoint)
+    settings = trained.settings | {"train_on_valid": True}
+    checkpoints.save(replace(trained, settings=settings), checkpoint)
+    argv = ["--checkpoint", str(checkpoint), "--split", "valid", "--resamples", "100"]
+    folder = make_folder({"train": 4, "valid": 2}, name="other")
+    assert main(["evaluate", *argv, "--data_dir", str(folder)]) == 0
+    metrics = json.loads((checkpoint.parent / "evaluation/metrics.json").read_text())
+    assert metrics["part"] == "valid"
+    assert "Memory, not skill" in metrics["caveats"][0]
 
 
 def test_simulated_images_and_a_class_never_answered_are_told(

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_none_is_set_aside_where_validation_images_train(
 ) -> None:
     data = load_for_training(make_folder(parts), 32, train_on_valid=True)
     assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [24, 0, 4]
+
+
+def test_validation_images_that_train_need_not_show_every_class(
+    make_folder: Callable[..., Path],
+) -> None:
+    root = make_folder({"train": 4, "valid": 2, "test": 1})
+    shutil.rmtree(root / "valid" / "pituitary")
+    with pytest.raises(TumorlensError, match="valid"):
+        load_for_training(root, 32)
+    data = load_for_training(root, 32, train_on_valid=True)
+    assert np.bincount(data.labels[data.indices("train")]).tolist() == [6, 6, 6, 4]
 
 
 def test_training_on_everything_is_refused_where_nothing_is_left_to_score(

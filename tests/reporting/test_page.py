@@ -86,7 +86,7 @@ def test_page_of_a_bare_run_names_the_commands_that_are_missing(run_dir: Path) -
     ]
     said = _said(made.page)
     assert f"tumorlens evaluate --checkpoint {run_dir / 'best_model.pt'}" in said
-    assert "epoch 2 was chosen by validation macro F1" in said
+    assert "Weights kept: epoch 2, by the highest validation macro F1." in said
     assert "8 train, 4 valid, 9 test" in said
     assert said.count("not a medical device") == 1
 
@@ -96,10 +96,14 @@ def test_run_without_validation_images_is_said_to_have_kept_its_last_epoch(run_d
     settings = trained.settings | {"train_on_valid": True}
     checkpoints.save(replace(trained, settings=settings), run_dir / "best_model.pt")
     made = api.report(run_dir=run_dir)
-    assert "the last one was kept: the validation images trained too" in _said(made.page)
-    card = made.card.read_text(encoding="utf-8")
-    assert "- Kept: the last epoch, 2; the validation images trained too.\n- Software" in card
-    assert "The last epoch, 2; no image was set aside to choose by." in card
+    kept = "the last epoch, 2; the validation images trained too, and nothing chose."
+    said, card = _said(made.page), made.card.read_text(encoding="utf-8")
+    assert f"Weights kept: {kept}" in said
+    assert f"- Weights kept: {kept}\n- Software" in card
+    assert f"how the final model was chosen. T{kept[1:]}" in card
+    for heading in ("patience", "monitor"):  # which did nothing
+        assert f" {heading} " not in said
+        assert f" {heading} " not in card
 
 
 def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> None:

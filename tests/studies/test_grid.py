@@ -146,6 +146,9 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
     assert (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns == before
     with pytest.raises(TumorlensError, match="was trained with image_size 32, now 48 is asked"):
         study(replace(asked, image_size=48))
+    # Nor does another network make another study in the same folder.
+    with pytest.raises(TumorlensError, match="resnet18-official-seed0 there was trained with"):
+        study(replace(asked, models=("se_resnet18",), image_size=48))
     # Records from before there was the flag say nothing of it: they are of a run without.
     old = json.loads(text)
     assert old["training"].pop("train_on_valid") is False
@@ -167,6 +170,19 @@ def test_fold_run_knows_its_runs_and_scores_its_fold(
     assert run.fold == 0
     assert set(answers.runs or ()) == {"0", "2"}
     assert len(answers.paths) == 16  # of eight images a class, 0 and 4, 2 and 6
+
+
+def test_run_on_validation_images_too_says_so_and_scores_its_fold(
+    data: Path, tmp_path: Path, folds: Path
+) -> None:
+    asked = _settings(data, tmp_path, protocol="folds", splits=folds, folds=(0,))
+    assert study(replace(asked, train_on_valid=True)).failed == {}
+    (run,) = read_study(tmp_path / "results")
+    assert run.record["images"] == {"train": 16, "valid": 0, "test": 16}
+    assert run.record["selected"] == {"epoch": 1}
+    assert run.record["training"]["train_on_valid"] is True
+    assert "they train too and the last epoch is kept" in run.record["validation"]
+    assert set(run.predictions().runs or ()) == {"0", "2"}
 
 
 def test_run_that_cannot_be_done_fails_alone(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tumorlens.cli import main
 from tumorlens.config import StudySettings
 from tumorlens.data import public_counts
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.evaluation.run_files import run_name
 from tumorlens.studies.means import over_runs
@@ -40,7 +41,9 @@ def _answers(found: float, *, each: int = 40, fold: int | None = None) -> Predic
 def finish(tmp_path: Path) -> Callable[..., None]:
     """Leave a run's files: finish("resnet18", 0, 0.5, fold=2)."""
 
-    def leave(model: str, seed: int, found: float, fold: int | None = None) -> None:
+    def leave(
+        model: str, seed: int, found: float, fold: int | None = None, **training: object
+    ) -> None:
         protocol = "official" if fold is None else "folds"
         name = run_name(model, protocol, fold, seed)
         answers = _answers(found, fold=fold)
@@ -60,6 +63,7 @@ def finish(tmp_path: Path) -> Callable[..., None]:
             "protocol": protocol,
             "fold": fold,
             "seed": seed,
+            "training": training,
             "scores": {"all": {"n": 160, "figures": {"accuracy": {"value": right}}}},
             "tumor_classes_alone": {"all": {"value": 0.8}},
             "classes": list(CLASSES),
@@ -273,3 +277,16 @@ def test_report_of_nothing_says_what_was_expected(
     (tmp_path / "study").mkdir()
     assert main(["study", "--report", "--out_dir", str(tmp_path / "study")]) == 2
     assert "holds no finished run of a study" in capsys.readouterr().err
+
+
+def test_report_of_runs_that_were_trained_in_different_ways_is_refused(
+    finish: Callable[..., None], tmp_path: Path
+) -> None:
+    finish("resnet18", 0, 0.5, image_size=96)  # as before there was a flag --train_on_valid
+    finish("resnet18", 0, 0.5, fold=0, image_size=64)  # of another protocol, so another question
+    finish("se_resnet18", 0, 0.5, image_size=96, train_on_valid=True)
+    study = StudySettings(out_dir=tmp_path / "study", report=True)
+    told = "se_resnet18-official-seed0 was trained with train_on_valid True, resnet18-.* with False"
+    with pytest.raises(TumorlensError, match=told):
+        draw_report(study)
+    assert not (tmp_path / "study/report").exists()

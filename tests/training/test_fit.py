@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import signal
@@ -15,7 +16,8 @@ from lightning.pytorch import Callback
 from tumorlens import checkpoint as checkpoints
 from tumorlens.config import TrainSettings
 from tumorlens.errors import TumorlensError
-from tumorlens.training.fit import TrainingInterruptedError, train
+from tumorlens.training.fit import TrainingInterruptedError, memory_of, train
+from tumorlens.training.recipes import resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,6 +107,17 @@ def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
     assert all(torch.equal(best.weights[key], kept[key]) for key in kept)
     assert any(not torch.equal(best.weights[key], keep.weights[result.epochs][key]) for key in kept)
     assert result.stopped_early
+
+
+def test_memory_is_kept_but_where_tensors_are_large(data: Path, tmp_path: Path) -> None:
+    def kept(recipe: str, processes: int = 1) -> bool:
+        asked = TrainSettings("resnet18", data, tmp_path, recipe=recipe)
+        return not isinstance(memory_of(resolve(asked), processes), contextlib.nullcontext)
+
+    assert kept("plain")
+    assert kept("fast")
+    assert not kept("paper")  # 224 px, batch 128
+    assert kept("paper", processes=2)
 
 
 def test_run_that_trains_on_validation_images_keeps_its_last_epoch(

@@ -1,11 +1,13 @@
 """A data folder made ready: checked as a whole, decoded, every image in one part.
 
-The three ways to choose the epoch and the test images, by layout:
+Which images choose the epoch and which are scored, by layout:
 
 - `train valid [test]`: as the folders say;
 - `train test` (the public download): a stratified tenth of the training images, no duplicate group
   split, becomes the validation part;
 - any layout with an assignment (a splits file, or the record in a checkpoint): as that says.
+
+Where the validation images train too, none choose the epoch.
 """
 
 import hashlib
@@ -119,6 +121,10 @@ def load_for_training(
             f"--train_on_valid: {root} has no test part, so that nothing would be left to score; "
             "leave the flag out, or name a --splits file with test images."
         )
+    if train_on_valid:
+        folder = folder.with_splits(
+            {file.path: {"valid": "train"}.get(file.split, file.split) for file in folder.files}
+        )
     cached = cache.load(root, [file.path for file in folder.files], size, progress)
     skipped = dict(cached.faults)
     whole = folder.without(skipped)
@@ -132,7 +138,6 @@ def load_for_training(
     refuse(root, faults, hint)
     data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
     if train_on_valid:
-        data.parts[data.indices("valid")] = "train"
         protocol = f"{data.protocol}, but they train too and the last epoch is kept"
         return replace(data, protocol=protocol)
     if "valid" in folder.layout.split():

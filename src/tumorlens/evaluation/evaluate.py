@@ -221,17 +221,27 @@ def _groups(path: Path | None, data: Dataset) -> npt.NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
+def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
+    """What the part's name says of figures of its images: that they are optimistic, or memory."""
+    if part == "train":
+        return ["Memory, not skill: these are the images that the network was trained on."]
+    if part == "valid" and loaded.settings.get("train_on_valid"):
+        return [
+            "Memory, not skill, of those that are its own: the network was trained on its "
+            "validation images too (--train_on_valid)."
+        ]
+    if part == "valid":
+        return [
+            "Optimistic: these are the validation images, which selected the model. Score images "
+            "that had no say in it."
+        ]
+    return []
+
+
 def _caveats(
     part: str, loaded: Checkpoint, data: Dataset, predicted: npt.NDArray[np.int64]
 ) -> tuple[str, ...]:
-    caveats = []
-    if part == "valid":
-        caveats.append(
-            "Optimistic: these are the validation images, which selected the model. Score images "
-            "that had no say in it."
-        )
-    if part == "train":
-        caveats.append("Memory, not skill: these are the images that the network was trained on.")
+    caveats = part_caveats(loaded, part)
     if loaded.data is None:
         caveats.append(
             "The checkpoint keeps no fingerprints of its training images: copies of them among "

@@ -73,14 +73,19 @@ def read_run(folder: Path, name: str) -> RunFiles | None:
     )
 
 
+def finished_runs(folder: Path) -> tuple[RunFiles, ...]:
+    """Every finished run in a study's folder, by name; none where there is no such folder."""
+    found = [read_run(folder, path.stem) for path in sorted(folder.glob("*.json"))]
+    return tuple(run for run in found if run is not None)
+
+
 def read_study(folder: Path) -> tuple[RunFiles, ...]:
     """Every finished run in a study's folder, by name.
 
     Raises:
         TumorlensError: there is none.
     """
-    found = [read_run(folder, path.stem) for path in sorted(folder.glob("*.json"))]
-    runs = tuple(run for run in found if run is not None)
+    runs = finished_runs(folder)
     if not runs:
         raise TumorlensError(
             f"{folder}: holds no finished run of a study; expected files such as "

@@ -21,6 +21,7 @@ from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.calibration import softmax
+from tumorlens.evaluation.evaluate import part_caveats
 from tumorlens.explain.boxes import Boxes, read_boxes
 from tumorlens.explain.estimates import Estimates, estimates, primitives
 from tumorlens.explain.looking import Looking, border, centre_map, head, look, skull
@@ -162,11 +163,7 @@ def _example(annotated: Boxes) -> str:
 
 
 def _caveats(checkpoint: Checkpoint, part: Part) -> list[str]:
-    found = []
-    if part.part == "valid":
-        found.append("These are the validation images, which selected the epoch.")
-    if part.part == "train":
-        found.append("These are the images that the network was trained on.")
+    found = part_caveats(checkpoint, part.part)
     if checkpoint.data is None:
         found.append("The checkpoint does not tell which images it was trained on.")
     return found

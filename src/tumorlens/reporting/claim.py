@@ -146,8 +146,7 @@ def _disjoint(found: Evidence) -> str:
 
 def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
     name = str(found.summary["model_name"])
-    settings = found.summary.get("settings", {})
-    recipe = settings.get("recipe_resolved", {})
+    recipe = found.recipe
     size, classes = found.summary["preprocessing"]["image_size"], found.summary["classes"]
     yield (
         22,
@@ -158,26 +157,19 @@ def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
         ),
     )
     yield 23, (environment(found), "")
-    yield 24, (f"Random, from seed {settings.get('seed')}; no pretraining.", "")
+    patience = "no early stopping" if found.nothing_chose else f"patience {recipe.get('patience')}"
+    yield 24, (f"Random, from seed {found.settings.get('seed')}; no pretraining.", "")
     yield (
         25,
         (
             f"At most {recipe.get('epochs')} epochs ({found.manifest.get('epochs', '?')} run), "
             f"batches of {recipe.get('batch_size')}, {recipe.get('optimizer', 'Adam')}, "
-            f"learning rate {recipe.get('lr')} ({recipe.get('schedule')}), patience "
-            f"{recipe.get('patience')}; augmentation and all other settings are listed under "
-            "Training.",
+            f"learning rate {recipe.get('lr')} ({recipe.get('schedule')}), {patience}; "
+            "augmentation and all other settings are listed under Training.",
             "How many models were trained, and what was tried before.",
         ),
     )
-    monitor = {"loss": "lowest validation loss"}.get(
-        str(settings.get("monitor")), "highest validation macro F1"
-    )
-    epoch = found.summary.get("selected", {}).get("epoch")
-    if settings.get("train_on_valid"):
-        yield 26, (f"The last epoch, {epoch}; no image was set aside to choose by.", "")
-    else:
-        yield 26, (f"The epoch with the {monitor}: epoch {epoch}.", "")
+    yield 26, (f"{found.kept[0].upper()}{found.kept[1:]}.", "")
     yield 27, ("None: one network.", "")
 
 

@@ -83,7 +83,35 @@ class Evidence:
     @property
     def name(self) -> str:
         """The run's own name."""
-        return str(self.summary.get("settings", {}).get("run") or self.run_dir.resolve().name)
+        return str(self.settings.get("run") or self.run_dir.resolve().name)
+
+    @property
+    def settings(self) -> Record:
+        """The flags of the training."""
+        return dict(self.summary.get("settings", {}))
+
+    @property
+    def recipe(self) -> Record:
+        """What flags and recipe came to; patience only where something could run out of it."""
+        resolved = dict(self.settings.get("recipe_resolved", {}))
+        if self.nothing_chose:
+            resolved.pop("patience", None)
+        return resolved
+
+    @property
+    def nothing_chose(self) -> bool:
+        """Whether the validation images trained too."""
+        return bool(self.settings.get("train_on_valid"))
+
+    @property
+    def kept(self) -> str:
+        """Which epoch's weights were kept, and why."""
+        epoch = self.summary.get("selected", {}).get("epoch", "?")
+        if self.nothing_chose:
+            return f"the last epoch, {epoch}; the validation images trained too, and nothing chose"
+        loss = self.settings.get("monitor") == "loss"
+        figure = "lowest validation loss" if loss else "highest validation macro F1"
+        return f"epoch {epoch}, by the {figure}"
 
 
 def gather(settings: ReportSettings) -> Evidence:
@@ -175,8 +203,8 @@ def _run_folder(given: Path) -> Path:
     missing = [n for n in ("best_model.pt", "best_model.json") if not (folder / n).is_file()]
     if missing:
         raise TumorlensError(
-            f"--run_dir {given}: no {' and no '.join(missing)} in it, so that no epoch was "
-            f"finished; go on with tumorlens train --resume {folder}."
+            f"--run_dir {given}: no {' and no '.join(missing)} in it, so that no weights were kept "
+            f"yet; go on with tumorlens train --resume {folder}."
         )
     return folder
 

@@ -120,7 +120,6 @@ def _render(
     metrics = found.evaluation.content if found.evaluation else None
     model = str(found.summary["model_name"])
     classes = [str(item) for item in found.summary["classes"]]
-    settings = found.summary.get("settings", {})
     scores: dict[str, Any] = {}
     if metrics:
         scores = {
@@ -144,9 +143,6 @@ def _render(
         data_name=Path(str((found.summary.get("data") or {}).get("data_dir", ""))).name,
         counts=_counts(found),
         prepared=found.summary["preprocessing"],
-        recipe=settings.get("recipe_resolved", {}),
-        settings=settings,
-        selected=found.summary.get("selected", {}),
         metrics=metrics,
         per_class=figures.PER_CLASS,
         items=items,

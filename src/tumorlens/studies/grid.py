@@ -8,19 +8,18 @@ from tumorlens.config import StudySettings, TrainSettings
 from tumorlens.data import public_folds
 from tumorlens.data.splits import folds_in
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.run_files import read_run, run_name
+from tumorlens.evaluation.run_files import finished_runs, read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.one_run import (
     RESAMPLES,
     Job,
     Outcome,
-    differing,
     do_run,
     lacks_localization,
-    training_record,
 )
 from tumorlens.studies.schedule import run_all
+from tumorlens.studies.training_record import differing, training_record
 
 # Settings of a study that each run's training takes as they are.
 _TRAINING = tuple(
@@ -61,6 +60,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
     """
     every = jobs(settings)
     check_claim(settings.out_dir, "study")
+    _refuse_other_training(settings, training_record(every[0].train))
     before = tuple(job.name for job in every if finished(job))
     missing = [job for job in every if job.name not in before]
     if missing:
@@ -133,18 +133,11 @@ def finished(job: Job) -> bool:
     """Whether a run's files are there, with where it looks if boxes are given.
 
     Raises:
-        TumorlensError: they are there, of another way to train or of other images.
+        TumorlensError: they are there, of other images.
     """
     run = read_run(job.out_dir, job.name)
     if run is None:
         return False
-    other = differing(run.record["training"], training_record(job.train))
-    if other is not None:
-        name, value, asked = other
-        raise TumorlensError(
-            f"--out_dir {job.out_dir}: {job.name} there was trained with {name} {value}, now "
-            f"{asked} is asked; name another --out_dir (and --runs_dir) for another study."
-        )
     assert job.train.data_dir is not None  # `jobs` saw to it
     for path in run.predictions().paths:
         if not (job.train.data_dir / path).is_file():
@@ -153,3 +146,15 @@ def finished(job: Job) -> bool:
                 f"{job.train.data_dir}); name another --out_dir (and --runs_dir) for another study."
             )
     return not lacks_localization(job, run)
+
+
+def _refuse_other_training(settings: StudySettings, asked: dict[str, Any]) -> None:
+    """Whether asked for now or not: its report would take all runs of a protocol for one study."""
+    for run in finished_runs(settings.out_dir):
+        other = differing(run.record["training"], asked)
+        if run.protocol == settings.protocol and other is not None:
+            name, value, now = other
+            raise TumorlensError(
+                f"--out_dir {settings.out_dir}: {run.name} there was trained with {name} {value}, "
+                f"now {now} is asked; name another --out_dir (and --runs_dir) for another study."
+            )

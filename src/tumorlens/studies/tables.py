@@ -24,6 +24,7 @@ from tumorlens.studies.looks import Look, looks, looks_csv
 from tumorlens.studies.means import over_runs
 from tumorlens.studies.page import looks_file, page
 from tumorlens.studies.seen import FIGURES, LOOKS, PUBLISHED, Seen, View, views
+from tumorlens.studies.training_record import differing
 
 # Draws behind each interval; as `compare` for differences.
 _RESAMPLES = 2000
@@ -66,9 +67,11 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
         progress: told of "reporting", views done of all.
 
     Raises:
-        TumorlensError: no finished run, faults of --groups, or a report folder that is not ours.
+        TumorlensError: no finished run, runs of a protocol that were trained in different ways,
+            faults of --groups, or a report folder that is not ours.
     """
     runs = read_study(settings.out_dir)
+    _refuse_mixed(runs, settings.out_dir)
     named = read_groups(settings.groups) if settings.groups else None
     folder = claim(settings.out_dir / "report", "study")
     there = {run.protocol for run in runs}
@@ -101,6 +104,20 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     )
     _write(report, runs, settings)
     return report
+
+
+def _refuse_mixed(runs: Sequence[RunFiles], folder: Path) -> None:
+    first: dict[str, RunFiles] = {}
+    for run in runs:
+        one = first.setdefault(run.protocol, run)
+        other = differing(run.record["training"], one.record["training"])
+        if other is not None:
+            name, value, ones = other
+            raise TumorlensError(
+                f"--out_dir {folder}: {run.name} was trained with {name} {value}, {one.name} with "
+                f"{ones}; a report is of runs trained alike, so keep each kind in a folder of its "
+                "own and pair them with `tumorlens compare`."
+            )
 
 
 def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:

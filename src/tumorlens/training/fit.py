@@ -38,6 +38,10 @@ from tumorlens.training.run_folder import (
     settings_of_run,
 )
 
+# Bytes of a training's largest tensor. At 196 MiB (224 px, batch 64) memory that is kept comes to
+# 4.0 instead of 2.3 GB, at 392 MiB to 11 instead of 4.1.
+_KEPT_UP_TO = 256 << 20
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -119,7 +123,8 @@ def train(
     lead = _rank() == 0
     if run_dir is None and lead:
         run_dir = new_run_folder(settings)
-    with cpu_threads(settings.threads), kept_memory(), _quiet_lightning():
+    memory = memory_of(recipe, settings.devices * settings.num_nodes)
+    with cpu_threads(settings.threads), memory, _quiet_lightning():
         history = _fit(
             settings, recipe, data, run_dir, progress, extra_callbacks, resuming=resumed is not None
         )
@@ -243,6 +248,15 @@ def _fit(
     if trainer.interrupted:
         raise TrainingInterruptedError(folder)
     return history
+
+
+def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManager[None]:
+    """What a process does with the memory of its tensors: keeps it, but where they are large.
+
+    There, keeping takes much more than a step needs.
+    """
+    largest = recipe.batch_size // processes * 64 * (recipe.image_size // 2) ** 2 * 4  # the stem's
+    return kept_memory() if largest <= _KEPT_UP_TO else contextlib.nullcontext()
 
 
 def _keeping(
