@@ -13,6 +13,8 @@ from tumorlens.evaluation.predictions import Predictions, read
 
 WHAT = "tumorlens study run"
 SCHEMA = 1
+# What records and manifests mean that were written before there was such a flag.
+_DEFAULTS = {"train_on_valid": False}
 
 
 @dataclass(frozen=True)
@@ -92,3 +94,15 @@ def read_study(folder: Path) -> tuple[RunFiles, ...]:
             "resnet18-official-seed0.json, which `tumorlens study` writes."
         )
     return runs
+
+
+def differing(there: dict[str, Any], asked: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first setting, by name, there and asked, in which a run is not as asked; None: none is.
+
+    Of settings that neither the run nor a default tells, nothing is said.
+    """
+    there = _DEFAULTS | there
+    for name, value in (_DEFAULTS | asked).items():
+        if there.get(name, value) != value:
+            return name, there[name], value
+    return None

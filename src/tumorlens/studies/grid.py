@@ -8,7 +8,7 @@ from tumorlens.config import StudySettings, TrainSettings
 from tumorlens.data import public_folds
 from tumorlens.data.splits import folds_in
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.run_files import finished_runs, read_run, run_name
+from tumorlens.evaluation.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.one_run import (
@@ -17,9 +17,9 @@ from tumorlens.studies.one_run import (
     Outcome,
     do_run,
     lacks_localization,
+    training_record,
 )
 from tumorlens.studies.schedule import run_all
-from tumorlens.studies.training_record import differing, training_record
 
 # Settings of a study that each run's training takes as they are.
 _TRAINING = tuple(

@@ -14,7 +14,7 @@ import torch
 
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
-from tumorlens.config import EvaluateSettings, TrainSettings
+from tumorlens.config import EvaluateSettings, TrainSettings, primitives
 from tumorlens.data import public_folds
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.splits import runs_in
@@ -23,18 +23,27 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import tumor_classes
 from tumorlens.evaluation.evaluate import Report, evaluate
 from tumorlens.evaluation.predictions import Predictions, table
-from tumorlens.evaluation.run_files import SCHEMA, WHAT, RunFiles, predictions_file, read_run
+from tumorlens.evaluation.run_files import (
+    SCHEMA,
+    WHAT,
+    RunFiles,
+    differing,
+    predictions_file,
+    read_run,
+)
 from tumorlens.explain.boxes import read_boxes
 from tumorlens.explain.localization import localize
 from tumorlens.explain.mapped import Way
 from tumorlens.output_folder import MANIFEST, environment, write_json, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies.provenance import code, machine
-from tumorlens.studies.training_record import differing, recorded, training_flags
 from tumorlens.training.fit import train
+from tumorlens.training.recipes import resolve
 
 # Behind each interval of a run; differences of networks take more, for their p-values.
 RESAMPLES = 2000
+# What says where, how fast or which run of the grid, and not how it is trained.
+_NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
 
@@ -124,6 +133,28 @@ def _localize_again(job: Job, run: RunFiles) -> None:
     write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
 
 
+def training_record(settings: TrainSettings) -> dict[str, Any]:
+    """All that decides how a run is trained but network, seed and fold, by flat names."""
+    return _record(_flags(settings), resolve(settings).record())
+
+
+def _record(flags: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    values = json.loads(json.dumps(flags | recipe))  # tuples and lists are the same in a file
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for name, inner in values.items():
+        if isinstance(inner, dict):
+            flat |= {f"{name}.{key}": value for key, value in inner.items()}
+    return flat
+
+
+def _flags(settings: TrainSettings) -> dict[str, Any]:
+    values = {
+        name: value for name, value in primitives(settings).items() if name not in _NOT_TRAINING
+    }
+    # The file's name: its place may differ from machine to machine.
+    return values | {"splits": settings.splits.name if settings.splits else None}
+
+
 def _trained(job: Job, progress: Progress) -> Path:
     """The run folder of the finished training, gone on with or started where there is none."""
 
@@ -160,7 +191,7 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
             continue
         splits = settings.get("splits")
         settings["splits"] = Path(splits).name if splits else None
-        other = differing(settings, training_flags(job.train))
+        other = differing(settings, _flags(job.train))
         if other is not None:
             name, value, asked = other
             raise TumorlensError(
@@ -250,7 +281,7 @@ def _run_record(
         "protocol": job.protocol,
         "fold": settings.fold,
         "seed": settings.seed,
-        "training": recorded(training_flags(settings), loaded.settings["recipe_resolved"]),
+        "training": _record(_flags(settings), loaded.settings["recipe_resolved"]),
         "data_dir": _relative(settings.data_dir),
         "data_fingerprint": report.data.fingerprint(),
         "images": counts,

@@ -15,7 +15,7 @@ from tumorlens.evaluation.paired import Comparison, compare
 from tumorlens.evaluation.pairing import Pair
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions, copies_of_any
-from tumorlens.evaluation.run_files import RunFiles, read_study
+from tumorlens.evaluation.run_files import RunFiles, differing, read_study
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies import figures
@@ -24,7 +24,6 @@ from tumorlens.studies.looks import Look, looks, looks_csv
 from tumorlens.studies.means import over_runs
 from tumorlens.studies.page import looks_file, page
 from tumorlens.studies.seen import FIGURES, LOOKS, PUBLISHED, Seen, View, views
-from tumorlens.studies.training_record import differing
 
 # Draws behind each interval; as `compare` for differences.
 _RESAMPLES = 2000
