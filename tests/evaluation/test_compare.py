@@ -53,7 +53,9 @@ def _write(
     return file
 
 
-def _run(folder: Path, model: str, seed: int, found: float, fold: int | None = None) -> None:
+def _run(
+    folder: Path, model: str, seed: int, found: float, fold: int | None = None, epochs: int = 20
+) -> None:
     protocol = "official" if fold is None else "folds"
     part = "" if fold is None else f"-fold{fold}"
     name = f"{model}-{protocol}{part}-seed{seed}"
@@ -66,6 +68,7 @@ def _run(folder: Path, model: str, seed: int, found: float, fold: int | None = N
                 "protocol": protocol,
                 "fold": fold,
                 "seed": seed,
+                "training": {"epochs": epochs},
             }
         )
     )
@@ -158,6 +161,23 @@ def test_study_of_two_protocols_asks_which(tmp_path: Path) -> None:
     assert "with 3 runs each (up to 2 seeds in 2 folds) and 240 images" in found.sentence
 
 
+def test_two_studies_of_both_networks_are_compared_network_by_network(tmp_path: Path) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    for seed in (0, 1):
+        for model, before, after in (("resnet18", 0.5, 0.7), ("se_resnet18", 0.5, 0.6)):
+            _run(short, model, seed, before)
+            _run(long, model, seed, after, epochs=40)
+    asked = CompareSettings(short, long, out_dir=tmp_path / "out", resamples=100)
+    with pytest.raises(TumorlensError, match="holds two networks; .* name one by --model"):
+        compare_and_write(asked)
+    found = compare_and_write(replace(asked, model="se_resnet18"))
+    assert found.all.a == f"SE-ResNet18 ({short.as_posix()})"
+    assert found.all.differences["recall_glioma"].value == pytest.approx(0.1)
+    _run(short, "se_resnet18", 2, 0.5, epochs=40)
+    with pytest.raises(TumorlensError, match="seed2 was trained with epochs 40, .* with 20; a st"):
+        compare_and_write(asked)
+
+
 def test_what_cannot_be_compared_is_said_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +196,8 @@ def test_what_cannot_be_compared_is_said_in_a_sentence(
     assert "networks are compared on the same images" in told(str(a), str(other))
     (tmp_path / "empty").mkdir()
     assert "holds no finished run" in told(str(tmp_path / "empty"))
+    twice = (str(tmp_path / "one"), str(tmp_path / "one"))
+    assert "has runs of resnet18 alone" in told(*twice, "--model", "se_resnet18")
     assert not (tmp_path / "out").exists()
 
 

@@ -9,6 +9,7 @@ from tumorlens.config.kinds import (
     MAP_METHOD,
     Device,
     MapMethod,
+    ModelName,
     at_least,
     fold_needs_splits,
 )
@@ -130,6 +131,9 @@ class CompareSettings:
     needs none."""
     protocol: Literal["official", "folds"] | None = None
     """Of a study folder: which runs; default: the protocol that it has."""
+    model: ModelName | None = None
+    """Of study folders: the runs of this network alone, so that two studies of both networks, such
+    as of two recipes, are compared network by network."""
     groups: Path | None = None
     """CSV with columns `path, group`: intervals resample groups, such as patients, whole."""
     data_dir: Path | None = None

@@ -16,7 +16,7 @@ from tumorlens.evaluation.paired import Comparison, compare
 from tumorlens.evaluation.pairing import Pair, pair_up
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions, copies_of_any, read
-from tumorlens.evaluation.run_files import RunFiles, read_study
+from tumorlens.evaluation.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 
@@ -150,7 +150,7 @@ def _matched(
 
 def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], tuple[str, str]]:
     assert settings.a is not None  # CompareSettings.__post_init__ saw to it
-    first = _study_runs(settings.a, settings.protocol)
+    first = _study_runs(settings.a, settings)
     if settings.b is None:
         if first is None:
             raise TumorlensError(
@@ -158,12 +158,12 @@ def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], t
                 f"such as tumorlens compare {settings.a} OTHER."
             )
         return pairs_of_study(first)
-    second = _study_runs(settings.b, settings.protocol)
+    second = _study_runs(settings.b, settings)
     if first is not None and second is not None:
         for path, runs in ((settings.a, first), (settings.b, second)):
             if len({run.model for run in runs}) > 1:
                 raise TumorlensError(
-                    f"{path}: holds two networks; compare it alone, or name a study of one."
+                    f"{path}: holds two networks; compare it alone, or name one by --model."
                 )
         names = _distinct(first[0].model, second[0].model, settings.a, settings.b)
         return _matched(
@@ -177,18 +177,24 @@ def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], t
     return [pair_up(one, other)], names
 
 
-def _study_runs(path: Path, protocol: str | None) -> list[RunFiles] | None:
-    """The runs of a study's folder and protocol; None where `path` is none."""
+def _study_runs(path: Path, settings: CompareSettings) -> list[RunFiles] | None:
+    """The runs asked for of a study's folder; None where `path` is none."""
     if not path.is_dir() or (path / "predictions.csv").is_file():
         return None
     runs = read_study(path)
-    there = sorted({run.protocol for run in runs})
+    protocol, there = settings.protocol, sorted({run.protocol for run in runs})
     if protocol is None and len(there) > 1:
         raise TumorlensError(f"{path}: has runs of {' and '.join(there)}; name one by --protocol.")
     chosen = [run for run in runs if run.protocol == (protocol or there[0])]
     if not chosen:
         raise TumorlensError(f"--protocol {protocol}: {path} has runs of {there[0]} alone.")
-    return chosen
+    refuse_mixed(chosen)
+    of_model = [run for run in chosen if settings.model in (None, run.model)]
+    if not of_model:
+        raise TumorlensError(
+            f"--model {settings.model}: {path} has runs of {chosen[0].model} alone."
+        )
+    return of_model
 
 
 def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple[Predictions, str]:

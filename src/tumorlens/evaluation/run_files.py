@@ -4,6 +4,7 @@ The files are named MODEL-PROTOCOL[-foldK]-seedS: `NAME.json` and `NAME-predicti
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,22 @@ def differing(there: dict[str, Any], asked: dict[str, Any]) -> tuple[str, Any, A
         if there.get(name, value) != value:
             return name, there[name], value
     return None
+
+
+def refuse_mixed(runs: Sequence[RunFiles]) -> None:
+    """Runs of one protocol are one study only where they were trained alike.
+
+    Raises:
+        TumorlensError: two that were not.
+    """
+    first: dict[str, RunFiles] = {}
+    for run in runs:
+        one = first.setdefault(run.protocol, run)
+        other = differing(run.record["training"], one.record["training"])
+        if other is not None:
+            name, value, ones = other
+            raise TumorlensError(
+                f"{run.predictions_file.parent}: {run.name} was trained with {name} {value}, "
+                f"{one.name} with {ones}; a study is of runs trained alike, so keep each kind in a "
+                "folder of its own."
+            )

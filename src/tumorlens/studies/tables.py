@@ -15,7 +15,7 @@ from tumorlens.evaluation.paired import Comparison, compare
 from tumorlens.evaluation.pairing import Pair
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions, copies_of_any
-from tumorlens.evaluation.run_files import RunFiles, differing, read_study
+from tumorlens.evaluation.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies import figures
@@ -70,7 +70,7 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
             faults of --groups, or a report folder that is not ours.
     """
     runs = read_study(settings.out_dir)
-    _refuse_mixed(runs, settings.out_dir)
+    refuse_mixed(runs)
     named = read_groups(settings.groups) if settings.groups else None
     folder = claim(settings.out_dir / "report", "study")
     there = {run.protocol for run in runs}
@@ -103,20 +103,6 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     )
     _write(report, runs, settings)
     return report
-
-
-def _refuse_mixed(runs: Sequence[RunFiles], folder: Path) -> None:
-    first: dict[str, RunFiles] = {}
-    for run in runs:
-        one = first.setdefault(run.protocol, run)
-        other = differing(run.record["training"], one.record["training"])
-        if other is not None:
-            name, value, ones = other
-            raise TumorlensError(
-                f"--out_dir {folder}: {run.name} was trained with {name} {value}, {one.name} with "
-                f"{ones}; a report is of runs trained alike, so keep each kind in a folder of its "
-                "own and pair them with `tumorlens compare`."
-            )
 
 
 def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:
