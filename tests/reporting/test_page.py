@@ -96,7 +96,7 @@ def test_run_without_validation_images_is_said_to_have_kept_its_last_epoch(run_d
     settings = trained.settings | {"train_on_valid": True}
     checkpoints.save(replace(trained, settings=settings), run_dir / "best_model.pt")
     made = api.report(run_dir=run_dir)
-    kept = "the last epoch, 2; the validation images trained too, and nothing chose."
+    kept = "the last epoch, 2; the validation images trained too and chose none."
     said, card = _said(made.page), made.card.read_text(encoding="utf-8")
     assert f"Weights kept: {kept}" in said
     assert f"- Weights kept: {kept}\n- Software" in card

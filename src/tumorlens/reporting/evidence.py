@@ -108,7 +108,7 @@ class Evidence:
         """Which epoch's weights were kept, and why."""
         epoch = self.summary.get("selected", {}).get("epoch", "?")
         if self.nothing_chose:
-            return f"the last epoch, {epoch}; the validation images trained too, and nothing chose"
+            return f"the last epoch, {epoch}; the validation images trained too and chose none"
         loss = self.settings.get("monitor") == "loss"
         figure = "lowest validation loss" if loss else "highest validation macro F1"
         return f"epoch {epoch}, by the {figure}"
