@@ -227,8 +227,8 @@ def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
         return ["Memory, not skill: these are the images that the network was trained on."]
     if part == "valid" and loaded.settings.get("train_on_valid"):
         return [
-            "Memory, not skill, of those that are its own: the network was trained on its "
-            "validation images too (--train_on_valid)."
+            "Memory, not skill, as far as these are its own validation images: the network was "
+            "trained on those too (--train_on_valid)."
         ]
     if part == "valid":
         return [
