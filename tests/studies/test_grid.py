@@ -72,6 +72,10 @@ def test_grid_has_every_run_once_and_pairs_first(data: Path, tmp_path: Path, fol
     assert official[1].train.epochs == 1
     assert official[1].train.image_size == 32
     assert len({job.train.out_dir for job in jobs(asked)}) == 8
+    # Another study's runs go elsewhere by themselves.
+    for out, runs in (("study", "model/study"), ("results/long", "model/long")):
+        (job,) = jobs(_settings(data, tmp_path, out_dir=Path(out), runs_dir=None))
+        assert job.train.out_dir == Path(runs) / "resnet18-official-seed0"
 
 
 def test_public_folds_are_the_default_and_strange_folds_are_refused(

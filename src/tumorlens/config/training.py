@@ -121,8 +121,8 @@ class StudySettings:
     """CSV or folder of masks, as for gradcam: measure whether each network looks at the tumors."""
     out_dir: Path = Path("study")
     """Where each finished run leaves one JSON and one predictions CSV."""
-    runs_dir: Path = Path("model/study")
-    """Where run folders and checkpoints go."""
+    runs_dir: Path | None = None
+    """Where run folders and checkpoints go; default: model/ and the name of --out_dir."""
     report: bool = False
     """Train nothing: draw tables and figures from the runs in --out_dir."""
     without_runs: tuple[int, ...] = ()

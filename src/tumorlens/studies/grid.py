@@ -100,6 +100,7 @@ def jobs(settings: StudySettings) -> list[Job]:
                 "some of them."
             )
         folds = settings.folds or there
+    runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
     given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
     found = []
     for seed in range(settings.seeds):
@@ -109,7 +110,7 @@ def jobs(settings: StudySettings) -> list[Job]:
                 train = TrainSettings(
                     model=model,
                     data_dir=settings.data_dir,
-                    out_dir=settings.runs_dir / name,
+                    out_dir=runs_dir / name,
                     splits=splits,
                     fold=fold,
                     seed=seed,
@@ -143,7 +144,7 @@ def finished(job: Job) -> bool:
         if not (job.train.data_dir / path).is_file():
             raise TumorlensError(
                 f"--out_dir {job.out_dir}: {job.name} there is of other images ({path} is not in "
-                f"{job.train.data_dir}); name another --out_dir (and --runs_dir) for another study."
+                f"{job.train.data_dir}); name another --out_dir for another study."
             )
     return not lacks_localization(job, run)
 
@@ -156,5 +157,5 @@ def _refuse_other_training(settings: StudySettings, asked: dict[str, Any]) -> No
             name, value, now = other
             raise TumorlensError(
                 f"--out_dir {settings.out_dir}: {run.name} there was trained with {name} {value}, "
-                f"now {now} is asked; name another --out_dir (and --runs_dir) for another study."
+                f"now {now} is asked; name another --out_dir for another study."
             )
