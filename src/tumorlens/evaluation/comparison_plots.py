@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from tumorlens.evaluation.comparison_words import figure_title, title
+from tumorlens.evaluation.comparison_words import figure_title, runs, title
 from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.plots import COLOURS
 
@@ -53,16 +53,14 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
         f"figure's own; filled: more than chance after Holm's correction for {len(rows)} figures",
         fontsize=9,
     )
-    seeds = "one seed" if first.seeds == 1 else f"{first.seeds} seeds"
-    folds = f", {first.folds} folds" if first.folds > 1 else ""
-    names = _lines(f"{title(first.b)} against {title(first.a)}")
-    axes.set_title(f"{names}\n{seeds} each{folds}", fontsize=10)
+    names = _lines(f"{title(first.b)} against {title(first.a)}", 60)
+    axes.set_title(f"{names}\n{runs(first)}", fontsize=10)
     axes.grid(axis="x", color="#dddddd")
     axes.set_axisbelow(True)
     axes.legend(fontsize=8, loc="best")
     return drawn
 
 
-def _lines(text: str) -> str:
+def _lines(text: str, width: int = 80) -> str:
     """Names are paths at times."""
-    return "\n".join(textwrap.wrap(text, 80, break_on_hyphens=False))
+    return "\n".join(textwrap.wrap(text, width, break_on_hyphens=False))

@@ -48,15 +48,16 @@ def change(figure: str, difference: Difference) -> str:
 
 
 def sample(found: Comparison) -> str:
-    """What was compared: "with 5 seeds on 1,311 images"."""
+    """What was compared: "with 5 seeds each and 1,311 images"."""
+    return f"with {runs(found)} and {found.images:,} images"
+
+
+def runs(found: Comparison) -> str:
+    """How often each was trained: "3 seeds each, 5 folds"."""
     if found.runs < found.seeds * found.folds:  # a grid that is not finished
-        return (
-            f"with {found.runs} runs each (up to {found.seeds} seeds in {found.folds} folds) and "
-            f"{found.images:,} images"
-        )
+        return f"{found.runs} runs each (up to {found.seeds} seeds in {found.folds} folds)"
     seeds = "one seed" if found.seeds == 1 else f"{found.seeds} seeds"
-    folds = "" if found.folds == 1 else f", {found.folds} folds"
-    return f"with {seeds} each{folds} and {found.images:,} images"
+    return f"{seeds} each" + ("" if found.folds == 1 else f", {found.folds} folds")
 
 
 def sentence(found: Comparison) -> str:
