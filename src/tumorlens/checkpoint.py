@@ -138,6 +138,11 @@ class Checkpoint:
         return FeatureSpace(means, covariance, self.novelty_threshold)
 
     @property
+    def trained_on_valid(self) -> bool:
+        """Whether its validation images trained too, so that nothing can be told by them."""
+        return bool(self.settings.get("train_on_valid"))
+
+    @property
     def data_dir(self) -> Path | None:
         """The data folder remembered from training."""
         return Path(self.data.data_dir) if self.data and self.data.data_dir else None

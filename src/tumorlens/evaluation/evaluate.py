@@ -225,7 +225,7 @@ def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
     """What the part's name says of figures of its images: that they are optimistic, or memory."""
     if part == "train":
         return ["Memory, not skill: these are the images that the network was trained on."]
-    if part == "valid" and loaded.settings.get("train_on_valid"):
+    if part == "valid" and loaded.trained_on_valid:
         return [
             "Memory, not skill, as far as these are its own validation images: the network was "
             "trained on those too (--train_on_valid)."

@@ -69,7 +69,7 @@ def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
 
 def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
     """Training and validation images, as the checkpoint was trained with or as the flags say."""
-    if loaded.settings.get("train_on_valid"):
+    if loaded.trained_on_valid:
         raise TumorlensError(
             f"--int8: {loaded.path} was trained on its validation images too (--train_on_valid), "
             "so that nothing can tell what eight bits cost; export without --int8."

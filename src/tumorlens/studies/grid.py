@@ -152,8 +152,10 @@ def finished(job: Job) -> bool:
 def _refuse_other_training(settings: StudySettings, asked: dict[str, Any]) -> None:
     """Whether asked for now or not: its report would take all runs of a protocol for one study."""
     for run in finished_runs(settings.out_dir):
+        if run.protocol != settings.protocol:
+            continue
         other = differing(run.record["training"], asked)
-        if run.protocol == settings.protocol and other is not None:
+        if other is not None:
             name, value, now = other
             raise TumorlensError(
                 f"--out_dir {settings.out_dir}: {run.name} there was trained with {name} {value}, "

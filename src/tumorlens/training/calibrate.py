@@ -51,7 +51,7 @@ def calibrate(
     Raises:
         TumorlensError: there are no training images or no validation images, or these trained too.
     """
-    if checkpoint.settings.get("train_on_valid"):
+    if checkpoint.trained_on_valid:
         raise TumorlensError(
             "--train_on_valid: the network was trained on its validation images too, which "
             "cannot calibrate it; train without that flag."
