@@ -4,10 +4,14 @@ import contextlib
 import ctypes
 import platform
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 
+from tumorlens.config.kinds import Precision
 from tumorlens.errors import TumorlensError
+
+Computed = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 # glibc's malloc.h. Keep all: give nothing back (M_TRIM_THRESHOLD), map no block anew (M_MMAP_MAX).
 _KEEP = ((-1, -1), (-4, 0))
@@ -28,6 +32,30 @@ def pick_device(name: str) -> torch.device:
     if not seen.get(name, True):
         raise TumorlensError(f"--device {name}: PyTorch sees no such device; use --device cpu.")
     return torch.device(name)
+
+
+def pick_precision(name: Precision, device: torch.device) -> Computed:
+    """The arithmetic of a training, as Lightning names it.
+
+    "auto" takes bf16-mixed where the device computes it in hardware (a processor with AMX or
+    AVX512-BF16; most GPUs since 2020), 16-mixed on other CUDA devices, 32-true elsewhere.
+
+    Args:
+        name: "auto", or the arithmetic itself.
+        device: where the training computes.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
+    return "bf16-mixed" if device.type == "cpu" and has_fast_bf16() else "32-true"
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bf16 numbers in hardware, by AMX or AVX512-BF16."""
+    # PyTorch has no public function for it yet; where these go, 32-true is taken.
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
 
 
 @contextlib.contextmanager

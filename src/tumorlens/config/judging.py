@@ -10,6 +10,7 @@ from tumorlens.config.kinds import (
     Device,
     MapMethod,
     ModelName,
+    Protocol,
     at_least,
     fold_needs_splits,
 )
@@ -27,7 +28,8 @@ class EvaluateSettings:
     split: Literal["auto", "train", "valid", "test"] = "auto"
     """Part to score; `auto`: test where there is one, else valid."""
     splits: Path | None = None
-    """CSV (or `public-folds`) that says which image is in which part, instead of the checkpoint."""
+    """CSV (or `public-patients`) that says which image is in which split, instead of the
+    checkpoint."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
     groups: Path | None = None
@@ -129,7 +131,7 @@ class CompareSettings:
     b: Path | None = None
     """The second; differences are of the second minus the first. A study folder of two networks
     needs none."""
-    protocol: Literal["official", "folds"] | None = None
+    protocol: Protocol | None = None
     """Of a study folder: which runs; default: the protocol that it has."""
     model: ModelName | None = None
     """Of study folders: the runs of this network alone, so that two studies of both networks, such

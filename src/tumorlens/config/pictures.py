@@ -37,7 +37,7 @@ class AuditSettings:
     out_dir: Path = Path("audit")
     """Where audit.json, pairs.csv, groups.csv and audit.html go."""
     splits: Path | None = None
-    """CSV that says which image is in which part, instead of the folders; or `public-folds`."""
+    """CSV that says which image is in which part, instead of the folders; or `public-patients`."""
     fold: int | None = None
     """Fold that is the test part, with --splits of folds."""
     fail_on: tuple[Literal["leak", "conflict", "unreadable"], ...] = ()

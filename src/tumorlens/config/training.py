@@ -7,6 +7,8 @@ from typing import Literal
 from tumorlens.config.kinds import (
     Device,
     ModelName,
+    Precision,
+    Protocol,
     RecipeName,
     at_least,
     fold_needs_splits,
@@ -48,8 +50,8 @@ class TrainSettings:
     seed: int = 0
     """Decides initial weights, order and augmentation; the same seed gives the same weights."""
     splits: Path | None = None
-    """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-folds`, the
-    patient-disjoint folds of the public set that come with tumorlens."""
+    """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-patients`, the
+    patient-level folds of the public set that come with tumorlens."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
     train_on_valid: bool = False
@@ -68,8 +70,9 @@ class TrainSettings:
     """Processes or GPUs on each node."""
     num_nodes: int = 1
     """Machines."""
-    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
-    """Arithmetic, as Lightning names it."""
+    precision: Precision = "auto"
+    """Numeric precision, as Lightning names it; `auto`: bf16-mixed where the device computes it in
+    hardware, else 32-true (16-mixed on older GPUs). The record says which."""
 
     def __post_init__(self) -> None:
         at_least(
@@ -108,13 +111,13 @@ class StudySettings:
     """Networks of the grid."""
     seeds: int = 1
     """How many seeds, 0 and up."""
-    protocol: Literal["official", "folds"] = "official"
-    """`official`: the folder's own training and test parts. `folds`: each fold of --splits is the
-    test part once."""
+    protocol: Protocol = "official"
+    """`official`: the folder's own training and test splits. `patients`: each fold of --splits is
+    the test once, and no patient is in two splits."""
     data_dir: Path | None = None
     """Folder with the images, as for train."""
     splits: Path | None = None
-    """CSV as for train; `folds` without it takes `public-folds`."""
+    """CSV as for train; `patients` without it takes `public-patients`."""
     folds: tuple[int, ...] = ()
     """Folds to run; default: all of them."""
     boxes: Path | None = None
@@ -162,6 +165,8 @@ class StudySettings:
     """Where to compute."""
     threads: int | None = None
     """CPU threads for each run; default: all cores."""
+    precision: Precision = "auto"
+    """Numeric precision of the trainings, as for train; no study mixes two."""
 
     def __post_init__(self) -> None:
         at_least(self, seeds=1, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
@@ -174,7 +179,7 @@ class StudySettings:
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:
-            raise ValueError("--folds goes with --protocol folds; leave it out.")
+            raise ValueError("--folds goes with --protocol patients; leave it out.")
         if self.report:
             return
         for name in ("without_runs", "groups"):

@@ -71,7 +71,8 @@ class ExportSettings:
     data_dir: Path | None = None
     """Folder of the images to check on; default: the one remembered from training."""
     splits: Path | None = None
-    """CSV (or `public-folds`) that says which image is in which part, instead of the checkpoint."""
+    """CSV (or `public-patients`) that says which image is in which split, instead of the
+    checkpoint."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
     calibration_images: int = 256

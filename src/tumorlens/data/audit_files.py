@@ -7,7 +7,8 @@ from tumorlens.config import AuditSettings, primitives
 from tumorlens.data.audit import Audit, audit
 from tumorlens.data.audit_page import page
 from tumorlens.data.folder import scan
-from tumorlens.data.public_folds import assignment
+from tumorlens.data.pairs import THUMBNAIL
+from tumorlens.data.splits import resolve
 from tumorlens.output_folder import (
     check_claim,
     claim,
@@ -30,7 +31,9 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
     check_claim(settings.out_dir, "audit")
     parts, note = None, ""
     if settings.splits is not None:
-        parts, note = assignment(settings.splits, settings.fold, settings.data_dir, progress)
+        parts, note = resolve(
+            settings.splits, settings.fold, settings.data_dir, THUMBNAIL, progress
+        )
     found = audit(settings.data_dir, parts, progress)
     if note:
         found = replace(found, note=f"{note} {found.note}".strip())

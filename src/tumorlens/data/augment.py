@@ -94,6 +94,15 @@ def augment(
     """
     if settings == NONE:
         return pictures
+    # Under autocast `affine_grid` would compute the places to sample from in 16 bits, and move
+    # pixels by up to half the grey range.
+    with torch.autocast(pictures.device.type, enabled=False):
+        return _augment(pictures.float(), indices, settings, seed, epoch)
+
+
+def _augment(
+    pictures: Tensor, indices: Tensor, settings: Augmentation, seed: int, epoch: int
+) -> Tensor:
     drawn = uniform(seed, epoch, indices.cpu().numpy(), _DRAWS)
     symmetric = torch.as_tensor(drawn * 2 - 1, dtype=pictures.dtype, device=pictures.device)
     moved = _move(pictures, symmetric, settings)

@@ -14,6 +14,7 @@ from tumorlens.data.candidates import candidates
 from tumorlens.data.copies import SAME_PICTURE, connected
 from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
+from tumorlens.data.patients import joined
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.output_folder import csv_text, write_text
@@ -100,18 +101,6 @@ def deal(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -
         wanted[best] -= brings[group]
     dealt: Indices = part[member]
     return dealt
-
-
-def joined(*groupings: Indices) -> Indices:
-    """The finest groups that divide no group of any of `groupings`, each (N,)."""
-    count = len(groupings[0])
-    rows, columns = [], []
-    for groups in groupings:
-        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-        rows.append(np.arange(count))
-        columns.append(first[member])
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    return connected(row, column, count)
 
 
 def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:

@@ -1,15 +1,19 @@
 """Which image trains, which chooses the epoch, which is scored; never a picture in two parts."""
 
-from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.folder import SPLITS
-from tumorlens.data.table import read_table
+from tumorlens.data import cache, public_patients
+from tumorlens.data.folder import SPLITS, scan
+from tumorlens.data.patients import joined, read_rows
 from tumorlens.errors import TumorlensError
+from tumorlens.progress import Progress, silent
 
+# The fold of images that train in every fold.
+ALWAYS_TRAINS = "train"
 # Share of the next fold that validates where no `run` column says which.
 _NEXT_FOLD_SHARE = 0.5
 
@@ -53,15 +57,13 @@ def hold_out(
 def assignment(path: Path, fold: int | None = None) -> dict[str, str]:
     """Read a splits file: path of each image to "train", "valid" or "test".
 
-    With columns `path, split` as written. With columns `path, fold[, run]` and a fold k: the test
-    part is fold k; the validation part is run (k + 1) mod the number of folds where there is a
-    `run` column, else a half of the next fold, groups (column `group`) undivided; training is the
-    rest. Images without a fold are not used.
+    With columns `path, split` as written. With columns `path, fold[, run]` and a fold k: see
+    `of_fold`. Images without a fold are not used.
 
     Raises:
         TumorlensError: no such file, a column or value that is not understood, a path twice.
     """
-    rows, columns = _read(path)
+    rows, columns = read_rows(path, "--splits")
     if fold is None:
         if "split" not in columns:
             hint = "name one with --fold" if "fold" in columns else "expected path, split"
@@ -72,25 +74,81 @@ def assignment(path: Path, fold: int | None = None) -> dict[str, str]:
             f"--splits {path}: has no column `fold`, which --fold {fold} asks for; found "
             f"{', '.join(columns)}."
         )
-    used = [row for row in rows if row["fold"]]
-    folds = sorted({_number(path, row, "fold") for row in used})
+    folds = _folds_of(path, rows)
     if fold not in folds:
         raise TumorlensError(
             f"--fold {fold}: {path} has the folds {', '.join(map(str, folds))}; name one of them."
         )
-    valid = (fold + 1) % len(folds)
     if "run" in columns:
-        validates = {row["path"] for row in used if _number(path, row, "run") == valid}
+        for row in rows:
+            if row["fold"] not in ("", ALWAYS_TRAINS):
+                _number(path, row, "run")
+    return of_fold(rows, fold, len(folds))
+
+
+def of_fold(rows: Sequence[Mapping[str, str]], fold: int, folds: int) -> dict[str, str]:
+    """The splits of one fold: path of each image to "train", "valid" or "test".
+
+    Test is fold k. Validation is the block (column `run`) k + 1 modulo the number of folds; without
+    blocks it is half of the next fold, with no patient or group (columns `patient`, `group`)
+    divided. Training is everything else. Images of the fold `train` always train: their patient is
+    not known, so that they are never scored. Images without a fold are not used.
+
+    Args:
+        rows: with columns path, fold and, where known, run, label, patient and group.
+        fold: k.
+        folds: how many there are.
+    """
+    used = [row for row in rows if row["fold"]]
+    valid = str((fold + 1) % folds)
+    if any(row.get("run") for row in used):
+        validates = {row["path"] for row in used if row.get("run") == valid}
     else:
-        validates = _half_of([row for row in used if _number(path, row, "fold") == valid])
+        validates = _half_of([row for row in used if row["fold"] == valid])
     return {
         row["path"]: "test"
-        if int(row["fold"]) == fold
+        if row["fold"] == str(fold)
         else "valid"
-        if row["path"] in validates
+        if row["path"] in validates and row["fold"] != ALWAYS_TRAINS
         else "train"
         for row in used
     }
+
+
+def resolve(
+    name: Path, fold: int | None, root: Path, size: int, progress: Progress = silent
+) -> tuple[dict[str, str], str]:
+    """What --splits says: a CSV (`assignment`), or `public-patients`, the built-in table.
+
+    Args:
+        name: as given.
+        fold: as given.
+        root: the data folder.
+        size: at which its images will be wanted, pixels; for the built-in table they are decoded.
+        progress: see `cache.load`.
+
+    Returns:
+        Path to "train", "valid" or "test"; and how images were known, "" for a CSV.
+
+    Raises:
+        TumorlensError: see `assignment`; no fold, or the folder is not the public set.
+    """
+    public_patients.refuse_withdrawn(str(name))
+    if str(name) != public_patients.NAME:
+        return assignment(name, fold), ""
+    folds = public_patients.FOLDS
+    if fold is None or not 0 <= fold < folds:
+        raise TumorlensError(
+            f"--splits {name}: has the folds {', '.join(map(str, range(folds)))}"
+            + ("" if fold is None else f", not {fold}")
+            + "; name one with --fold 0."
+        )
+    files = [file.path for file in scan(root).files]
+    cached = cache.load(root, files, size, progress)
+    readable = np.array([path not in cached.faults for path in files], dtype=bool)
+    paths = [path for path in files if path not in cached.faults]
+    rows, note = public_patients.rows_of(paths, cached.fingerprints[readable])
+    return of_fold(rows, fold, folds), f"{name}, fold {fold}: {note}"
 
 
 def read_groups(path: Path) -> dict[str, str]:
@@ -99,7 +157,7 @@ def read_groups(path: Path) -> dict[str, str]:
     Raises:
         TumorlensError: no such file or column, a path twice.
     """
-    rows, columns = _read(path, flag="--groups")
+    rows, columns = read_rows(path, "--groups")
     if "group" not in columns:
         raise TumorlensError(f"--groups {path}: has no column `group`; found {', '.join(columns)}.")
     return {row["path"]: row["group"] for row in rows if row["group"]}
@@ -111,34 +169,20 @@ def folds_in(path: Path) -> tuple[int, ...]:
     Raises:
         TumorlensError: no such file or column, no fold at all, or one that is no whole number.
     """
-    rows, columns = _read(path)
-    folds = {_number(path, row, "fold") for row in rows if row.get("fold")}
+    rows, columns = read_rows(path, "--splits")
+    folds = _folds_of(path, rows)
     if not folds:
         raise TumorlensError(
-            f"--splits {path}: --protocol folds expects a column `fold` with whole numbers, found "
-            f"{', '.join(columns)}; make such a file with `tumorlens split DATA --folds 5`, or "
-            "leave --splits out for the public set."
+            f"--splits {path}: --protocol patients expects a column `fold` with whole numbers, "
+            f"found {', '.join(columns)}; make such a file with `tumorlens split DATA --folds 5`, "
+            "or leave --splits out for the public set."
         )
-    return tuple(sorted(folds))
+    return folds
 
 
-def runs_in(path: Path) -> dict[str, str]:
-    """Path of each image to the splits file's column `run`; empty where there is none.
-
-    Raises:
-        TumorlensError: no such file.
-    """
-    return {row["path"]: row["run"] for row in _read(path)[0] if row.get("run")}
-
-
-def _read(path: Path, flag: str = "--splits") -> tuple[list[dict[str, str]], list[str]]:
-    rows, columns = read_table(path, flag, ("path",))
-    for row in rows:
-        row["path"] = row["path"].replace("\\", "/")
-    twice = [name for name, times in Counter(row["path"] for row in rows).items() if times > 1]
-    if twice:
-        raise TumorlensError(f"{flag} {path}: lists {twice[0]} more than once; list it once.")
-    return rows, columns
+def _folds_of(path: Path, rows: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    used = [row for row in rows if row.get("fold") not in ("", None, ALWAYS_TRAINS)]
+    return tuple(sorted({_number(path, row, "fold") for row in used}))
 
 
 def _split_name(path: Path, row: dict[str, str]) -> str:
@@ -160,11 +204,18 @@ def _number(path: Path, row: dict[str, str], column: str) -> int:
         ) from None
 
 
-def _half_of(rows: list[dict[str, str]]) -> set[str]:
-    names = [row.get("group") or f"\0{row['path']}" for row in rows]
+def _half_of(rows: list[Mapping[str, str]]) -> set[str]:
+    if not rows:
+        return set()
     labels = [row.get("label", "") for row in rows]
-    groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    groups = joined(*(_numbered(rows, column) for column in ("group", "patient")))
     held = hold_out(
         np.unique(labels, return_inverse=True)[1].astype(np.int64), groups, _NEXT_FOLD_SHARE, 0
     )
     return {row["path"] for row, holds in zip(rows, held, strict=True) if holds}
+
+
+def _numbered(rows: Sequence[Mapping[str, str]], column: str) -> npt.NDArray[np.int64]:
+    """A number for each value of a column; rows without one are alone."""
+    names = [row.get(column) or f"\0{row['path']}" for row in rows]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)

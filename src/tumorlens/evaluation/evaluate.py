@@ -12,7 +12,7 @@ from torch import nn
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import EvaluateSettings, primitives
-from tumorlens.data import public_folds, splits
+from tumorlens.data import splits
 from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.phantom import is_phantom
@@ -154,7 +154,8 @@ def images_of(
             "its new place with --data_dir."
         )
     if splits_file is not None:
-        return root, public_folds.assignment(splits_file, fold, root, progress)[0]
+        size = loaded.preprocessing.image_size
+        return root, splits.resolve(splits_file, fold, root, size, progress)[0]
     if record is None:
         return root, None
     held_back = [*record.test, *record.valid]

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tumorlens.config import StudySettings, TrainSettings
-from tumorlens.data import public_folds
+from tumorlens.data import public_patients
 from tumorlens.data.splits import folds_in
+from tumorlens.device import pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
@@ -89,10 +90,11 @@ def jobs(settings: StudySettings) -> list[Job]:
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits = settings.splits
     folds: tuple[int | None, ...] = (None,)
-    if settings.protocol == "folds":
-        splits = splits or Path(public_folds.NAME)
-        public = str(splits) == public_folds.NAME
-        there = tuple(range(public_folds.FOLDS)) if public else folds_in(splits)
+    if settings.protocol == "patients":
+        splits = splits or Path(public_patients.NAME)
+        public_patients.refuse_withdrawn(str(splits))
+        public = str(splits) == public_patients.NAME
+        there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
         strange = sorted(set(settings.folds) - set(there))
         if strange:
             raise TumorlensError(
@@ -102,6 +104,8 @@ def jobs(settings: StudySettings) -> list[Job]:
         folds = settings.folds or there
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
     given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
+    # Settled here, so that runs on other machines compute alike or are refused.
+    given["precision"] = pick_precision(settings.precision, pick_device(settings.device))
     found = []
     for seed in range(settings.seeds):
         for fold in folds:

@@ -15,9 +15,9 @@ import torch
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import EvaluateSettings, TrainSettings, primitives
-from tumorlens.data import public_folds
+from tumorlens.data import public_patients
 from tumorlens.data.copies import duplicate_groups
-from tumorlens.data.splits import runs_in
+from tumorlens.data.patients import read_rows
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import tumor_classes
@@ -331,14 +331,12 @@ def _runs(splits: Path | None, report: Report) -> tuple[str, ...] | None:
     """The splits file's column `run` of each scored image; None where there is none."""
     if splits is None:
         return None
-    if str(splits) == public_folds.NAME:
-        found = public_folds.known(report.data.paths, report.data.fingerprints)
-        runs = public_folds.public_map().runs[found.rows]
-        return tuple(
-            str(run) if there and run >= 0 else ""
-            for run, there in zip(runs.tolist(), found.found.tolist(), strict=True)
-        )
-    by_path = runs_in(splits)
+    if str(splits) == public_patients.NAME:
+        rows, _ = public_patients.rows_of(report.data.paths, report.data.fingerprints)
+        known = {row["path"]: row["run"] for row in rows}
+        return tuple(known.get(path, "") for path in report.data.paths)
+    rows = read_rows(splits, "--splits")[0]
+    by_path = {row["path"]: row["run"] for row in rows if row.get("run")}
     return tuple(by_path.get(path, "") for path in report.data.paths) if by_path else None
 
 

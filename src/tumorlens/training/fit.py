@@ -5,7 +5,7 @@ import logging
 import shutil
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
 from tumorlens.config import TrainSettings, primitives
-from tumorlens.data import public_folds
+from tumorlens.data import splits
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
-from tumorlens.device import cpu_threads, kept_memory, pick_device
+from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.output_folder import replacing
@@ -101,15 +101,17 @@ def train(
     run_dir = resumed = settings.resume
     if resumed is not None:
         settings = settings_of_run(resumed, settings)
-    assert settings.model is not None  # TrainSettings.__post_init__ saw to it
-    assert settings.data_dir is not None
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
+    precision = pick_precision(settings.precision, pick_device(settings.device))
+    settings = replace(settings, precision=precision)  # the record says which it was
+    assert settings.model is not None  # TrainSettings.__post_init__ saw to it
+    assert settings.data_dir is not None
     recipe = resolve(settings)
     assignment, note = None, ""
     if settings.splits:
-        assignment, note = public_folds.assignment(
-            settings.splits, settings.fold, settings.data_dir, progress
+        assignment, note = splits.resolve(
+            settings.splits, settings.fold, settings.data_dir, recipe.image_size, progress
         )
     data = load_for_training(
         settings.data_dir,
@@ -206,7 +208,7 @@ def _fit(
         strategy=strategy,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        precision=settings.precision,
+        precision=pick_precision(settings.precision, pick_device(settings.device)),
         max_epochs=recipe.epochs,
         callbacks=callbacks,
         logger=_loggers(folder),

@@ -1,0 +1,309 @@
+"""Which patient each image shows: one table, read in one place.
+
+A table has a row for each image: `path` (relative to the data folder), `patient` (empty where not
+known) and, where known, `site`, `group`, `run` (the block of patients that validates), `fold` and
+other categorical columns. A splits file may carry them itself. `public` is the built-in table of
+the public set (`data.public_patients`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.data import public_patients
+from tumorlens.data.copies import connected
+from tumorlens.data.table import read_table
+from tumorlens.errors import TumorlensError
+
+PUBLIC = "public"
+# Other names that tables give to a column.
+ALIASES = {"person": "patient", "exam": "examination"}
+# Columns of an image that are no property of it.
+_NOT_OF_THE_IMAGE = ("path", "hash", "label", "split", "fold", "run", "group", "patient")
+_NAMED_IN_REFUSAL = 3
+
+Indices = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Whom N images show.
+
+    Attributes:
+        source: the table, for sentences.
+        names: (N,) patient of each image; "" where it is not known.
+        columns: the table's other columns, (N,) each; "" where the table says nothing.
+    """
+
+    source: str
+    names: Names
+    columns: dict[str, Names] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> Names | None:
+        """(N,) site of each image, "" where not known; None: the table has no such column."""
+        return self.columns.get("site")
+
+    def properties(self) -> dict[str, Names]:
+        """The categorical columns that describe an image, such as site and plane."""
+        return {
+            name: values
+            for name, values in self.columns.items()
+            if name not in _NOT_OF_THE_IMAGE and (values != "").any()
+        }
+
+
+class PatientTable(Protocol):
+    """What knows the patients of images."""
+
+    @property
+    def source(self) -> str:
+        """The table, for sentences."""
+        ...
+
+    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:
+        """Whom these images show.
+
+        Args:
+            paths: N, relative to the data folder.
+            hashes: (N, 32) uint8, `fingerprint.fingerprint` of each.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FileTable:
+    """A user's table: images are known by path."""
+
+    source: str
+    rows: Mapping[str, Mapping[str, str]]
+    columns: tuple[str, ...]
+
+    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:  # noqa: ARG002
+        """See `PatientTable.of`.
+
+        Raises:
+            TumorlensError: it knows none of the images.
+        """
+        if paths and not any(path in self.rows for path in paths):
+            raise TumorlensError(
+                f"--patients {self.source}: lists none of the images; it has "
+                f"{next(iter(self.rows), 'no row')}, the data folder has {paths[0]}. Paths are "
+                "relative to --data_dir."
+            )
+        return _patients(self.source, [self.rows.get(path) for path in paths], self.columns)
+
+
+@dataclass(frozen=True)
+class PublicTable:
+    """The built-in table of the public set: images are known by perceptual hash, then by name."""
+
+    source: str = PUBLIC
+
+    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:
+        """See `PatientTable.of`.
+
+        Raises:
+            TumorlensError: it knows none of the images.
+        """
+        table = public_patients.table()
+        found = public_patients.match(paths, hashes)
+        if len(paths) and not found.known.any():
+            raise TumorlensError(
+                f"--patients {PUBLIC}: knows none of the images; it is for the public Brain Tumor "
+                "MRI Dataset. Name a CSV with the columns path, patient."
+            )
+        rows = [
+            table.rows[row] if known else None
+            for row, known in zip(found.rows.tolist(), found.known.tolist(), strict=True)
+        ]
+        return _patients(PUBLIC, rows, table.columns)
+
+
+def read_patients(name: Path) -> PatientTable:
+    """The table that --patients names: a CSV file, or `public`.
+
+    Raises:
+        TumorlensError: no such file, no column `path` or `patient`, a path twice.
+    """
+    if str(name) == PUBLIC:
+        return PublicTable()
+    found = patients_in(name, "--patients")
+    if found is None:
+        raise TumorlensError(
+            f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
+            f"patient (and, where known, site, group, run, fold), or `{PUBLIC}`."
+        )
+    return found
+
+
+def patients_in(path: Path, flag: str) -> FileTable | None:
+    """The patients that a CSV carries; None where it has no such column.
+
+    Raises:
+        TumorlensError: no such file, no column `path`, a path twice.
+    """
+    rows, columns = read_rows(path, flag)
+    if "patient" not in columns:
+        return None
+    kept = tuple(column for column in columns if column not in ("path", "label", "split"))
+    return FileTable(path.as_posix(), {row["path"]: row for row in rows}, kept)
+
+
+def read_rows(path: Path, flag: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows and columns of a CSV with a column `path`, other names of columns understood.
+
+    Raises:
+        TumorlensError: no such file, no column `path`, a path twice, or a column by two names.
+    """
+    rows, columns = read_table(path, flag, ("path",))
+    for other, name in ALIASES.items():
+        if other not in columns:
+            continue
+        if name in columns:
+            raise TumorlensError(
+                f"{flag} {path}: has the columns `{other}` and `{name}`, which mean the same; keep "
+                "one."
+            )
+        columns = [name if column == other else column for column in columns]
+        for row in rows:
+            row[name] = row.pop(other, "")
+    for row in rows:
+        row["path"] = row["path"].replace("\\", "/")
+    twice = [name for name, times in Counter(row["path"] for row in rows).items() if times > 1]
+    if twice:
+        raise TumorlensError(f"{flag} {path}: lists {twice[0]} more than once; list it once.")
+    return rows, columns
+
+
+def _patients(
+    source: str, rows: Sequence[Mapping[str, str] | None], columns: Sequence[str]
+) -> Patients:
+    def column(name: str) -> Names:
+        return np.array([row.get(name, "") if row else "" for row in rows], dtype=np.str_)
+
+    others = {name: column(name) for name in columns if name not in ("path", "hash", "patient")}
+    return Patients(source, column("patient"), others)
+
+
+def joined(*groupings: Indices) -> Indices:
+    """The finest groups that divide no group of any of `groupings`, each (N,)."""
+    count = len(groupings[0])
+    rows, columns = [], []
+    for groups in groupings:
+        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+        rows.append(np.arange(count))
+        columns.append(first[member])
+    return connected(np.concatenate(rows), np.concatenate(columns), count)
+
+
+def units(groups: Indices, patients: Patients | None) -> Indices:
+    """What is independent among N images, and so is resampled or divided as a whole.
+
+    Images of one patient, and near-duplicates: a group that shows a patient belongs to that
+    patient. An image of an unknown patient counts with its near-duplicates alone.
+
+    Args:
+        groups: (N,) near-duplicate group of each image.
+        patients: of the N images; None: not known.
+    """
+    if patients is None:
+        return joined(groups)
+    known = patients.names != ""
+    _, member = np.unique(patients.names, return_inverse=True)
+    alone = np.arange(len(groups)) + int(member.max(initial=-1)) + 1
+    return joined(groups, np.where(known, member, alone).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A patient who is in more than one split.
+
+    Attributes:
+        patient: the name.
+        images: images of that patient in each split that has some.
+    """
+
+    patient: str
+    images: dict[str, int]
+
+
+def overlaps(names: Names, splits: Names) -> list[Overlap]:
+    """The patients who are in more than one split, most images first.
+
+    Args:
+        names: (N,) patient of each image; "" where not known, and then in no overlap.
+        splits: (N,) "train", "valid" or "test".
+    """
+    counts: dict[str, Counter[str]] = {}
+    for name, split in zip(names.tolist(), splits.tolist(), strict=True):
+        if name:
+            counts.setdefault(name, Counter())[split] += 1
+    found = [
+        Overlap(
+            name, {split: inside[split] for split in ("train", "valid", "test") if inside[split]}
+        )
+        for name, inside in counts.items()
+        if len(inside) > 1
+    ]
+    return sorted(found, key=lambda one: (-sum(one.images.values()), one.patient))
+
+
+def overlap_sentence(found: Sequence[Overlap], names: Names, splits: Names) -> str:
+    """How many patients and images overlap, the largest by name.
+
+    Args:
+        found: by `overlaps`, of the same names and splits; not empty.
+        names, splits: see `overlaps`.
+    """
+    shared = {one.patient for one in found}
+    inside = np.array([name in shared for name in names.tolist()], dtype=bool)
+    parts = []
+    for split in ("valid", "test"):
+        there = splits == split
+        also = int((inside & there).sum())
+        if also:
+            parts.append(f"{also} of {int(there.sum())} {split} images")
+    examples = [
+        f"{one.patient} ({', '.join(f'{count} {name}' for name, count in one.images.items())})"
+        for one in found[:_NAMED_IN_REFUSAL]
+    ]
+    more = f" and {len(found) - len(examples)} more" if len(found) > len(examples) else ""
+    who = "patient is" if len(found) == 1 else "patients are"
+    return (
+        f"{len(found)} {who} in more than one split, by {' and '.join(parts)}: "
+        f"{', '.join(examples)}{more}"
+    )
+
+
+def check_overlap(names: Names, splits: Names, source: str, *, allowed: bool) -> str:
+    """Refuse a split with a patient on both sides, or say it.
+
+    Args:
+        names, splits: see `overlaps`.
+        source: the patients table.
+        allowed: --allow_patient_overlap.
+
+    Returns:
+        A sentence for every output; "" where no patient overlaps.
+
+    Raises:
+        TumorlensError: one does, and that is not allowed.
+    """
+    found = overlaps(names, splits)
+    if not found:
+        return ""
+    said = overlap_sentence(found, names, splits)
+    if not allowed:
+        raise TumorlensError(
+            f"--patients {source}: {said}. Scores of such a split are not of unseen patients; make "
+            "one with `tumorlens split --patients`, or pass --allow_patient_overlap, which every "
+            "output then tells."
+        )
+    return f"Patients overlap (--allow_patient_overlap): {said}."

@@ -1,0 +1,152 @@
+"""The public set's patients, for whoever has downloaded it: `--patients public`.
+
+`public_patients.csv` has a row for each of 7,019 files of the "Brain Tumor MRI Dataset" (Masoud
+Nickparvar, Kaggle): a perceptual hash, from which no image can be seen, its path, and whom it
+shows. Patients and examinations are those of the Cheng 2017 figshare set (doi
+10.6084/m9.figshare.1512427, CC BY 4.0; PUBLIC_PATIENTS.txt beside the table has the attribution).
+Mirrors of the public set rename and re-encode its files, so that images are known by hash first and
+by name second.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache as remembered
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.data.copies import SAME_PICTURE, copies_in
+from tumorlens.data.fingerprint import TRANSFORMS, transformed
+from tumorlens.errors import TumorlensError
+
+NAME = "public-patients"
+FOLDS = 5
+# Bits in which a file may differ from its row when its name is the row's; other files of the same
+# name are other images (half of 256 bits differ by chance, neighbouring slices differ by 40).
+_SAME_NAME = 32
+
+_CORRECTION = (
+    "--splits public-folds: these folds are withdrawn. They were meant to keep patients apart and "
+    "did not: 80 to 95% of the tumor test images of each fold showed a patient who was in training "
+    f'(CHANGELOG, "Corrected"). Use --splits {NAME}.'
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The built-in table, R rows.
+
+    Attributes:
+        hashes: (R, 32) uint8.
+        rows: each row by column.
+        columns: their names.
+    """
+
+    hashes: npt.NDArray[np.uint8]
+    rows: tuple[Mapping[str, str], ...]
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the table knows of N images.
+
+    Attributes:
+        rows: (N,) row of each image; meaningless where not `known`.
+        known: (N,) whether there is one.
+        by_name: (N,) whether the name decided, the hash being further away.
+    """
+
+    rows: npt.NDArray[np.int64]
+    known: npt.NDArray[np.bool_]
+    by_name: npt.NDArray[np.bool_]
+
+
+def refuse_withdrawn(name: str) -> None:
+    """Refuse the folds of earlier versions, which did not keep patients apart."""
+    if name == "public-folds":
+        raise TumorlensError(_CORRECTION)
+
+
+@remembered
+def table() -> Table:
+    """The table as it is shipped."""
+    text = resources.files("tumorlens.data").joinpath("public_patients.csv").read_text("utf-8")
+    rows = tuple(csv.DictReader(text.splitlines()))
+    joined = bytes.fromhex("".join(row["hash"] for row in rows))
+    hashes = np.frombuffer(joined, dtype=np.uint8).reshape(len(rows), -1)
+    return Table(hashes, rows, tuple(rows[0]))
+
+
+def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Match:
+    """Find images in the table.
+
+    The row of the same name where the two are near-duplicates; else the nearest row among
+    near-duplicates; else the row of the same name where the images may be the same, re-encoded.
+
+    Args:
+        paths: N, any folder; a name is the file's and its folder's.
+        hashes: (N, 32) uint8.
+    """
+    shipped = table()
+    nearest = copies_in(shipped.hashes, hashes)
+    rows, known = nearest.index.copy(), nearest.found.copy()
+    by_name = np.zeros(len(paths), dtype=bool)
+    named = {_name(row["path"]): index for index, row in enumerate(shipped.rows)}
+    for index, path in enumerate(paths):
+        row = named.get(_name(path))
+        if row is None:
+            continue
+        differing = _distance(shipped.hashes[row], hashes[index])
+        if differing <= (SAME_PICTURE if known[index] else _SAME_NAME):
+            by_name[index] = not known[index]
+            rows[index], known[index] = row, True
+    return Match(rows, known, by_name)
+
+
+def rows_of(
+    paths: Sequence[str], hashes: npt.NDArray[np.uint8]
+) -> tuple[list[dict[str, str]], str]:
+    """The table's rows for a folder's images, under the folder's own paths.
+
+    Args:
+        paths, hashes: see `match`.
+
+    Returns:
+        A row for each image that is known; and how they were known, in words.
+
+    Raises:
+        TumorlensError: none is known.
+    """
+    found = match(paths, hashes)
+    if not found.known.any():
+        raise TumorlensError(
+            f"--splits {NAME}: knows none of the images; it is for the public Brain Tumor MRI "
+            "Dataset. Make a split of your own with `tumorlens split --patients`."
+        )
+    shipped = table()
+    rows = [
+        {**shipped.rows[row], "path": path}
+        for path, row, known in zip(paths, found.rows.tolist(), found.known.tolist(), strict=True)
+        if known
+    ]
+    note = (
+        f"{int((found.known & ~found.by_name).sum())} images known by their hash, "
+        f"{int(found.by_name.sum())} by their name; not used: {int((~found.known).sum())} that the "
+        f"table does not know, {sum(not row['fold'] for row in rows)} that are mislabelled in the "
+        "public set."
+    )
+    return rows, note
+
+
+def _distance(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> int:
+    return min(
+        int(np.unpackbits(transformed(one[None], name)[0] ^ other).sum()) for name in TRANSFORMS
+    )
+
+
+def _name(path: str) -> str:
+    """The file's name and its folder's, without ending: what mirrors seldom change together."""
+    return "/".join(path.lower().rsplit(".", 1)[0].split("/")[-2:])
