@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from tumorlens import __version__, half_precision
+from tumorlens.data.patients import FileTable
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_model
@@ -71,6 +72,8 @@ class DataRecord:
         skipped: path to the reason it was left out.
         fingerprints: (len(train), 32) uint8, perceptual, of each training image.
         digests: (len(train), 16) uint8, BLAKE2b of each training file's bytes.
+        patients: whom the images of all three show, by path; None: not told.
+        overlap: a sentence where patients were in more than one of the three; else "".
     """
 
     data_dir: str | None
@@ -82,6 +85,8 @@ class DataRecord:
     skipped: dict[str, str]
     fingerprints: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
+    patients: FileTable | None = None
+    overlap: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             "data_dir": data.data_dir,
             "layout": data.layout,
             "protocol": data.protocol,
+            "patients": data.patients.source if data.patients else None,
+            "overlap": data.overlap,
             "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
             "skipped": data.skipped,
         }
@@ -221,7 +228,34 @@ def _data_content(data: DataRecord) -> dict[str, Any]:
         "skipped": dict(data.skipped),
         "fingerprints": torch.from_numpy(np.ascontiguousarray(data.fingerprints)),
         "digests": torch.from_numpy(np.array(data.digests)),
+        "patients": _patients_content(data),
+        "overlap": data.overlap,
     }
+
+
+def _patients_content(data: DataRecord) -> dict[str, Any] | None:
+    """The columns of the patients table, in the order of `train`, `valid` and `test`."""
+    table = data.patients
+    if table is None:
+        return None
+    rows = [table.rows.get(path, {}) for path in (*data.train, *data.valid, *data.test)]
+    return {
+        "source": table.source,
+        "columns": {name: [row.get(name, "") for row in rows] for name in table.columns},
+    }
+
+
+def _patients_of(data: Mapping[str, Any]) -> FileTable | None:
+    stored = data.get("patients")  # checkpoints written before there were patients have none
+    if stored is None:
+        return None
+    paths = [*data["train"], *data["valid"], *data["test"]]
+    columns = {str(name): list(values) for name, values in stored["columns"].items()}
+    rows = {
+        path: {name: values[index] for name, values in columns.items()}
+        for index, path in enumerate(paths)
+    }
+    return FileTable(str(stored["source"]), rows, tuple(columns))
 
 
 def load(path: Path) -> Checkpoint:
@@ -250,6 +284,8 @@ def load(path: Path) -> Checkpoint:
                 skipped=dict(data["skipped"]),
                 fingerprints=data["fingerprints"].numpy(),
                 digests=data["digests"].numpy(),
+                patients=_patients_of(data),
+                overlap=str(data.get("overlap", "")),
             )
         checkpoint = Checkpoint(
             model_name=str(content["model_name"]),
@@ -269,7 +305,7 @@ def load(path: Path) -> Checkpoint:
             calibration=dict(content.get("calibration", {})),
         )
         checkpoint.network()
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise TumorlensError(
             f"--checkpoint {path}: a tumorlens checkpoint with a damaged entry "
             f"({type(error).__name__}: {str(error).splitlines()[0]}); train again or restore it."

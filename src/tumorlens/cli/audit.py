@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tumorlens.data.audit import Audit, Twins
+    from tumorlens.data.audit import Audit, PatientOverlap, Twins
 
 _MOST_LINES = 10
 
@@ -43,6 +43,11 @@ def _print(found: Audit, console: Console) -> None:
         console.print(_leak(found, part, other, twins))
     if not leaks and found.count_of_splits() > 1:
         console.print("[green]No picture is in two splits.[/green]")
+    overlap = found.patient_overlap()
+    for one in overlap:
+        console.print(_patients(one))
+    if found.patients is not None and not overlap and found.count_of_splits() > 1:
+        console.print("[green]No patient is in two splits.[/green]")
     whole = found.to_dict()["same_picture"]
     made = ", ".join(f"{count} {_SAID[kind]}" for kind, count in whole["by_kind"].items() if count)
     console.print(
@@ -113,6 +118,26 @@ def _leak(found: Audit, part: str, other: str, twins: Twins) -> Table:
         table.add_row(label or "-", *(str(count) for count in row.values()))
     whole = found.leak_counts(found.splits == part, twins)
     table.add_row("all", *(str(count) for count in whole.values()), style="bold")
+    return table
+
+
+def _patients(found: PatientOverlap) -> Table:
+    from tumorlens.cli.console import titled_table
+
+    whole = found.whole
+    table = titled_table(
+        f"{whole.shared} of the {found.part} images ({whole.shared / whole.images:.1%}) show a "
+        f"patient who is in {found.other} too",
+        f"{found.part} images",
+        "n",
+        "patient known",
+        f"patient in {found.other}",
+        "patients",
+    )
+    for label, row in found.by_class.items():
+        table.add_row(label or "-", *map(str, (row.images, row.known, row.shared, row.patients)))
+    counts = (whole.images, whole.known, whole.shared, whole.patients)
+    table.add_row("all", *map(str, counts), style="bold")
     return table
 
 

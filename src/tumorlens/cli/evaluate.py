@@ -22,6 +22,8 @@ def run(argv: Sequence[str], prog: str) -> int:
         f"n = {len(report.data.labels)}"
     )
     console.print(tables.scores(report.scores))
+    if report.by_site:
+        console.print(tables.by_site(report.by_site))
     for caveat in report.caveats:
         console.print(f"[bold]Note:[/bold] {caveat}")
     if report.data.note:

@@ -31,8 +31,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         for reason in list(found.skipped.values())[:10]:
             console.print(f"  {reason}", soft_wrap=True, markup=False)
     use = f"--splits {settings.out}" + (" --fold 0" if found.column == "fold" else "")
+    whole = "group of near-duplicates" if found.patients is None else "patient"
     console.print(
-        f"Written: {settings.out}. No group of copies is in two parts. Use it with {use}.",
+        f"Written: {settings.out}. No {whole} is in two parts. Use it with {use}.",
         soft_wrap=True,
     )
     return 0

@@ -1,5 +1,7 @@
 """Scores as tables for the terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 
@@ -9,6 +11,7 @@ from tumorlens.evaluation.metrics import OVERALL
 from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.scores import Scores, Subset
 from tumorlens.evaluation.statistics import Estimate
+from tumorlens.evaluation.subgroups import SubgroupRecall
 
 _NAMES = {
     "accuracy": "accuracy",
@@ -27,7 +30,19 @@ def scores(found: Scores) -> RenderableType:
     if found.bias_pair:
         parts.append(_bias(found, *found.bias_pair))
     parts.append(_verdict(found))
+    parts.append(f"Intervals resample {found.unit}.")
     return Group(*parts)
+
+
+def by_site(found: Sequence[SubgroupRecall]) -> Table:
+    """Recall of each class at each site."""
+    table = titled_table(
+        "Recall by site, with 95% intervals", "class", "site", "n", "patients", "recall"
+    )
+    for one in found:
+        patients = str(one.patients or "-")
+        table.add_row(one.label, one.subgroup, str(one.recall.n), patients, _cell(one.recall))
+    return table
 
 
 def differences(found: Comparison, images: str) -> RenderableType:

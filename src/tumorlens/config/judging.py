@@ -32,6 +32,11 @@ class EvaluateSettings:
     checkpoint."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
+    patients: Path | None = None
+    """CSV with columns `path, patient` (and, where known, `site`), or `public`, the built-in table
+    of the public set: intervals resample patients. Default: what the checkpoint remembers."""
+    allow_patient_overlap: bool = False
+    """Score images of patients who were in training; every output then says so."""
     groups: Path | None = None
     """CSV with columns `path, group`: intervals resample groups instead of images."""
     out_dir: Path | None = None
@@ -136,8 +141,11 @@ class CompareSettings:
     model: ModelName | None = None
     """Of study folders: the runs of this network alone, so that two studies of both networks, such
     as of two recipes, are compared network by network."""
+    patients: Path | None = None
+    """CSV with columns `path, patient`, or `public`: intervals resample patients. Default: what the
+    predictions or checkpoints know."""
     groups: Path | None = None
-    """CSV with columns `path, group`: intervals resample groups, such as patients, whole."""
+    """CSV with columns `path, group`: intervals resample groups whole."""
     data_dir: Path | None = None
     """Folder of the images of checkpoints; default: the one remembered from training."""
     out_dir: Path = Path("comparison")

@@ -40,9 +40,12 @@ class AuditSettings:
     """CSV that says which image is in which part, instead of the folders; or `public-patients`."""
     fold: int | None = None
     """Fold that is the test part, with --splits of folds."""
-    fail_on: tuple[Literal["leak", "conflict", "unreadable"], ...] = ()
-    """Exit with status 1 where there are copies across splits, copies with conflicting labels, or
-    files that cannot be decoded."""
+    patients: Path | None = None
+    """CSV with columns `path, patient`, or `public`, the built-in table of the public set: which
+    patients are in more than one split. Default: the --splits file's own column, if it has one."""
+    fail_on: tuple[Literal["leak", "patients", "conflict", "unreadable"], ...] = ()
+    """Exit with status 1 where there are copies across splits, patients in more than one split,
+    copies with conflicting labels, or files that cannot be decoded."""
 
     def __post_init__(self) -> None:
         at_least(self, fold=0)
@@ -63,8 +66,11 @@ class SplitSettings:
     """Share of the images that chooses the epoch."""
     test: float = 0.15
     """Share of the images that is scored; 0 for none."""
+    patients: Path | None = None
+    """CSV with columns `path, patient`, or `public`, the built-in table of the public set: no
+    patient is divided."""
     groups: Path | None = None
-    """CSV with columns `path, group`, patients for example: no group is divided."""
+    """CSV with columns `path, group`: no group is divided."""
     seed: int = 0
     """Decides among equally good splits."""
     on_bad_image: Literal["stop", "skip"] = "stop"

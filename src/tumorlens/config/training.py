@@ -54,6 +54,12 @@ class TrainSettings:
     patient-level folds of the public set that come with tumorlens."""
     fold: int | None = None
     """Fold that is the test part, with a --splits file of folds."""
+    patients: Path | None = None
+    """CSV with columns `path, patient`, or `public`, the built-in table of the public set: no
+    patient is in two of train, validation and test, and intervals resample patients. Default: the
+    --splits file's own column `patient`, if it has one."""
+    allow_patient_overlap: bool = False
+    """Go on where a patient is in more than one split; every output then says so."""
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch: for a recipe that is settled.
     Nothing chooses the epoch then, and the checkpoint has no calibration."""
@@ -128,9 +134,6 @@ class StudySettings:
     """Where run folders and checkpoints go; default: model/ and the name of --out_dir."""
     report: bool = False
     """Train nothing: draw tables and figures from the runs in --out_dir."""
-    without_runs: tuple[int, ...] = ()
-    """Report: give the folds' figures once more without the test images of these values of the
-    splits file's column `run`, such as those that tuning looked at."""
     groups: Path | None = None
     """Report: CSV with columns `path, group`: intervals resample groups, such as patients, whole;
     default: images that show one picture."""
@@ -155,6 +158,10 @@ class StudySettings:
     """The validation figure that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    patients: Path | None = None
+    """CSV with columns `path, patient`, or `public`, as for train."""
+    allow_patient_overlap: bool = False
+    """Go on where a patient is in more than one split; every output then says so."""
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch, as for train."""
     on_bad_image: Literal["stop", "skip"] = "stop"
@@ -182,8 +189,7 @@ class StudySettings:
             raise ValueError("--folds goes with --protocol patients; leave it out.")
         if self.report:
             return
-        for name in ("without_runs", "groups"):
-            if getattr(self, name):
-                raise ValueError(f"--{name} goes with --report; leave it out.")
+        if self.groups is not None:
+            raise ValueError("--groups goes with --report; leave it out.")
         if self.data_dir is None:
             raise ValueError("--data_dir must be given, for example --data_dir data/.")

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from tumorlens.data.details import SAME_DETAILS
 from tumorlens.data.fingerprint import TRANSFORMS
 from tumorlens.data.folder import SPLITS, DataFolder, ImageFile, scan
 from tumorlens.data.pairs import THUMBNAIL, Pairs, find_pairs
+from tumorlens.data.patients import Patients, PatientTable, overlaps
 from tumorlens.data.readers import SUFFIXES, ImageFacts
 from tumorlens.data.shortcuts import Shortcut, shortcuts
 from tumorlens.errors import TumorlensError
@@ -58,6 +59,40 @@ class Twins:
 
 
 @dataclass(frozen=True)
+class PatientCounts:
+    """Images of one part and class whose patient is in another part too.
+
+    Attributes:
+        images: all of them.
+        known: those whose patient is known.
+        shared: those whose patient the other part has.
+        patients: how many patients that is.
+    """
+
+    images: int
+    known: int
+    shared: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class PatientOverlap:
+    """Two parts that share patients.
+
+    Attributes:
+        part: the one that is scored or that chooses.
+        other: the one that must not have its patients.
+        by_class: counts of each class of `part`.
+        whole: counts of all classes.
+    """
+
+    part: str
+    other: str
+    by_class: dict[str, PatientCounts]
+    whole: PatientCounts
+
+
+@dataclass(frozen=True)
 class Audit:
     """What `audit` found in N images.
 
@@ -75,6 +110,7 @@ class Audit:
         unreadable: path to the reason.
         other_faults: what else is wrong with folders and file names.
         note: what the user should know about the cache; empty if nothing.
+        patients: whom the images show; None: not known.
     """
 
     root: Path
@@ -89,6 +125,7 @@ class Audit:
     unreadable: dict[str, str]
     other_faults: tuple[str, ...]
     note: str = ""
+    patients: Patients | None = None
 
     @cached_property
     def kinds(self) -> npt.NDArray[np.str_]:
@@ -143,8 +180,45 @@ class Audit:
             if len(found):
                 yield part, other, found
 
+    def patient_overlap(self) -> list[PatientOverlap]:
+        """Parts of `LEAKS` that share patients, and how many images that is; empty: none known."""
+        if self.patients is None:
+            return []
+        names = self.patients.names
+        found = []
+        for part, other in LEAKS:
+            inside = (self.splits == part) & (names != "")
+            shared = inside & np.isin(names, names[self.splits == other])
+            if not shared.any():
+                continue
+            rows = {
+                label: PatientCounts(
+                    images=int(((self.splits == part) & (self.labels == label)).sum()),
+                    known=int((inside & (self.labels == label)).sum()),
+                    shared=int((shared & (self.labels == label)).sum()),
+                    patients=len(np.unique(names[shared & (self.labels == label)])),
+                )
+                for label in sorted(set(self.labels[self.splits == part].tolist()))
+            }
+            whole = PatientCounts(
+                images=int((self.splits == part).sum()),
+                known=int(inside.sum()),
+                shared=int(shared.sum()),
+                patients=len(np.unique(names[shared])),
+            )
+            found.append(PatientOverlap(part, other, rows, whole))
+        return found
+
     def count_of(self, check: str) -> int:
-        """How many there are of "leak" (images), "conflict" (pairs) or "unreadable" (files)."""
+        """How many there are of a check of --fail_on.
+
+        "leak" and "patients" count images, "conflict" pairs, "unreadable" files.
+        """
+        if check == "patients":
+            if self.patients is None:
+                return 0
+            shared = {one.patient for one in overlaps(self.patients.names, self.splits)}
+            return int(np.isin(self.patients.names, sorted(shared)).sum())
         if check == "leak":
             return len({int(image) for *_, found in self.leaks() for image in found.image})
         return int(self.conflicting.sum()) if check == "conflict" else len(self.unreadable)
@@ -180,6 +254,26 @@ class Audit:
             **{kind: int((kinds == kind).sum()) for kind in KINDS},
         }
 
+    def _patients(self) -> dict[str, Any]:
+        assert self.patients is not None  # its caller saw to it
+        names = self.patients.names
+        found = overlaps(names, self.splits)
+        return {
+            "source": self.patients.source,
+            "patients": len(set(names.tolist()) - {""}),
+            "images_of_known_patients": int((names != "").sum()),
+            "patients_in_several_splits": len(found),
+            "overlap": [
+                {
+                    "part": one.part,
+                    "in": one.other,
+                    **asdict(one.whole),
+                    "by_class": {label: asdict(row) for label, row in one.by_class.items()},
+                }
+                for one in self.patient_overlap()
+            ],
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
         sizes = np.bincount(self.groups, minlength=1)
@@ -212,6 +306,7 @@ class Audit:
                 }
                 for part, other, found in self.leaks()
             ],
+            "patients": None if self.patients is None else self._patients(),
             "conflicts": [
                 {
                     "paths": [self.paths[one], self.paths[other]],
@@ -232,7 +327,10 @@ class Audit:
 
 
 def audit(
-    root: Path, assignment: Mapping[str, str] | None = None, progress: Progress = silent
+    root: Path,
+    assignment: Mapping[str, str] | None = None,
+    progress: Progress = silent,
+    patients: PatientTable | None = None,
 ) -> Audit:
     """Look for what is wrong with a folder of images.
 
@@ -240,9 +338,10 @@ def audit(
         root: any folder with images in it; splits and classes are told by its folders.
         assignment: path to "train", "valid" or "test", instead of the folders.
         progress: told of the stages of `cache.load` and `pairs.find_pairs`.
+        patients: whom the images show.
 
     Raises:
-        TumorlensError: no such folder, or no image in it.
+        TumorlensError: no such folder, no image in it, or `patients` knows none of them.
     """
     folder = _listed(root)
     paths = [file.path for file in folder.files]
@@ -272,6 +371,9 @@ def audit(
         unreadable=dict(cached.faults),
         other_faults=folder.faults,
         note=cached.note,
+        patients=patients.of([file.path for file in files], cached.fingerprints[keep])
+        if patients
+        else None,
     )
 
 

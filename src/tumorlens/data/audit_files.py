@@ -8,6 +8,7 @@ from tumorlens.data.audit import Audit, audit
 from tumorlens.data.audit_page import page
 from tumorlens.data.folder import scan
 from tumorlens.data.pairs import THUMBNAIL
+from tumorlens.data.patients import table_for
 from tumorlens.data.splits import resolve
 from tumorlens.output_folder import (
     check_claim,
@@ -34,7 +35,8 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
         parts, note = resolve(
             settings.splits, settings.fold, settings.data_dir, THUMBNAIL, progress
         )
-    found = audit(settings.data_dir, parts, progress)
+    patients = table_for(settings.patients, settings.splits)
+    found = audit(settings.data_dir, parts, progress, patients)
     if note:
         found = replace(found, note=f"{note} {found.note}".strip())
     claim(settings.out_dir, "audit")

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tumorlens.data import cache
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan, whole_of
+from tumorlens.data.patients import Patients, PatientTable, check_overlap, units
 from tumorlens.data.splits import hold_out
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
@@ -44,6 +45,8 @@ class Dataset:
         parts: (N,) "train", "valid" or "test".
         fingerprints, digests: (N, 32) and (N, 16) uint8, see `cache.CachedImages`.
         skipped: path to the reason it was left out.
+        patients: whom the images show; None: not known.
+        overlap: a sentence where patients are in more than one part and that was allowed; else "".
         note: what the user should know about the cache; empty if nothing.
     """
 
@@ -59,6 +62,8 @@ class Dataset:
     digests: npt.NDArray[np.uint8]
     skipped: dict[str, str]
     note: str
+    patients: Patients | None = None
+    overlap: str = ""
 
     def indices(self, part: str) -> npt.NDArray[np.int64]:
         """Which images are in `part`."""
@@ -73,6 +78,10 @@ class Dataset:
             whole.update(f"{path}\0{self.classes[label]}\0{part}\0".encode() + digest.tobytes())
         return whole.hexdigest()
 
+    def units(self) -> npt.NDArray[np.int64]:
+        """(N,) what is resampled as a whole: patients where known, else near-duplicate groups."""
+        return units(duplicate_groups(self.fingerprints), self.patients)
+
     def paths_of(self, part: str) -> tuple[str, ...]:
         """Paths of the images in `part`."""
         return tuple(self.paths[index] for index in self.indices(part))
@@ -86,6 +95,8 @@ def load_for_training(
     on_bad_image: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     train_on_valid: bool = False,
+    patients: PatientTable | None = None,
+    allow_patient_overlap: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
     """Check and decode the whole folder, and give every image its part.
@@ -97,10 +108,13 @@ def load_for_training(
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
         seed: decides which training images are set aside where the folder has no validation part.
         train_on_valid: set none aside, and let the validation images train too.
+        patients: whom the images show; a patient is in one part only.
+        allow_patient_overlap: say it instead of refusing, where a patient is in several.
         progress: see `cache.load`.
 
     Raises:
-        TumorlensError: the folder's faults, all of them at once; nothing left to score.
+        TumorlensError: the folder's faults, all of them at once; nothing left to score; a patient
+            in more than one part.
     """
     folder = scan(root)
     if assignment is not None:
@@ -136,21 +150,36 @@ def load_for_training(
     else:
         hint = f" after leaving out {len(skipped)} undecodable"
     refuse(root, faults, hint)
-    data = _readable(folder, folder.files, cached, folder.classes, assigned=assignment is not None)
+    data = _readable(
+        folder, folder.files, cached, folder.classes, patients, assigned=assignment is not None
+    )
     if train_on_valid:
         protocol = f"{data.protocol}, but they train too and the last epoch is kept"
-        return replace(data, protocol=protocol)
-    if "valid" in folder.layout.split():
+        data = replace(data, protocol=protocol)
+    elif "valid" not in folder.layout.split():
+        data = _with_validation(data, seed)
+    if data.patients is None:
         return data
+    overlap = check_overlap(
+        data.patients.names, data.parts, data.patients.source, allowed=allow_patient_overlap
+    )
+    return replace(data, overlap=overlap)
+
+
+def _with_validation(data: Dataset, seed: int) -> Dataset:
+    """The same with a tenth of the training images set aside to choose the epoch."""
     train = data.indices("train")
-    groups = duplicate_groups(data.fingerprints[train])
+    shown = data.patients.only(train) if data.patients else None
+    groups = units(duplicate_groups(data.fingerprints[train]), shown)
     held = hold_out(data.labels[train], groups, VALID_FRACTION, seed)
-    data.parts[train[held]] = "valid"
+    parts = data.parts.copy()
+    parts[train[held]] = "valid"
+    together = "near-duplicates" if shown is None else "patients and near-duplicates"
     protocol = (
         f"a stratified {VALID_FRACTION:.0%} of the training images chooses the epoch, set "
-        f"aside with seed {seed}; images that show the same picture stay together"
+        f"aside with seed {seed}; {together} stay together"
     )
-    return replace(data, protocol=protocol)
+    return replace(data, parts=parts, protocol=protocol)
 
 
 def _readable(
@@ -158,18 +187,20 @@ def _readable(
     files: Sequence[ImageFile],
     cached: cache.CachedImages,
     classes: tuple[str, ...],
+    patients: PatientTable | None,
     *,
     assigned: bool,
 ) -> Dataset:
     """The files that could be decoded; those without a split are of the part "all"."""
     kept = [file for file in files if file.path not in cached.faults]
     keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
+    paths = tuple(file.path for file in kept)
     return Dataset(
         root=folder.root,
         layout=folder.layout,
         protocol="as the splits file says" if assigned else "as the folders say",
         classes=classes,
-        paths=tuple(file.path for file in kept),
+        paths=paths,
         images=cached.images if keep.all() else cached.images[keep],
         labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
         parts=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any part
@@ -177,6 +208,7 @@ def _readable(
         digests=cached.digests[keep],
         skipped=dict(cached.faults),
         note=cached.note,
+        patients=patients.of(paths, cached.fingerprints[keep]) if patients else None,
     )
 
 
@@ -199,6 +231,7 @@ def load_for_scoring(
     part: str = "auto",
     assignment: Mapping[str, str] | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
+    patients: PatientTable | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Check and decode the images of one part.
@@ -211,6 +244,7 @@ def load_for_scoring(
             the folder has no parts at all, every image ("all").
         assignment: path to part; None: as the folders say.
         on_bad_image: as for `load_for_training`.
+        patients: whom the images show.
         progress: see `cache.load`.
 
     Raises:
@@ -248,4 +282,4 @@ def load_for_scoring(
     refuse(root, faults, "; or score the others with --on_bad_image skip" if cached.faults else "")
     if len(cached.faults) == len(files):
         raise TumorlensError(f"--data_dir {root}: no image left to score.")
-    return _readable(folder, files, cached, classes, assigned=assignment is not None)
+    return _readable(folder, files, cached, classes, patients, assigned=assignment is not None)

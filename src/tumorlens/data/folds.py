@@ -14,7 +14,7 @@ from tumorlens.data.candidates import candidates
 from tumorlens.data.copies import SAME_PICTURE, connected
 from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
-from tumorlens.data.patients import joined
+from tumorlens.data.patients import Patients, joined, read_patients, units
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.output_folder import csv_text, write_text
@@ -37,6 +37,7 @@ class Partition:
         column: what the splits file calls them, "split" or "fold".
         skipped: path to the reason it could not be decoded and is in no part.
         notes: what the user should know, a sentence each.
+        patients: whom the images show, who are in one part too; None: not known.
     """
 
     paths: tuple[str, ...]
@@ -48,9 +49,13 @@ class Partition:
     column: str
     skipped: dict[str, str]
     notes: tuple[str, ...]
+    patients: Patients | None = None
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class in each part, and under "groups" how many groups that part holds."""
+        """Images of each class in each part, and under "groups" how many groups that part holds.
+
+        A group is what no part divides: patients and near-duplicates.
+        """
         table = {}
         for name in self.names:
             inside = self.parts == name
@@ -60,13 +65,17 @@ class Partition:
         return table
 
     def to_csv(self) -> str:
-        """Columns path, split or fold, label, group: what --splits reads.
+        """Columns path, split or fold, label, group, where known patient and site: for --splits.
 
-        The last two let a fold be cut into halves without dividing a group.
+        Labels and groups let a fold be cut into halves without dividing a group.
         """
         labels = [self.classes[label] for label in self.labels]
-        rows = zip(self.paths, self.parts, labels, self.groups, strict=True)
-        return csv_text(["path", self.column, "label", "group"], rows)
+        columns = {"path": self.paths, self.column: self.parts, "label": labels}
+        columns |= {"group": self.groups}
+        if self.patients is not None:
+            columns |= {"patient": self.patients.names}
+            columns |= {"site": self.patients.sites} if self.patients.sites is not None else {}
+        return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def deal(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
@@ -137,7 +146,18 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
     paths = tuple(file.path for file in files)
     labels = np.array([folder.classes.index(file.label) for file in files], dtype=np.int64)
     groups = copy_groups(cached, progress)[keep]
+    shown = None
+    if settings.patients is not None:
+        shown = read_patients(settings.patients).of(paths, cached.fingerprints[keep])
+        groups = units(groups, shown)
     notes = [cached.note] if cached.note else []
+    if shown is not None:
+        unknown = int((shown.names == "").sum())
+        if unknown:
+            notes.append(
+                f"{settings.patients} does not name the patient of {unknown} of {len(paths)} "
+                "images; they are grouped by near-duplicates alone."
+            )
     if settings.groups is not None:
         given, note = _given(settings.groups, root, paths)
         groups = joined(groups, given)
@@ -160,6 +180,7 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         column="split" if settings.folds is None else "fold",
         skipped=dict(cached.faults),
         notes=tuple(notes),
+        patients=shown,
     )
 
 

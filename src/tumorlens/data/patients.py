@@ -29,6 +29,7 @@ _NAMED_IN_REFUSAL = 3
 
 Indices = npt.NDArray[np.int64]
 Names = npt.NDArray[np.str_]
+Hashes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Patients:
         """(N,) site of each image, "" where not known; None: the table has no such column."""
         return self.columns.get("site")
 
+    def only(self, keep: Indices | npt.NDArray[np.bool_]) -> "Patients":
+        """Those of the images that `keep` names, by mask or by index."""
+        columns = {name: values[keep] for name, values in self.columns.items()}
+        return Patients(self.source, self.names[keep], columns)
+
     def properties(self) -> dict[str, Names]:
         """The categorical columns that describe an image, such as site and plane."""
         return {
@@ -67,12 +73,15 @@ class PatientTable(Protocol):
         """The table, for sentences."""
         ...
 
-    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:
+    def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:
         """Whom these images show.
 
         Args:
             paths: N, relative to the data folder.
-            hashes: (N, 32) uint8, `fingerprint.fingerprint` of each.
+            hashes: (N, 32) uint8, `fingerprint.fingerprint` of each; None: not known.
+
+        Raises:
+            TumorlensError: it knows none of the images.
         """
         ...
 
@@ -85,12 +94,8 @@ class FileTable:
     rows: Mapping[str, Mapping[str, str]]
     columns: tuple[str, ...]
 
-    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:  # noqa: ARG002
-        """See `PatientTable.of`.
-
-        Raises:
-            TumorlensError: it knows none of the images.
-        """
+    def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:  # noqa: ARG002
+        """See `PatientTable.of`."""
         if paths and not any(path in self.rows for path in paths):
             raise TumorlensError(
                 f"--patients {self.source}: lists none of the images; it has "
@@ -106,12 +111,8 @@ class PublicTable:
 
     source: str = PUBLIC
 
-    def of(self, paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Patients:
-        """See `PatientTable.of`.
-
-        Raises:
-            TumorlensError: it knows none of the images.
-        """
+    def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:
+        """See `PatientTable.of`."""
         table = public_patients.table()
         found = public_patients.match(paths, hashes)
         if len(paths) and not found.known.any():
@@ -141,6 +142,36 @@ def read_patients(name: Path) -> PatientTable:
             f"patient (and, where known, site, group, run, fold), or `{PUBLIC}`."
         )
     return found
+
+
+def record(paths: Sequence[str], patients: Patients) -> FileTable:
+    """A table of N images, to keep where their paths are kept.
+
+    Args:
+        paths: N.
+        patients: of the N images.
+    """
+    columns = {"patient": patients.names, **patients.columns}
+    rows = {
+        path: {name: str(values[index]) for name, values in columns.items()}
+        for index, path in enumerate(paths)
+    }
+    return FileTable(patients.source, rows, tuple(columns))
+
+
+def table_for(patients: Path | None, splits: Path | None) -> PatientTable | None:
+    """The table that --patients names, or that --splits carries; None: neither says who is shown.
+
+    Raises:
+        TumorlensError: see `read_patients`.
+    """
+    if patients is not None:
+        return read_patients(patients)
+    if splits is None:
+        return None
+    if str(splits) == public_patients.NAME:
+        return PublicTable()
+    return patients_in(splits, "--splits")
 
 
 def patients_in(path: Path, flag: str) -> FileTable | None:
@@ -219,6 +250,30 @@ def units(groups: Indices, patients: Patients | None) -> Indices:
     _, member = np.unique(patients.names, return_inverse=True)
     alone = np.arange(len(groups)) + int(member.max(initial=-1)) + 1
     return joined(groups, np.where(known, member, alone).astype(np.int64))
+
+
+def count_units(units: Indices, patients: Patients | None) -> tuple[int, int]:
+    """How many of the units that `units` made are patients, and how many are not."""
+    whole = len(np.unique(units))
+    if patients is None:
+        return 0, whole
+    known = len(np.unique(units[patients.names != ""]))
+    return known, whole - known
+
+
+def unit_words(patients: int, groups: int, images: int) -> str:
+    """What intervals resample, in words.
+
+    Args:
+        patients: how many are known.
+        groups: near-duplicate groups of images whose patient is not known.
+        images: that are behind all of them; as many groups are single images.
+    """
+    if patients and groups:
+        return f"{patients} patients and {groups} groups of images whose patient is not known"
+    if patients:
+        return f"{patients} patients"
+    return f"{images} images" if groups == images else f"{groups} groups of near-duplicates"
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def table() -> Table:
     return Table(hashes, rows, tuple(rows[0]))
 
 
-def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Match:
+def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
     """Find images in the table.
 
     The row of the same name where the two are near-duplicates; else the nearest row among
@@ -88,13 +88,16 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8]) -> Match:
 
     Args:
         paths: N, any folder; a name is the file's and its folder's.
-        hashes: (N, 32) uint8.
+        hashes: (N, 32) uint8; None: not known, names alone decide.
     """
     shipped = table()
+    named = {_name(row["path"]): index for index, row in enumerate(shipped.rows)}
+    if hashes is None:
+        found = np.array([named.get(_name(path), -1) for path in paths], dtype=np.int64)
+        return Match(found, found >= 0, found >= 0)
     nearest = copies_in(shipped.hashes, hashes)
     rows, known = nearest.index.copy(), nearest.found.copy()
     by_name = np.zeros(len(paths), dtype=bool)
-    named = {_name(row["path"]): index for index, row in enumerate(shipped.rows)}
     for index, path in enumerate(paths):
         row = named.get(_name(path))
         if row is None:

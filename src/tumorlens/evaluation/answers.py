@@ -1,14 +1,20 @@
 """What a checkpoint's network answers to the images that it is scored on; writes no file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tumorlens import checkpoint as checkpoints
 from tumorlens.config import CompareSettings
-from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import load_for_scoring
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.evaluation.calibration import softmax
-from tumorlens.evaluation.evaluate import copies_of_training, images_of, predict
+from tumorlens.evaluation.evaluate import (
+    copies_of_training,
+    images_of,
+    known_of,
+    patients_of,
+    predict,
+)
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.progress import Progress, silent
 
@@ -33,6 +39,7 @@ def of_checkpoint(
         loaded.preprocessing.image_size,
         loaded.classes,
         assignment=assignment,
+        patients=patients_of(loaded, settings.patients, None, root),
         progress=progress,
     )
     with cpu_threads(settings.threads):
@@ -44,13 +51,10 @@ def of_checkpoint(
             batch_size=settings.batch_size,
             progress=progress,
         )
-    answers = Predictions(
+    answers = replace(
+        known_of(data),
         source=path.as_posix(),
-        classes=loaded.classes,
-        paths=data.paths,
-        labels=data.labels,
         probabilities=softmax(logits),
         copies=copies_of_training(loaded.data, data) if loaded.data else None,
-        groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
     )
     return answers, loaded.model_name

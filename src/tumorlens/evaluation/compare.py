@@ -9,6 +9,7 @@ import numpy as np
 
 from tumorlens.config import CompareSettings, primitives
 from tumorlens.data import splits
+from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import comparison_plots
 from tumorlens.evaluation.comparison_words import confusion_sentence, sentence, title, whom
@@ -55,10 +56,14 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
     if settings.groups is not None:
         named = splits.read_groups(settings.groups)
         pairs = [one.grouped(named) for one in pairs]
-    elif any(one.a.groups is None for one in pairs):
+    if settings.patients is not None:
+        table = read_patients(settings.patients)
+        pairs = [one.of_patients(table) for one in pairs]
+    if any(one.a.groups is None and one.a.patients is None for one in pairs):
         caveats.append(
-            "Which images show one picture is not known (no column `group`, no checkpoint): each "
-            "counts for itself and intervals may be too narrow; --groups names them."
+            "Neither patients nor near-duplicates are known (no column `patient` or `group`, no "
+            "checkpoint): each image counts for itself and intervals may be too narrow; --patients "
+            "names them."
         )
     if len(pairs) == 1:
         caveats.append(
@@ -172,7 +177,7 @@ def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], t
         ), names
     one, name_of_one = _answers(settings.a, settings, progress)
     other, name_of_other = _answers(settings.b, settings, progress)
-    one, other = _same_groups(one, other)
+    one, other = _same_images(one, other)
     names = _distinct(name_of_one, name_of_other, settings.a, settings.b)
     return [pair_up(one, other)], names
 
@@ -209,14 +214,20 @@ def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple
     return of_checkpoint(path, settings, progress)
 
 
-def _same_groups(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:
-    """Groups that one of the two knows hold for both: they are the images', not the network's."""
-    if one.groups is not None or other.groups is None:
+def _same_images(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:
+    """What one of the two knows of the images holds for both: it is theirs, not the network's."""
+    if set(other.paths) != set(one.paths):  # refused by `pair_up`, which says what differs
         return one, other
-    place = dict(zip(other.paths, other.groups, strict=True))
-    if set(place) != set(one.paths):  # refused by `pair_up`, which says what differs
-        return one, other
-    return replace(one, groups=tuple(place[path] for path in one.paths)), other
+    place = {path: index for index, path in enumerate(other.paths)}
+    order = [place[path] for path in one.paths]
+    other_way = other.only(np.array(order, dtype=np.int64))
+    known = replace(
+        one,
+        groups=one.groups or other_way.groups,
+        patients=one.patients or other_way.patients,
+        sites=one.sites or other_way.sites,
+    )
+    return known, other
 
 
 def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
@@ -248,8 +259,9 @@ def _write(result: Compared, settings: CompareSettings) -> None:
             "schema": SCHEMA,
             "sentence": result.sentence,
             "caveats": list(result.caveats),
-            "interval": f"95%, {settings.resamples} draws of groups of images for both networks at "
-            "once, with several runs also of seeds (t); Tango's where they differ on fewer than 10",
+            "interval": f"95%, {settings.resamples} draws of {result.all.unit} for both networks "
+            "at once, with several runs also of seeds (t); Tango's where they differ on fewer than "
+            "10",
             "subsets": {name: compared_record(found) for name, found in subsets.items()},
         },
     )

@@ -48,8 +48,8 @@ def change(figure: str, difference: Difference) -> str:
 
 
 def sample(found: Comparison) -> str:
-    """What was compared: "with 5 seeds each and 1,311 images"."""
-    return f"with {runs(found)} and {found.images:,} images"
+    """What was compared: "with 5 seeds each and 1,311 images (intervals over 43 patients)"."""
+    return f"with {runs(found)} and {found.images:,} images (intervals over {found.unit})"
 
 
 def runs(found: Comparison) -> str:

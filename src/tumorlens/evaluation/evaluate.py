@@ -1,7 +1,7 @@
 """Score a checkpoint on the images it never learned from, and say how far to believe the score."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from tumorlens.config import EvaluateSettings, primitives
 from tumorlens.data import splits
 from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.patients import PatientTable, check_overlap, table_for, unit_words
 from tumorlens.data.phantom import is_phantom
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
@@ -22,8 +23,10 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.calibration import Calibrated, calibrated, softmax
 from tumorlens.evaluation.features import input_batches
+from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.evaluation.scores import Scores, score
-from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
+from tumorlens.output_folder import claim, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 
 METRICS_SCHEMA = 1
@@ -38,10 +41,9 @@ class Report:
         model_name: its network.
         data: the images scored, in the order of the arrays below.
         part: "test", "valid", "train" or "all".
-        probabilities: (N, K) float64, softmax of the logits.
-        copies: (N,) "" (no copy in training), "exact" (same bytes) or "near" (same picture, turned
-            or mirrored or re-encoded); None where the checkpoint kept no fingerprints.
+        predictions: probabilities (softmax of the logits) and all that is known of the images.
         scores: every figure with its interval, of the probabilities as they are.
+        by_site: recall of each class at each site; empty where sites are not known.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
         caveats: what a reader must know before quoting a figure, a sentence each.
         out_dir: where the files are.
@@ -51,12 +53,22 @@ class Report:
     model_name: str
     data: Dataset
     part: str
-    probabilities: npt.NDArray[np.float64]
-    copies: npt.NDArray[np.str_] | None
+    predictions: Predictions
     scores: Scores
+    by_site: tuple[SubgroupRecall, ...]
     calibrated: Calibrated | None
     caveats: tuple[str, ...]
     out_dir: Path
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """(N, K) float64, softmax of the logits."""
+        return self.predictions.probabilities
+
+    @property
+    def copies(self) -> npt.NDArray[np.str_] | None:
+        """(N,) "", "exact" or "near", see `Predictions.copies`."""
+        return self.predictions.copies
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
@@ -77,10 +89,12 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
         part=settings.split,
         assignment=assignment,
         on_bad_image=settings.on_bad_image,
+        patients=patients_of(loaded, settings.patients, settings.splits, root),
         progress=progress,
     )
     part = str(data.parts[0])
-    groups = _groups(settings.groups, data)
+    overlap = _overlap(loaded, data, part, settings)
+    answers = known_of(data, settings.groups)
     out_dir = claim(settings.out_dir or settings.checkpoint.parent / "evaluation", "evaluate")
     with cpu_threads(settings.threads):
         logits = predict(
@@ -94,18 +108,21 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
     probabilities = softmax(logits)
     record = loaded.data
     copies = copies_of_training(record, data) if record and part != "train" else None
+    answers = replace(answers, source=settings.checkpoint.as_posix(), probabilities=probabilities)
+    answers = replace(answers, copies=copies)
+    patients, others = answers.unit_counts()
     report = Report(
         checkpoint=settings.checkpoint,
         model_name=loaded.model_name,
         data=data,
         part=part,
-        probabilities=probabilities,
-        copies=copies,
+        predictions=answers,
         scores=score(
             data.labels,
             probabilities,
             loaded.classes,
-            groups=groups,
+            groups=answers.units(),
+            unit=unit_words(patients, others, len(data.labels)),
             copies=copies,
             seed=settings.seed,
             resamples=settings.resamples,
@@ -113,7 +130,11 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
         calibrated=calibrated(
             data.labels, logits, loaded.temperature, loaded.uncertainty_threshold
         ),
-        caveats=_caveats(part, loaded, data, probabilities.argmax(axis=1)),
+        by_site=recall_by(answers, answers.sites, resamples=settings.resamples, seed=settings.seed),
+        caveats=(
+            *((overlap,) if overlap else ()),
+            *_caveats(part, loaded, data, probabilities.argmax(axis=1)),
+        ),
         out_dir=out_dir,
     )
     _write(report, settings)
@@ -213,13 +234,62 @@ def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_
     return np.where(exact, "exact", np.where(near, "near", ""))
 
 
-def _groups(path: Path | None, data: Dataset) -> npt.NDArray[np.int64]:
-    if path is None:
-        return duplicate_groups(data.fingerprints)
-    named = splits.read_groups(path)
-    # An image that the file does not name is a group of its own.
-    names = [named.get(file, f"\0{file}") for file in data.paths]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+def patients_of(
+    loaded: Checkpoint, named: Path | None, splits_file: Path | None, root: Path
+) -> PatientTable | None:
+    """The table of the images to score: the user's, else the one that the checkpoint remembers.
+
+    That one tells of its own images; where it lists none of the folder's, it tells nothing.
+
+    Raises:
+        TumorlensError: see `patients.table_for`.
+    """
+    given = table_for(named, splits_file)
+    if given is not None or loaded.data is None or loaded.data.patients is None:
+        return given
+    kept = loaded.data.patients
+    return kept if any((root / path).is_file() for path in kept.rows) else None
+
+
+def _overlap(loaded: Checkpoint, data: Dataset, part: str, settings: EvaluateSettings) -> str:
+    """A sentence where patients of the scored images were in training; "" where none was.
+
+    Raises:
+        TumorlensError: some were, and --allow_patient_overlap does not say so.
+    """
+    record = loaded.data
+    if record is None or data.patients is None or part == "train":
+        return record.overlap if record else ""
+    known = table_for(settings.patients, settings.splits) or record.patients
+    assert known is not None  # it told of the scored images
+    trained = known.of(record.train, record.fingerprints).names
+    names = np.concatenate([trained, data.patients.names])
+    parts = np.array(["train"] * len(trained) + [part] * len(data.paths))
+    # What was allowed when the network was trained is told, not asked for again.
+    allowed = settings.allow_patient_overlap or bool(record.overlap)
+    return check_overlap(names, parts, data.patients.source, allowed=allowed)
+
+
+def known_of(data: Dataset, groups: Path | None = None) -> Predictions:
+    """All that is known of the images; the probabilities are still to come.
+
+    Args:
+        data: the images.
+        groups: CSV of the user's groups, instead of near-duplicates.
+    """
+    shown = data.patients
+    sites = shown.sites if shown else None
+    found = Predictions(
+        source="",
+        classes=data.classes,
+        paths=data.paths,
+        labels=data.labels,
+        probabilities=np.zeros((len(data.labels), len(data.classes))),
+        groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
+        patients=tuple(shown.names.tolist()) if shown else None,
+        sites=None if sites is None else tuple(sites.tolist()),
+    )
+    return found if groups is None else found.grouped(splits.read_groups(groups))
 
 
 def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
@@ -284,10 +354,11 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
             "caveats": list(report.caveats),
             "skipped": data.skipped,
             **scores.to_dict(),
+            "by_site": [one.to_dict() for one in report.by_site],
             "calibration": None if report.calibrated is None else asdict(report.calibrated),
         },
     )
-    write_text(out / "predictions.csv", predictions_csv(report))
+    write_text(out / "predictions.csv", table(report.predictions))
     predicted = report.probabilities.argmax(axis=1)
     what = f"{report.model_name}, {report.part} images (n = {len(data.labels)})"
     figures = {
@@ -315,21 +386,3 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
         data_fingerprint=data.fingerprint(),
         seed=settings.seed,
     )
-
-
-def predictions_csv(report: Report) -> str:
-    """One row an image: path, label, prediction, prob_CLASS for each class, copy."""
-    data = report.data
-    copied = [] if report.copies is None else ["copy_in_training"]
-    header = ["path", "label", "prediction", *(f"prob_{name}" for name in data.classes), *copied]
-    rows = [
-        [
-            path,
-            data.classes[data.labels[index]],
-            data.classes[int(report.probabilities[index].argmax())],
-            *(f"{value:.6f}" for value in report.probabilities[index]),
-            *([] if report.copies is None else [report.copies[index]]),
-        ]
-        for index, path in enumerate(data.paths)
-    ]
-    return csv_text(header, rows)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
+from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.chance import (
@@ -86,7 +87,7 @@ class Comparison:
         a, b: what they are called.
         classes: K names.
         images: how many, over all folds.
-        groups: how many independent ones.
+        unit: what is resampled, in words, over all folds.
         runs: pairs of runs.
         seeds, folds: how many of each.
         differences: by figure.
@@ -100,7 +101,7 @@ class Comparison:
     b: str
     classes: tuple[str, ...]
     images: int
-    groups: int
+    unit: str
     runs: int
     seeds: int
     folds: int
@@ -139,10 +140,11 @@ def compare(
     rng = np.random.default_rng(seed)
     point: list[list[tuple[dict[str, Floats], dict[str, Floats]]]] = []
     drawn: dict[str, Floats] = {}
-    groups = 0
+    patients = groups = 0
     for index, units in enumerate(folds):
-        members = units[0].a.group_indices()
-        groups += int(members.max()) + 1
+        members = units[0].a.units()
+        of_patients, others = units[0].a.unit_counts()
+        patients, groups = patients + of_patients, groups + others
         figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
         ones = np.ones((1, len(members)))
         point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
@@ -166,12 +168,13 @@ def compare(
         )
         for name, values in drawn.items()
     }
+    images = sum(len(units[0].a.paths) for units in folds)
     return Comparison(
         a=names[0],
         b=names[1],
         classes=classes,
-        images=sum(len(units[0].a.paths) for units in folds),
-        groups=groups,
+        images=images,
+        unit=unit_words(patients, groups, images),
         runs=len(pairs),
         seeds=len({one.seed for one in pairs}),
         folds=len(folds),
@@ -291,7 +294,7 @@ def _difference(
     events = _events_of(single, name)
     if single is not None and events is not None:
         asked, before, after = events
-        members = single.a.group_indices()[asked]
+        members = single.a.units()[asked]
         ahead, behind = votes(members, after[asked].astype(int) - before[asked])
         p, test = sign_test(ahead, behind), "exact McNemar"
         if ahead + behind < FEW and asked.any():
@@ -328,7 +331,7 @@ def _mcnemar(one: Pair) -> dict[str, Any]:
     found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
     right = [answers.probabilities.argmax(axis=1) == answers.labels for answers in (one.a, one.b)]
     gain = right[1].astype(int) - right[0]
-    members = one.a.group_indices()
+    members = one.a.units()
     masks = {"all": np.ones(len(gain), dtype=bool)}
     masks |= {name: one.a.labels == index for index, name in enumerate(one.a.classes)}
     for name, mask in masks.items():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tumorlens.data.patients import PatientTable
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.proportions import Mask
@@ -31,6 +32,10 @@ class Pair:
     def grouped(self, named: Mapping[str, str]) -> "Pair":
         """The same with the groups of `named`, by path; who is not named there is alone."""
         return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
+
+    def of_patients(self, table: PatientTable) -> "Pair":
+        """The same with the patients of a table, which knows images by path."""
+        return replace(self, a=self.a.of_patients(table), b=self.b.of_patients(table))
 
 
 def pair_up(

@@ -1,8 +1,7 @@
 """What a network answered to each image, as a table that can be read back.
 
 `evaluate` and `study` write it: path, label, prediction, prob_CLASS for each class, and where known
-copy_in_training ("", "exact" or "near"), group (images that show one picture), run (of the splits
-file).
+copy_in_training ("", "exact" or "near"), group (near-duplicates), patient and site.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data.patients import Patients, PatientTable, count_units, units
 from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
 from tumorlens.output_folder import csv_text
@@ -30,8 +30,9 @@ class Predictions:
         labels: (N,) indices into `classes`.
         probabilities: (N, K).
         copies: (N,) "", "exact" or "near": does training have the image? None: not known.
-        groups: (N,) images of one group show one picture, or one patient; None: not known.
-        runs: (N,) the splits file's `run`, "" for none; None: not known.
+        groups: (N,) images of one group are near-duplicates; None: not known.
+        patients: (N,) whom each image shows, "" for not known; None: of none.
+        sites: (N,) where each image was made, "" for not known; None: of none.
     """
 
     source: str
@@ -41,7 +42,8 @@ class Predictions:
     probabilities: npt.NDArray[np.float64]
     copies: npt.NDArray[np.str_] | None = None
     groups: tuple[str, ...] | None = None
-    runs: tuple[str, ...] | None = None
+    patients: tuple[str, ...] | None = None
+    sites: tuple[str, ...] | None = None
 
     def only(self, keep: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Predictions":
         """The images that `keep` names, by mask or by index, in its order."""
@@ -58,22 +60,40 @@ class Predictions:
             self.probabilities[chosen],
             None if self.copies is None else self.copies[chosen],
             some(self.groups),
-            some(self.runs),
+            some(self.patients),
+            some(self.sites),
         )
 
     def grouped(self, named: Mapping[str, str]) -> "Predictions":
         """The same with the groups of `named`, by path; who is not named there is alone."""
         return replace(self, groups=tuple(named.get(path, f"\0{path}") for path in self.paths))
 
+    def of_patients(self, table: PatientTable) -> "Predictions":
+        """The same with patients and sites of a table, which knows images by path."""
+        shown = table.of(self.paths, None)
+        sites = None if shown.sites is None else tuple(shown.sites.tolist())
+        return replace(self, patients=tuple(shown.names.tolist()), sites=sites)
+
     def with_copies(self, named: Mapping[str, str]) -> "Predictions":
         """The same with the copies of `named`, which has every path."""
         return replace(self, copies=np.array([named[path] for path in self.paths]))
 
     def group_indices(self) -> npt.NDArray[np.int64]:
-        """(N,) group of each image; each for itself where groups are not known."""
+        """(N,) near-duplicate group of each image; each for itself where groups are not known."""
         if self.groups is None:
             return np.arange(len(self.paths))
         return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
+
+    def units(self) -> npt.NDArray[np.int64]:
+        """(N,) what is resampled as a whole: patients where known, else groups, else images."""
+        return units(self.group_indices(), self._shown())
+
+    def unit_counts(self) -> tuple[int, int]:
+        """How many of the units are patients, and how many are not."""
+        return count_units(self.units(), self._shown())
+
+    def _shown(self) -> Patients | None:
+        return Patients("", np.array(self.patients)) if self.patients is not None else None
 
 
 def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
@@ -93,11 +113,12 @@ def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
 
 
 def table(predictions: Predictions) -> str:
-    """As CSV; probabilities with six significant digits, so that small ones keep their order."""
+    """As CSV; probabilities as exact as they are, so that all scores follow from the table."""
     further = {
         "copy_in_training": predictions.copies,
         "group": predictions.groups,
-        "run": predictions.runs,
+        "patient": predictions.patients,
+        "site": predictions.sites,
     }
     known = {name: values for name, values in further.items() if values is not None}
     classes = predictions.classes
@@ -107,7 +128,7 @@ def table(predictions: Predictions) -> str:
             path,
             classes[predictions.labels[index]],
             classes[int(predictions.probabilities[index].argmax())],
-            *(f"{value:.6g}" for value in predictions.probabilities[index]),
+            *(repr(float(value)) for value in predictions.probabilities[index]),
             *(values[index] for values in known.values()),
         ]
         for index, path in enumerate(predictions.paths)
@@ -154,5 +175,6 @@ def read(path: Path) -> Predictions:
         probabilities=probabilities,
         copies=None if copies is None else np.array(copies),
         groups=column("group"),
-        runs=column("run"),
+        patients=column("patient"),
+        sites=column("site"),
     )

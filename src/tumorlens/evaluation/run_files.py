@@ -15,7 +15,12 @@ from tumorlens.evaluation.predictions import Predictions, read
 WHAT = "tumorlens study run"
 SCHEMA = 1
 # What records and manifests mean that were written before there was such a flag.
-_DEFAULTS = {"train_on_valid": False}
+_DEFAULTS = {
+    "train_on_valid": False,
+    "patients": None,
+    "allow_patient_overlap": False,
+    "precision": "32-true",
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class RunFiles:
     Attributes:
         name: MODEL-PROTOCOL[-foldK]-seedS.
         model: "resnet18" or "se_resnet18".
-        protocol: "official" or "folds".
+        protocol: "official" or "patients".
         fold: None for the official protocol.
         seed: of the run.
         record: the JSON as a whole.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data.patients import unit_words
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.statistics import (
     FEW,
@@ -65,6 +66,7 @@ class Scores:
         copies: how many images are "exact" and "near" copies, by class; None: not known.
         bias_pair: the two classes whose mutual confusion is named.
         resamples: behind each interval.
+        unit: what they resample, in words.
     """
 
     classes: tuple[str, ...]
@@ -75,13 +77,16 @@ class Scores:
     copies: dict[str, dict[str, int]] | None
     bias_pair: tuple[str, str] | None
     resamples: int
+    unit: str
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
         exact, clean = self.without_exact_copies, self.without_copies
         return {
-            "interval": f"95%, percentile bootstrap over groups, {self.resamples} resamples; exact "
-            f"(Clopper-Pearson over groups) for proportions with fewer than {FEW} right or wrong",
+            "interval": f"95%, percentile bootstrap over {self.unit}, {self.resamples} resamples; "
+            "exact (Clopper-Pearson over them) for proportions with fewer than "
+            f"{FEW} right or wrong",
+            "unit": self.unit,
             "bias_pair": list(self.bias_pair) if self.bias_pair else None,
             "copies_in_training": self.copies,
             "all": self.all.to_dict(),
@@ -97,6 +102,7 @@ def score(
     classes: Sequence[str],
     *,
     groups: npt.NDArray[np.int64] | None = None,
+    unit: str | None = None,
     copies: npt.NDArray[np.str_] | None = None,
     seed: int = 0,
     resamples: int = 2000,
@@ -108,6 +114,7 @@ def score(
         probabilities: (N, K), rows sum to 1.
         classes: K names.
         groups: (N,) images of one group are resampled together; None: each image for itself.
+        unit: what the groups are, in words; None: as `patients.unit_words` has it of groups.
         copies: (N,) "", "exact" or "near": does training have the image? None: not known.
         seed: of the resamples.
         resamples: behind each interval.
@@ -150,6 +157,7 @@ def score(
         copies=None if copies is None else _count_copies(labels, classes, copies),
         bias_pair=metrics.bias(subsets["all"].confusion.astype(np.float64), classes),
         resamples=resamples,
+        unit=unit or unit_words(0, len(np.unique(groups)), len(labels)),
     )
 
 

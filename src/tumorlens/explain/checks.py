@@ -13,7 +13,6 @@ from torch import nn
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import GradcamSettings
-from tumorlens.data.copies import duplicate_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.explain import localization_plots as draw
@@ -91,8 +90,9 @@ def _estimated(
     columns: Mapping[str, npt.NDArray[np.float64]], sample: Part, settings: GradcamSettings
 ) -> dict[str, dict[str, float | int]]:
     whole = {"all": np.ones(len(sample.data.paths), dtype=bool)}
-    groups = duplicate_groups(sample.data.fingerprints)
-    found = estimates(columns, whole, groups, resamples=settings.resamples, seed=settings.seed)
+    found = estimates(
+        columns, whole, sample.data.units(), resamples=settings.resamples, seed=settings.seed
+    )
     return primitives(found)["all"]
 
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
-from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.calibration import softmax
@@ -89,7 +88,7 @@ def localize(
         data_dir: folder with the images; None: the one that the checkpoint remembers.
         split: "train", "valid", "test" or "auto", test where there is one, else valid.
         layer, method, map_size: how maps are made, see `mapped.Way`.
-        resamples, seed: of the intervals, bootstrap over groups of images of the same picture.
+        resamples, seed: of the intervals, bootstrap over patients, else near-duplicates.
         batch_size: images at once.
         device: where to compute; None: the CPU.
         network: the checkpoint's, where the caller has built it already.
@@ -146,7 +145,8 @@ def localize(
         "input_pixels_for_maps": size,
         "cells": list(maps.shape[1:]),
         "empty_maps_with_box": int(sum(row["empty_map"] for row in rows if row["box_area_share"])),
-        "interval": f"95%, percentile bootstrap over groups of copies, {resamples} resamples",
+        "interval": f"95%, percentile bootstrap over patients where they are known, else groups "
+        f"of near-duplicates, {resamples} resamples",
         "iou_threshold": {
             "network": thresholds[""],
             "centre": thresholds[CENTRE],
@@ -241,7 +241,7 @@ def _rows(
     measured: Sequence[_Measured],
     thresholds: Mapping[str, float | None],
 ) -> tuple[Row, ...]:
-    groups = duplicate_groups(part.data.fingerprints)
+    groups = part.data.units()
     areas = [one.fits[""].area if one.fits else np.nan for one in measured]
     cuts = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []

@@ -12,7 +12,7 @@ from tumorlens.checkpoint import Checkpoint, Preprocessing
 from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.folder import scan
-from tumorlens.evaluation.evaluate import images_of, predict
+from tumorlens.evaluation.evaluate import images_of, patients_of, predict
 from tumorlens.evaluation.features import input_batches
 from tumorlens.explain import gradcam
 from tumorlens.progress import Progress, silent
@@ -103,6 +103,7 @@ class Part:
             parts=self.data.parts[keep],
             fingerprints=self.data.fingerprints[keep],
             digests=self.data.digests[keep],
+            patients=self.data.patients.only(keep) if self.data.patients else None,
         )
         return Part(data, self.large[keep], self.part)
 
@@ -130,6 +131,7 @@ def load_part(
             part=split,
             assignment=assignment,
             on_bad_image="skip",
+            patients=patients_of(checkpoint, None, None, root),
             progress=progress,
         )
         for side in dict.fromkeys((own, size))

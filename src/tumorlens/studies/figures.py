@@ -14,8 +14,8 @@ from tumorlens.studies.seen import PUBLISHED, Seen
 _FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
 _VIEWS = {
     "official": "all test\nimages",
-    "official_without_copies": "without copies\nof training\nimages",
-    "folds": "patients\napart",
+    "official_without_copies": "without\nnear-duplicates",
+    "patients": "unseen\npatients",
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
 _LOOKS = {
@@ -25,7 +25,7 @@ _LOOKS = {
 
 
 def story(seen: Sequence[Seen], *, published: bool) -> Figure:
-    """Both networks: all test images, those without copies, patients apart; 95% intervals.
+    """Both networks: all test images, without near-duplicates, unseen patients; 95% intervals.
 
     Args:
         seen: the report's views.

@@ -41,7 +41,7 @@ class Look:
     """Where one network's maps, or the centre baseline, lie in the images of a class.
 
     Attributes:
-        protocol: "official" or "folds".
+        protocol: "official" or "patients".
         part: whose images, such as "test".
         label: class, or "all".
         who: a network's title, `CENTRE`, or "B minus A".
@@ -63,7 +63,7 @@ def looks(runs: Sequence[RunFiles]) -> tuple[Look, ...]:
     """Networks, their difference and the centre baseline, in every class; empty without boxes."""
     measured = [run for run in runs if run.record.get("localization")]
     found: list[Look] = []
-    for protocol in ("official", "folds"):
+    for protocol in ("official", "patients"):
         mine = [run for run in measured if run.protocol == protocol]
         for part in sorted({_where(run)["part"] for run in mine}):
             found += _of_part(protocol, part, [r for r in mine if _where(r)["part"] == part])

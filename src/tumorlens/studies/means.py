@@ -50,7 +50,7 @@ def over_runs(
     counts = dict.fromkeys(wanted, 0)
     independent = dict.fromkeys(wanted, 0)  # groups, over all folds
     for index, answered in enumerate(folds.values()):
-        members = answered[0].group_indices()
+        members = answered[0].units()
         ones = np.ones((1, len(members)))
         values = [_figures(one, ones, wanted) for one in answered]
         shares = _proportions(answered[0], wanted)
@@ -79,7 +79,7 @@ def over_runs(
         low, high = percentile_interval(draws)
         if len(every) == 1 and name in shares:
             asked = shares[name][0]
-            low, high = proportion_interval(value, draws, runs[0][1].group_indices()[asked])
+            low, high = proportion_interval(value, draws, runs[0][1].units()[asked])
         low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, values_of_runs

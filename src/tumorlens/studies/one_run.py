@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,6 @@ import torch
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import Checkpoint
 from tumorlens.config import EvaluateSettings, TrainSettings, primitives
-from tumorlens.data import public_patients
-from tumorlens.data.copies import duplicate_groups
-from tumorlens.data.patients import read_rows
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import tumor_classes
@@ -54,7 +51,7 @@ class Job:
 
     Attributes:
         name: of its files.
-        protocol: "official" or "folds".
+        protocol: "official" or "patients".
         train: how to train it; its `out_dir` is the run's alone.
         out_dir: where its two files go.
         boxes: where the tumors are; None: not measured.
@@ -151,8 +148,9 @@ def _flags(settings: TrainSettings) -> dict[str, Any]:
     values = {
         name: value for name, value in primitives(settings).items() if name not in _NOT_TRAINING
     }
-    # The file's name: its place may differ from machine to machine.
-    return values | {"splits": settings.splits.name if settings.splits else None}
+    # A file's name: its place may differ from machine to machine.
+    named = {"splits": settings.splits, "patients": settings.patients}
+    return values | {name: path.name if path else None for name, path in named.items()}
 
 
 def _trained(job: Job, progress: Progress) -> Path:
@@ -189,8 +187,9 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
             settings, complete = manifest["settings"], bool(manifest["complete"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        splits = settings.get("splits")
-        settings["splits"] = Path(splits).name if splits else None
+        for name in ("splits", "patients"):
+            if name in settings:
+                settings[name] = Path(settings[name]).name if settings[name] else None
         other = differing(settings, _flags(job.train))
         if other is not None:
             name, value, asked = other
@@ -219,23 +218,15 @@ def _score(job: Job, run_dir: Path, progress: Progress) -> None:
             checkpoint=best,
             data_dir=settings.data_dir,
             on_bad_image=settings.on_bad_image,
+            patients=settings.patients,
+            allow_patient_overlap=settings.allow_patient_overlap,
             resamples=job.resamples,
             device=settings.device,
             threads=settings.threads,
         )
     )
     loaded = checkpoints.load(best)
-    groups = duplicate_groups(report.data.fingerprints)
-    answers = Predictions(
-        source=job.name,
-        classes=loaded.classes,
-        paths=report.data.paths,
-        labels=report.data.labels,
-        probabilities=report.probabilities,
-        copies=report.copies,
-        groups=tuple(map(str, groups.tolist())),
-        runs=_runs(settings.splits, report),
-    )
+    answers = replace(report.predictions, source=job.name)
     where = None
     if job.boxes is not None:
         where = _localization(job, job.boxes, loaded, report.data.paths, report.part)
@@ -264,7 +255,7 @@ def _run_record(
             part.labels,
             part.probabilities,
             part.classes,
-            part.group_indices(),
+            part.units(),
             resamples=job.resamples,
         )
         for name, part in subsets.items()
@@ -292,6 +283,7 @@ def _run_record(
         "selected": loaded.selected,
         "classes": list(loaded.classes),
         "scores": scores,
+        "by_site": [one.to_dict() for one in report.by_site],
         "tumor_classes_alone": {
             name: found.to_dict() if found else None for name, found in tumors.items()
         },
@@ -325,19 +317,6 @@ def _localization(
             resamples=job.resamples,
             device=pick_device(job.train.device),
         ).figures
-
-
-def _runs(splits: Path | None, report: Report) -> tuple[str, ...] | None:
-    """The splits file's column `run` of each scored image; None where there is none."""
-    if splits is None:
-        return None
-    if str(splits) == public_patients.NAME:
-        rows, _ = public_patients.rows_of(report.data.paths, report.data.fingerprints)
-        known = {row["path"]: row["run"] for row in rows}
-        return tuple(known.get(path, "") for path in report.data.paths)
-    rows = read_rows(splits, "--splits")[0]
-    by_path = {row["path"]: row["run"] for row in rows if row.get("run")}
-    return tuple(by_path.get(path, "") for path in report.data.paths) if by_path else None
 
 
 def _training_seconds(run_dir: Path) -> float:

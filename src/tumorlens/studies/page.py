@@ -7,7 +7,7 @@ from tumorlens.evaluation.comparison_words import confusion_sentence, figure_tit
 from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.run_files import RunFiles
 from tumorlens.evaluation.statistics import Estimate
-from tumorlens.studies.by_run import RecallByRun
+from tumorlens.studies.by_site import RecallBySite
 from tumorlens.studies.looks import Look, Mean
 from tumorlens.studies.seen import LOOKS, PUBLISHED, Seen
 
@@ -19,7 +19,7 @@ _BY_VIEW = (*_HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->gli
 
 
 def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
-    """The tables in the order of the question: as published, without copies, patients apart."""
+    """The tables in the order of the question: published, no near-duplicates, unseen patients."""
     parts = [f"# Study\n\n{report.answer}\n\n![Story](story.png)\n"]
     official = [one for one in report.seen if one.view.name == "official"]
     if official and report.public:
@@ -34,8 +34,8 @@ def page(report: "StudyReport", runs: Sequence[RunFiles]) -> str:
         found = report.comparisons.get(name)
         if found is not None:
             parts.append(f"{_differences(found)}\n{confusion_sentence(found)}\n")
-    if report.by_run:
-        parts.append(_by_run(report.by_run))
+    if report.by_site:
+        parts.append(_by_site(report.by_site))
     if report.looks:
         parts.append(_where_they_look(report.looks))
     parts.append(_of_runs(runs))
@@ -73,10 +73,10 @@ def _beside_published(official: Sequence[Seen]) -> str:
 
 
 def _note(report: "StudyReport") -> str:
-    drawn = f"those of one group in {report.groups}" if report.groups else "those of one picture"
+    listed = "; ".join(f"{protocol}: {unit}" for protocol, unit in report.unit.items())
     return (
-        "Mean over runs ± standard deviation of runs, with the 95% interval of the mean over "
-        f"images ({drawn} drawn together) and seeds (of one run: over images alone). n is the "
+        "Mean over runs ± standard deviation of runs, with the 95% interval of the mean. It "
+        f"resamples what is independent ({listed}) and, with several seeds, the seeds. n is the "
         "number of images scored.\n"
     )
 
@@ -125,28 +125,28 @@ def _differences(found: Comparison) -> str:
     return _table(header, rows)
 
 
-def _by_run(found: Sequence[RecallByRun]) -> str:
-    """A row a run of patients, a column a class; in each cell the networks' recalls."""
+def _by_site(found: Sequence[RecallBySite]) -> str:
+    """A row a class and site, a column a network."""
     models = [model for model in PUBLISHED if any(one.model == model for one in found)]
-    labels = sorted({one.label for one in found})
-    recall = {(one.model, one.run, one.label): one.recall for one in found}
-    rows = [
-        [
-            run,
-            *(
-                " / ".join(
-                    f"{recall[key]:.2f}" if (key := (model, run, label)) in recall else "-"
-                    for model in models
-                )
-                for label in labels
-            ),
-        ]
-        for run in sorted({one.run for one in found}, key=lambda run: (len(run), run))
-    ]
-    header = ["run", *(f"{label} recall" for label in labels)]
+    recall = {(one.protocol, one.model, one.label, one.site): one for one in found}
+    rows = []
+    for protocol, label, site in dict.fromkeys((s.protocol, s.label, s.site) for s in found):
+        of_models = [recall.get((protocol, model, label, site)) for model in models]
+        there = next(one for one in of_models if one)
+        rows.append(
+            [
+                protocol,
+                label,
+                site,
+                f"{there.recall.n:,} of {_count(there.patients, 'patient')}",
+                *(cell(one.recall) if one else "-" for one in of_models),
+            ]
+        )
+    header = ["protocol", "class", "site", "images", *map(title, models)]
     return (
-        "## By run of patients\n\nIs a class missed, or are some patients? Test images of each "
-        f"`run` of the splits file, {' / '.join(map(title, models))}.\n\n{_table(header, rows)}"
+        "## Recall by site\n\nIs a class missed, or the images of one site? Share of a class's "
+        "test images that is right, all folds together, with 95% intervals over patients.\n\n"
+        f"{_table(header, rows)}"
     )
 
 

@@ -1,6 +1,6 @@
 """The ways that a study's report looks at its runs, and what each shows of a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,7 @@ class Seen:
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def views(without_runs: Sequence[int] = ()) -> list[View]:
+def views() -> list[View]:
     """Every way that the report looks at the runs."""
 
     def everything(answers: Predictions) -> npt.NDArray[np.bool_]:
@@ -98,7 +98,15 @@ def views(without_runs: Sequence[int] = ()) -> list[View]:
     def no_copies(answers: Predictions) -> npt.NDArray[np.bool_] | None:
         return None if answers.copies is None else answers.copies == ""
 
-    found = [
+    def one_of_each_group(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+        if answers.groups is None:
+            return None
+        groups = answers.group_indices()
+        order = np.argsort(np.array(answers.paths))
+        first = order[np.unique(groups[order], return_index=True)[1]]
+        return np.isin(np.arange(len(groups)), first)
+
+    return [
         View("official", "official", "official, all test images", everything),
         View(
             "official_without_same_bytes",
@@ -109,20 +117,14 @@ def views(without_runs: Sequence[int] = ()) -> list[View]:
         View(
             "official_without_copies",
             "official",
-            "official, without test images that show a training picture",
+            "official, without test images that have a near-duplicate in training",
             no_copies,
         ),
-        View("folds", "folds", "patients apart (folds)", everything),
+        View("patients", "patients", "unseen patients (five folds), all test images", everything),
+        View(
+            "patients_one_a_group",
+            "patients",
+            "unseen patients, one image of each near-duplicate group",
+            one_of_each_group,
+        ),
     ]
-    if without_runs:
-        left_out = {str(run) for run in without_runs}
-
-        def untouched(answers: Predictions) -> npt.NDArray[np.bool_] | None:
-            if answers.runs is None:
-                return None
-            return np.array([run not in left_out for run in answers.runs])
-
-        listed = ", ".join(sorted(left_out))
-        what = f"patients apart (folds), without run {listed}, which tuning looked at"
-        found.append(View("folds_without_tuned_runs", "folds", what, untouched))
-    return found

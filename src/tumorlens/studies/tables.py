@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tumorlens.config import StudySettings
+from tumorlens.data.patients import PatientTable, read_patients, unit_words
 from tumorlens.data.public_counts import is_testing
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
@@ -19,7 +20,7 @@ from tumorlens.evaluation.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.output_folder import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.studies import figures
-from tumorlens.studies.by_run import RecallByRun, by_run, by_run_csv
+from tumorlens.studies.by_site import RecallBySite, by_site, by_site_csv
 from tumorlens.studies.looks import Look, looks, looks_csv
 from tumorlens.studies.means import over_runs
 from tumorlens.studies.page import looks_file, page
@@ -39,9 +40,9 @@ class StudyReport:
         runs: how many finished runs it is from.
         seen: every view of every network.
         comparisons: by view's name; where both networks have runs.
-        by_run: recall in each of the splits file's runs; empty where it has none.
+        by_site: recall of each class at each site; empty where sites are not known.
         looks: where the networks look; empty where no run was given boxes.
-        groups: the file of what is drawn together; None: images that show one picture.
+        unit: what intervals resample, protocol by protocol, in words.
         public: whether the official runs are scored on the public set's `Testing`, so that the
             published figures may stand beside them.
         folder: where the files are.
@@ -51,9 +52,9 @@ class StudyReport:
     runs: int
     seen: tuple[Seen, ...]
     comparisons: dict[str, Comparison]
-    by_run: tuple[RecallByRun, ...]
+    by_site: tuple[RecallBySite, ...]
     looks: tuple[Look, ...]
-    groups: Path | None
+    unit: dict[str, str]
     public: bool
     folder: Path
 
@@ -62,7 +63,7 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     """Draw tables and figures of the finished runs into `out_dir`/report.
 
     Args:
-        settings: `out_dir`, `without_runs`, `groups` and `resamples` count.
+        settings: `out_dir`, `patients`, `groups` and `resamples` count.
         progress: told of "reporting", views done of all.
 
     Raises:
@@ -72,12 +73,13 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     runs = read_study(settings.out_dir)
     refuse_mixed(runs)
     named = read_groups(settings.groups) if settings.groups else None
+    table = read_patients(settings.patients) if settings.patients else None
     folder = claim(settings.out_dir / "report", "study")
     there = {run.protocol for run in runs}
-    asked = [view for view in views(settings.without_runs) if view.protocol in there]
+    asked = [view for view in views() if view.protocol in there]
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
-    answers = _answers(runs, named)
+    answers = _answers(runs, named, table)
     pairs = {name: _pairs([run for run in runs if run.protocol == name], answers) for name in there}
     for done, view in enumerate(asked, start=1):
         of_view = [run for run in runs if run.protocol == view.protocol]
@@ -95,9 +97,9 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
         len(runs),
         tuple(seen),
         comparisons,
-        by_run(runs, answers),
+        by_site(runs, answers, resamples=settings.resamples or _RESAMPLES),
         looks(runs),
-        settings.groups,
+        {name: _unit(runs, answers, name) for name in sorted(there)},
         _on_public_testing(runs, answers),
         folder,
     )
@@ -111,8 +113,21 @@ def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictio
     return bool(named) and all(map(is_testing, named))
 
 
-def _answers(runs: Sequence[RunFiles], named: Mapping[str, str] | None) -> dict[str, Predictions]:
-    """Each run's answers by its name, in the groups of `named`.
+def _unit(runs: Sequence[RunFiles], answers: Mapping[str, Predictions], protocol: str) -> str:
+    """What is resampled over all folds of a protocol, in words."""
+    tests = {run.fold: answers[run.name] for run in runs if run.protocol == protocol}
+    counts = [one.unit_counts() for one in tests.values()]
+    return unit_words(
+        sum(patients for patients, _ in counts),
+        sum(groups for _, groups in counts),
+        sum(len(one.paths) for one in tests.values()),
+    )
+
+
+def _answers(
+    runs: Sequence[RunFiles], named: Mapping[str, str] | None, table: PatientTable | None
+) -> dict[str, Predictions]:
+    """Each run's answers by its name, in the groups of `named`, with the patients of `table`.
 
     A copy that any run of a test part has in training is one for all of them, where that is known.
     """
@@ -124,6 +139,8 @@ def _answers(runs: Sequence[RunFiles], named: Mapping[str, str] | None) -> dict[
             found |= {name: found[name].with_copies(copies) for name in of_test}
     if named is not None:
         found = {name: one.grouped(named) for name, one in found.items()}
+    if table is not None:
+        found = {name: one.of_patients(table) for name, one in found.items()}
     return found
 
 
@@ -190,7 +207,7 @@ def answer(comparisons: Mapping[str, Comparison]) -> str:
             "protocol, fold and seed in common."
         )
     told = []
-    for name, what in (("official", "On the official split"), ("folds", "With patients apart")):
+    for name, what in (("official", "On the official split"), ("patients", "On unseen patients")):
         found = comparisons.get(name)
         if found is not None:
             told.append(f"{what}: {sentence(found)} {whom(found)}")
@@ -209,7 +226,6 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         {
             "answer": report.answer,
             "runs": [run.name for run in runs],
-            "without_runs": list(settings.without_runs),
             "means": [
                 {
                     "view": one.view.name,
@@ -232,8 +248,8 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         },
     )
     save(figures.story(report.seen, published=report.public), folder / "story.png")
-    if report.by_run:
-        write_text(folder / "by_run.csv", by_run_csv(report.by_run))
+    if report.by_site:
+        write_text(folder / "by_site.csv", by_site_csv(report.by_site))
     if report.looks:
         write_text(folder / "looks.csv", looks_csv(report.looks))
     for name in dict.fromkeys(map(looks_file, report.looks)):
@@ -246,7 +262,7 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
         "study",
         command=["tumorlens", "study", "--report"],
         settings={
-            "without_runs": list(settings.without_runs),
+            "patients": settings.patients.as_posix() if settings.patients else None,
             "groups": settings.groups.as_posix() if settings.groups else None,
             "resamples": settings.resamples,
         },

@@ -21,6 +21,7 @@ from tumorlens.config import TrainSettings, primitives
 from tumorlens.data import splits
 from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.patients import record, table_for
 from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
@@ -120,6 +121,8 @@ def train(
         on_bad_image=settings.on_bad_image,
         seed=settings.seed,
         train_on_valid=settings.train_on_valid,
+        patients=table_for(settings.patients, settings.splits),
+        allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
     lead = _rank() == 0
@@ -152,7 +155,7 @@ def train(
         protocol=data.protocol,
         counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
         skipped=data.skipped,
-        note=" ".join(part for part in (note, data.note) if part),
+        note=" ".join(part for part in (note, data.overlap, data.note) if part),
     )
 
 
@@ -341,6 +344,8 @@ def _template(
             skipped=data.skipped,
             fingerprints=data.fingerprints[train],
             digests=data.digests[train],
+            patients=record(data.paths, data.patients) if data.patients else None,
+            overlap=data.overlap,
         ),
         settings={
             **primitives(settings),

@@ -58,7 +58,7 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
     values: dict[str, Any] = {}
     for item in fields(TrainSettings):
         value = stored.get(item.name, item.default)
-        is_path = item.name in ("data_dir", "out_dir", "splits")
+        is_path = item.name in ("data_dir", "out_dir", "splits", "patients")
         values[item.name] = Path(value) if is_path and value is not None else value
     values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
     return replace(given, **(values | {"resume": None}))
