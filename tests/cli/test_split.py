@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tumorlens.cli import main
+from tumorlens.data.patients import patients_in
 from tumorlens.data.splits import assignment
 
 
@@ -18,6 +19,30 @@ def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
     assert "4 2 2 4 4" in told
     assert f"--splits {out} --fold 0" in told
     assert set(assignment(out, 4).values()) == {"train", "valid", "test"}
+
+
+def test_patients_stay_together_and_are_in_the_file(
+    make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_folder({"train": 12}, classes=("glioma", "notumor"))
+    (root / "test" / "glioma").mkdir(parents=True)
+    (root / "test" / "notumor").mkdir()
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    rows = [f"{path},p{index // 3},{'ns'[index % 2]}" for index, path in enumerate(paths)]
+    table = tmp_path / "patients.csv"
+    table.write_text("path,person,site\n" + "\n".join(rows))
+    out = tmp_path / "splits.csv"
+    argv = ["split", str(root), "--out", str(out), "--folds", "2", "--patients", str(table)]
+    assert main(argv) == 0
+    assert "No patient is in two parts" in capsys.readouterr().out
+    written = patients_in(out, "--splits")
+    assert written is not None
+    assert written.columns == ("fold", "group", "patient", "site")
+    folds: dict[str, set[str]] = {}
+    for row in written.rows.values():
+        folds.setdefault(row["patient"], set()).add(row["fold"])
+    assert len(folds) == 8
+    assert all(len(found) == 1 for found in folds.values())
 
 
 def test_wrong_share_and_missing_folder_get_one_sentence(

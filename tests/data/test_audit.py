@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.audit import Audit, audit
+from tumorlens.data.audit import Audit, PatientCounts, audit
 from tumorlens.data.fingerprint import TRANSFORMS, apply
+from tumorlens.data.patients import FileTable
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 
@@ -184,6 +185,30 @@ def test_assignment_takes_the_place_of_the_folders(folder: Path) -> None:
     found = audit(folder, {path: "test", "train/glioma/twin.png": "train"})
     assert found.count_of("leak") == 1
     assert Counter(found.splits.tolist()) == {"": 47, "test": 1, "train": 1}
+
+
+def test_patients_in_two_splits_are_counted_by_class(folder: Path) -> None:
+    names = {
+        "train/glioma/glioma000.png": "anna",
+        "test/glioma/glioma009.png": "anna",
+        "test/glioma/glioma010.png": "anna",
+        "valid/notumor/notumor006.png": "bob",
+        "test/notumor/notumor009.png": "bob",
+        "test/pituitary/pituitary009.png": "carl",
+    }
+    table = FileTable("p.csv", {path: {"patient": name} for path, name in names.items()}, ())
+    found = audit(folder, patients=table)
+    test_train, test_valid = found.patient_overlap()
+    assert (test_train.part, test_train.other) == ("test", "train")
+    assert test_train.by_class["glioma"] == PatientCounts(images=3, known=2, shared=2, patients=1)
+    assert test_train.by_class["notumor"] == PatientCounts(images=3, known=1, shared=0, patients=0)
+    assert test_train.whole == PatientCounts(images=12, known=4, shared=2, patients=1)
+    assert (test_valid.other, test_valid.whole.shared) == ("valid", 1)
+    assert found.count_of("patients") == 5
+    record = json.loads(json.dumps(found.to_dict()))["patients"]
+    assert (record["patients"], record["patients_in_several_splits"]) == (3, 2)
+    assert audit(folder).count_of("patients") == 0
+    assert audit(folder).to_dict()["patients"] is None
 
 
 def test_record_is_plain_json(folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorlens.data.splits import assignment, hold_out, read_groups
+from tumorlens.data.splits import assignment, folds_in, hold_out, read_groups
 from tumorlens.errors import TumorlensError
 
 
@@ -62,10 +62,27 @@ def test_fold_without_runs_validates_on_undivided_groups_of_the_next(tmp_path: P
         assert set(twins) <= valid
 
 
-def test_real_annotations_work_as_they_are(real_data: Path) -> None:
-    parts = assignment(real_data / "annotations_training.csv", fold=0)
-    assert set(Counter(parts.values())) == {"train", "valid", "test"}
-    assert len(parts) < 5708  # purged images are not used
+def test_fold_without_blocks_divides_no_patient(tmp_path: Path) -> None:
+    rows = [f"{index}.png,{index % 3},p{index // 9}" for index in range(90)]
+    parts = assignment(_write(tmp_path, "path,fold,patient\n" + "\n".join(rows)), fold=0)
+    valid = {int(name[:-4]) // 9 for name, part in parts.items() if part == "valid"}
+    train = {
+        int(n[:-4]) // 9 for n, part in parts.items() if part == "train" and int(n[:-4]) % 3 == 1
+    }
+    assert valid
+    assert not valid & train
+
+
+def test_fold_train_trains_in_every_fold_and_is_never_scored(tmp_path: Path) -> None:
+    path = _write(tmp_path, "path,fold,run\na.png,train,\nb.png,0,0\nc.png,1,1\nd.png,1,3\n")
+    for fold in (0, 1):
+        assert assignment(path, fold)["a.png"] == "train"
+    assert folds_in(path) == (0, 1)
+
+
+def test_table_of_the_real_patients_works_as_it_is(real_data: Path) -> None:
+    parts = assignment(real_data / "patients.csv", fold=0)
+    assert Counter(parts.values()) == {"train": 5034, "valid": 677, "test": 1304}
 
 
 @pytest.mark.parametrize(

@@ -255,3 +255,26 @@ def test_intervals_cover_the_true_mean_difference_of_networks_over_seeds() -> No
     assert 0.91 < np.mean(covered) <= 1
     # One seed's interval knows of images alone, and covers less than it says.
     assert np.mean(narrow) < 0.9
+
+
+def test_patient_intervals_cover_a_difference_where_image_intervals_do_not() -> None:
+    # Ten images of each of 40 patients, whom a network has right or wrong nearly as a whole.
+    rng = np.random.default_rng(13)
+    labels = np.repeat([0, 1, 2, 3], 100)
+    patients = tuple(f"p{index // 10}" for index in range(400))
+    covered = {"patients": 0, "images": 0}
+    trials = 100
+    for trial in range(trials):
+        miss = [
+            np.repeat(rng.random(40) < rate, 10) ^ (rng.random(400) < 0.02) for rate in (0.4, 0.2)
+        ]
+        a, b = (_answers(labels, _wrong(labels, one)) for one in miss)
+        truth = (0.4 - 0.2) * 0.96
+        for unit, known in (("patients", patients), ("images", None)):
+            pair = Pair(*(replace(one, groups=None, patients=known) for one in (a, b)))
+            found = compare([pair], ("A", "B"), resamples=250, seed=trial)
+            assert found.unit == ("40 patients" if known else "400 images")
+            one = found.differences["accuracy"]
+            covered[unit] += one.low <= truth <= one.high
+    assert covered["patients"] / trials >= 0.88
+    assert covered["images"] / trials < 0.75

@@ -33,7 +33,10 @@ def _answers(found: float, *, each: int = 40, fold: int | None = None) -> Predic
         probabilities=np.eye(4)[predicted] * 0.92 + 0.02,
         copies=copies if fold is None else np.full(4 * each, ""),
         groups=tuple(map(str, range(4 * each))),
-        runs=None if fold is None else tuple(str(fold + 5 * (at % 2)) for at in range(4 * each)),
+        patients=None
+        if fold is None
+        else tuple(f"{fold}-{at // 2}" if at < 2 * each else "" for at in range(4 * each)),
+        sites=None if fold is None else ("north", "south", "", "") * each,
     )
 
 
@@ -44,7 +47,7 @@ def finish(tmp_path: Path) -> Callable[..., None]:
     def leave(
         model: str, seed: int, found: float, fold: int | None = None, **training: object
     ) -> None:
-        protocol = "official" if fold is None else "folds"
+        protocol = "official" if fold is None else "patients"
         name = run_name(model, protocol, fold, seed)
         answers = _answers(found, fold=fold)
         folder = tmp_path / "study"
@@ -128,12 +131,12 @@ def test_report_tells_all_views_and_answers(
         finish("resnet18", 0, 0.5, fold)
         finish("se_resnet18", 0, 0.5, fold)
     study = tmp_path / "study"
-    argv = ["study", "--report", "--out_dir", str(study), "--without_runs", "2"]
+    argv = ["study", "--report", "--out_dir", str(study)]
     assert main([*argv, "--resamples", "300"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Does SE help, and whom? On the official split: SE-ResNet18, against ResNet18" in told
     assert "raises glioma recall by 30.0 points" in told
-    assert "With patients apart: SE-ResNet18, against ResNet18, leaves accuracy where" in told
+    assert "On unseen patients: SE-ResNet18, against ResNet18, leaves accuracy where" in told
     names = {path.name for path in (study / "report").iterdir()}
     assert names >= {"means.csv", "runs.csv", "comparison.csv", "report.md", "report.json"}
     assert names >= {"story.png", "manifest.json", "comparison_official.png"}
@@ -146,9 +149,13 @@ def test_report_tells_all_views_and_answers(
     clean = rows["official_without_copies", "resnet18", "recall_glioma"]
     assert float(clean["mean"]) == pytest.approx(0.1)
     assert clean["images"] == "80"
-    # Fold 2 has the runs 2 and 7, fold 3 the runs 3 and 8: a quarter is left out.
-    assert rows["folds", "resnet18", "accuracy"]["images"] == "320"
-    assert rows["folds_without_tuned_runs", "resnet18", "accuracy"]["images"] == "240"
+    assert rows["patients", "resnet18", "accuracy"]["images"] == "320"
+    with (study / "report/by_site.csv").open() as file:
+        sites = {(row["model"], row["class"], row["site"]): row for row in csv.DictReader(file)}
+    # Of each patient's two gliomas one is north's, and every second glioma is never missed.
+    north, south = (sites["resnet18", "glioma", name] for name in ("north", "south"))
+    assert (north["images"], north["patients"]) == ("20", "20")
+    assert float(north["recall"]) + float(south["recall"]) == pytest.approx(1.0)
     page = (study / "report/report.md").read_text()
     assert "published" not in page  # these are other images
     monkeypatch.setattr(public_counts, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
@@ -158,7 +165,7 @@ def test_report_tells_all_views_and_answers(
     assert "| SE-ResNet18, published | 1 | 0.8955 | 0.8941 | 0.8400 | 0.9118 |" in page
     assert "**SE-ResNet18, ours** | 3 |" in page
     assert "2 runs (1 seed, 2 folds), n = 320" in page
-    assert "without run 2, which tuning looked at" in page
+    assert "patients: 80 patients and 160 groups of images whose patient is not known" in page
     assert "10 finished runs, 75 minutes of training together" in page
     with (study / "report/runs.csv").open() as file:
         runs = list(csv.DictReader(file))
@@ -178,26 +185,26 @@ def test_report_tells_class_by_class_where_they_look(
     found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
     seen = {(one.protocol, one.label, one.who): one for one in found.looks}
     assert {label for _protocol, label, _who in seen} == {"all", "glioma"}
-    one = seen["folds", "glioma", "ResNet18"].figures["pointing_game"]
+    one = seen["patients", "glioma", "ResNet18"].figures["pointing_game"]
     assert one.value == pytest.approx(0.3)
     assert one.folds == pytest.approx((0.2, 0.4))
     assert (one.low, one.high) == (
         0,
         1,
     )  # 12.7 standard errors of 0.1 either way, but it is a share
-    other = seen["folds", "glioma", "SE-ResNet18"]
+    other = seen["patients", "glioma", "SE-ResNet18"]
     assert other.runs == 3
     assert other.figures["pointing_game"].folds == pytest.approx((0.3, 0.5))
-    change = seen["folds", "glioma", "SE-ResNet18 minus ResNet18"].figures["pointing_game"]
+    change = seen["patients", "glioma", "SE-ResNet18 minus ResNet18"].figures["pointing_game"]
     assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert seen["folds", "all", "centre baseline"].figures["pointing_game"].value == 0.4
+    assert seen["patients", "all", "centre baseline"].figures["pointing_game"].value == 0.4
     alone = seen["official", "glioma", "ResNet18"].figures["pointing_game"]
     assert (alone.value, alone.low) == (0.9, None)
     page = (found.folder / "report.md").read_text()
     assert (
         "| glioma | SE-ResNet18 minus ResNet18 | 2 | +0.000 (+0.000, +0.000) | - | +0.100" in page
     )
-    for name in ("looks_folds_test.png", "looks_official_test.png"):
+    for name in ("looks_patients_test.png", "looks_official_test.png"):
         assert f"]({name})" in page
         assert (found.folder / name).stat().st_size > 10_000
     with (found.folder / "looks.csv").open() as file:
