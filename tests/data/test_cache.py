@@ -179,15 +179,21 @@ def test_least_recently_used_are_evicted_above_the_bound(
     assert cache.load(used, _paths(used), 32).decoded == 2
 
 
-def test_present_call_is_never_evicted_and_the_rest_is(make_folder: Callable[..., Path]) -> None:
+def test_present_call_is_never_evicted_and_the_room_of_the_rest_is_given_back(
+    make_folder: Callable[..., Path],
+) -> None:
     root = make_folder({"train": 2})
     paths = _paths(root)
+    cache.load(root, paths, 200)
+    assert cache.contents()[1] > 8 * 200 * 200
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUMORLENS_CACHE_SIZE", "1K")
         cache.load(root, paths, 32)
         assert cache.load(root, paths, 32).decoded == 0
         cache.load(root, paths[:3], 40)
-        assert cache.contents()[0] == 3
+        entries, size = cache.contents()
+        assert entries == 3
+        assert size < 60_000
     assert cache.load(root, paths, 32).decoded == 8
 
 

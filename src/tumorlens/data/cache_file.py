@@ -49,6 +49,8 @@ CREATE INDEX IF NOT EXISTS squares_by_use ON squares (used, id, size);
 """
 
 _ROWS_AT_ONCE = 500  # in one query: below the 999 variables that every SQLite takes
+_FREED_AT_ONCE = 4096  # pages of 4 KiB
+_MOST_FREE = 0.25  # of the file
 _BUSY_SECONDS = 15.0  # another process holds the file for some milliseconds a transaction
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
@@ -181,8 +183,24 @@ class CacheFile:
                 "DELETE FROM files WHERE NOT EXISTS (SELECT 1 FROM squares "
                 "WHERE squares.digest = files.digest AND squares.decoder = files.decoder)"
             )
-        # Give the room back to the disk. It is done a page for each row fetched.
-        self._database.execute("PRAGMA incremental_vacuum").fetchall()
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Give room back to the disk where much is free, as after the bound was lowered.
+
+        A little is left for the next entries: moving pages takes as long as decoding does.
+        """
+        if self._database is None:
+            return
+        free, pages = (
+            self._database.execute(f"PRAGMA {count}").fetchone()[0]
+            for count in ("freelist_count", "page_count")
+        )
+        if free <= _MOST_FREE * pages:
+            return
+        for _ in range(0, free, _FREED_AT_ONCE):  # some megabytes a transaction: others may wait
+            # A script is stepped to its end; `execute` would stop after the first page.
+            self._database.executescript(f"PRAGMA incremental_vacuum({_FREED_AT_ONCE})")
 
     def _places(self, digests: Sequence[bytes]) -> list[int]:
         if self._database is None:
@@ -264,6 +282,7 @@ class CacheFile:
         database = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
         self._database = database
         database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA secure_delete = OFF")  # Debian's would write zeros over it first
         found = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'")
         if found.fetchone()[0] < 2:
             database.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
