@@ -32,7 +32,7 @@ from tumorlens.progress import Progress, silent
 DEFAULT_BOUND = 8 << 30
 
 _DIGEST_BYTES = 16
-_WRITTEN_AT_ONCE = 256  # what an interruption may lose of decoding, were it a power failure
+_WRITTEN_AT_ONCE = 256  # in one transaction: what a power failure may lose
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -186,7 +186,10 @@ def clear() -> tuple[int, int]:
 
 
 def contents() -> tuple[int, int]:
-    """How many entries there are, one a file content and size, and the bytes they take on disk."""
+    """How many entries there are, one a file content and size, and the bytes they take on disk.
+
+    What earlier versions left is in the bytes alone.
+    """
     entries, size = cache_file.contents(cache_folder())
     old = [file for file in _old_folder().rglob("*") if file.is_file()]
     return entries, size + sum(file.stat().st_size for file in old)
