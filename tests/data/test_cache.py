@@ -2,6 +2,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -388,6 +389,22 @@ def test_threads_that_decode_leave_the_warning_filters_alone(tmp_path: Path) -> 
     assert warnings.filters == before
     with pytest.warns(UserWarning, match="seen"):
         warnings.warn("seen", UserWarning, stacklevel=1)
+
+
+def test_warning_filters_are_changed_by_the_calling_thread_alone(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed_by = set()
+
+    class Watched(warnings.catch_warnings):
+        def __enter__(self) -> object:
+            changed_by.add(threading.get_ident())
+            return super().__enter__()
+
+    root = make_folder({"train": 2})
+    monkeypatch.setattr(warnings, "catch_warnings", Watched)
+    cache.load(root, _paths(root), 32)
+    assert changed_by == {threading.get_ident()}
 
 
 def test_pillow_warns_nobody_of_a_picture_that_is_refused(
