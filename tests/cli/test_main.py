@@ -307,7 +307,7 @@ def test_copies_of_training_images_are_counted_and_left_out(
 def test_cache_is_shown_and_cleared(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert main(["cache"]) == 0
-    assert "holds 1 entries" in capsys.readouterr().out
+    assert "holds 36 entries" in capsys.readouterr().out
     assert main(["cache", "clear"]) == 0
     assert main(["cache", "show"]) == 0
     assert "holds 0 entries" in capsys.readouterr().out

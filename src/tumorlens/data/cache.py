@@ -1,19 +1,19 @@
-"""Pictures decoded once, kept as 8-bit squares, memory-mapped from then on.
+"""Pictures decoded once, kept as 8-bit squares in one file on disk.
 
-A cache entry is a folder named by what is in it: the digest of every file's path and content, the
-side of the square and the decoder's version. A changed file therefore makes a new entry, and an
-entry never changes once it is there: it is written beside its place and renamed into it, so that
-two processes may make the same one at once.
+A file is known by its content alone: whoever asks for the same content at the same size shares its
+entry, whatever the file is called and which others are asked for with it. A changed file is decoded
+by itself. A file that cannot be decoded is not kept; it is tried again the next time.
 """
 
 import hashlib
-import json
 import os
+import re
 import shutil
-import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,20 +21,18 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from tumorlens.data import cache_file
+from tumorlens.data.cache_file import CacheFile, Entry
 from tumorlens.data.fingerprint import fingerprint
 from tumorlens.data.readers import ImageFacts, fit_square, read_grey_with_facts
-from tumorlens.errors import UnreadableImageError
+from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.progress import Progress, silent
 
-# Part of every entry's name: raise it when decoding, fitting or fingerprinting changes.
-_VERSION = 1
-_Entry = tuple[
-    npt.NDArray[np.uint8],
-    npt.NDArray[np.uint8],
-    tuple["ImageFacts | None", ...],
-    dict[str, str],
-]
+# Bytes of pixels that stay on disk: the public set at 96 and at 224 pixels takes a twentieth.
+DEFAULT_BOUND = 8 << 30
+
 _DIGEST_BYTES = 16
+_WRITTEN_AT_ONCE = 256  # in one transaction: what a power failure may lose
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -50,8 +48,9 @@ class CachedImages:
         digests: (N, 16) uint8, BLAKE2b of the file's bytes: equal for byte-identical files.
         facts: what each file says of itself; None where it could not be decoded.
         faults: path to the sentence that says why it could not be decoded.
-        decoded: how many files were decoded now; 0 when all came from the cache.
-        note: why the pictures could not be kept on disk; empty when they were.
+        decoded: how many pictures were decoded now, one for files of the same content; 0 when all
+            came from the cache.
+        note: why the cache on disk could not be used; empty when it was.
     """
 
     images: npt.NDArray[np.uint8]
@@ -69,6 +68,24 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(platformdirs.user_cache_dir("tumorlens"))
 
 
+def size_bound() -> int:
+    """How many bytes of pixels stay on disk: `$TUMORLENS_CACHE_SIZE`, else 8 GiB.
+
+    Raises:
+        TumorlensError: the variable is no size.
+    """
+    named = os.environ.get("TUMORLENS_CACHE_SIZE", "").strip()
+    if not named:
+        return DEFAULT_BOUND
+    size = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(?:I?B)?", named.upper())
+    if size is None:
+        raise TumorlensError(
+            f"TUMORLENS_CACHE_SIZE: found `{named}`, expected bytes such as 2000000000, or a size "
+            "such as 500M or 2G."
+        )
+    return int(float(size[1]) * 1024 ** " KMGT".index(size[2] or " "))
+
+
 def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silent) -> CachedImages:
     """Decode `paths` below `root`, or find them decoded.
 
@@ -76,56 +93,132 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
         root: the data folder.
         paths: relative to `root`, forward slashes.
         size: side of the square, pixels.
-        progress: told of the stages "reading" and "decoding", a step a file.
+        progress: told of the stages "reading" and "decoding", a step a file. Where it raises, what
+            was decoded so far is kept.
 
-    Never raises for a bad picture (see `faults`) nor for a cache that cannot be written (`note`).
+    Never raises for a bad picture (see `faults`) nor for a cache that cannot be used (`note`).
+
+    Raises:
+        TumorlensError: see `size_bound`.
     """
-    digests, missing = _digests(root, paths, progress)
-    key = hashlib.blake2b(f"{_VERSION} {size}".encode(), digest_size=_DIGEST_BYTES)
-    for path, digest in zip(paths, digests, strict=True):
-        key.update(path.encode() + b"\0" + digest.tobytes())
-    entry = cache_folder() / "images" / f"{size}-{key.hexdigest()}"
-    kept = None if missing else _read(entry, len(paths), size)
-    if kept is not None:
-        images, fingerprints, facts, faults = kept
-        return CachedImages(images, fingerprints, digests, facts, faults, decoded=0)
-    images, fingerprints, facts, faults = _decode(root, paths, size, progress)
-    note = ""
-    if not missing:  # a file that cannot even be read has no content to name an entry by
-        try:
-            _write(entry, images, fingerprints, facts, faults)
-        except OSError as error:
-            note = (
-                f"The decode cache {cache_folder()} cannot be written ({error.strerror or error}); "
-                "going on from memory. Set TUMORLENS_CACHE to a folder with room to keep it."
-            )
-        else:
-            kept = _read(entry, len(paths), size)
-            if kept is not None:
-                images = kept[0]
-    return CachedImages(images, fingerprints, digests, facts, faults, len(paths), note)
+    bound = size_bound()
+    digests = _digests(root, paths, progress)
+    images = np.zeros((len(paths), size, size), dtype=np.uint8)
+    fingerprints = np.zeros((len(paths), 32), dtype=np.uint8)
+    facts: list[ImageFacts | None] = [None] * len(paths)
+    faults: dict[str, str] = {}
+    rows: dict[bytes, list[int]] = {}
+    for row, digest in enumerate(digests):
+        if digest is not None:
+            rows.setdefault(digest, []).append(row)
+
+    def place(entry: Entry) -> None:
+        for row in rows[entry.digest]:
+            images[row] = entry.square
+            fingerprints[row] = entry.fingerprint
+            facts[row] = entry.facts
+
+    def decode(task: list[int]) -> Entry | dict[str, str]:
+        """Rows of one content: the first that can be decoded speaks for all."""
+        sentences = {}
+        for row in task:
+            try:
+                return _decode(root / paths[row], digests[row], images[row])
+            except UnreadableImageError as error:
+                sentences[paths[row]] = str(error)
+        return sentences
+
+    with CacheFile(cache_folder(), size) as file:
+        found = set()
+        for entry in file.read(rows):
+            place(entry)
+            found.add(entry.digest)
+        tasks = [same for digest, same in rows.items() if digest not in found]
+        # What cannot even be read has no content to be known by.
+        tasks += [[row] for row, digest in enumerate(digests) if digest is None]
+        fresh: list[Entry] = []
+        decoded = 0
+        with _pillow_silent():
+            try:
+                for made in _in_order(decode, tasks, "decoding", progress):
+                    if isinstance(made, dict):
+                        faults.update(made)
+                        continue
+                    decoded += 1
+                    place(made)
+                    fresh.append(made)
+                    if len(fresh) == _WRITTEN_AT_ONCE:
+                        file.write(fresh)
+                        fresh = []
+            finally:  # also when the user interrupts
+                if fresh:
+                    file.write(fresh)
+        file.tidy(bound, rows)
+    joined = b"".join(digest or bytes(_DIGEST_BYTES) for digest in digests)
+    return CachedImages(
+        images,
+        fingerprints,
+        np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES),
+        tuple(facts),
+        dict(sorted(faults.items())),
+        decoded,
+        file.note,
+    )
 
 
 def clear() -> tuple[int, int]:
-    """Remove every entry; return how many there were and their size in bytes."""
+    """Remove every entry; return how many there were and their size in bytes.
+
+    Raises:
+        TumorlensError: the cache cannot be removed.
+    """
     entries, size = contents()
-    shutil.rmtree(cache_folder() / "images", ignore_errors=True)
+    try:
+        cache_file.remove(cache_folder())
+        if _old_folder().is_dir():
+            shutil.rmtree(_old_folder())
+    except OSError as error:
+        raise TumorlensError(
+            f"{error.filename or cache_folder()}: cannot be removed ({error.strerror or error}); "
+            "remove it as the user it belongs to."
+        ) from error
     return entries, size
 
 
 def contents() -> tuple[int, int]:
-    """How many entries there are, and their size in bytes."""
-    folder = cache_folder() / "images"
-    entries = [entry for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    size = sum(file.stat().st_size for entry in entries for file in entry.iterdir())
-    return len(entries), size
+    """How many entries there are, one a file content and size, and the bytes they take on disk.
+
+    What earlier versions left is in the bytes alone.
+    """
+    entries, size = cache_file.contents(cache_folder())
+    old = [file for file in _old_folder().rglob("*") if file.is_file()]
+    return entries, size + sum(file.stat().st_size for file in old)
+
+
+def _old_folder() -> Path:
+    """Where earlier versions kept a folder for each list of files."""
+    return cache_folder() / "images"
+
+
+@contextmanager
+def _pillow_silent() -> Iterator[None]:
+    """Pillow warns of large or odd pictures; what cannot be used is refused with a sentence.
+
+    Filters are the whole process's: they are changed here, before the threads start and after they
+    end, and never in a thread.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
 
 
 def _in_order(
     work: Callable[[Item], Result], items: Sequence[Item], stage: str, progress: Progress
 ) -> Iterator[Result]:
+    from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second; honours affinity and quota)
+
     # Threads suffice: Pillow and hashlib release the interpreter's lock where the time goes.
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         try:
             for done, result in enumerate(pool.map(work, items), start=1):
                 yield result
@@ -136,18 +229,20 @@ def _in_order(
             raise
 
 
-def _digests(
-    root: Path, paths: Sequence[str], progress: Progress
-) -> tuple[npt.NDArray[np.uint8], bool]:
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+
+def _digests(root: Path, paths: Sequence[str], progress: Progress) -> list[bytes | None]:
+    """Of each file's bytes; None where it cannot be read."""
     folder = str(root)
 
     def digest(path: str) -> bytes | None:
         try:
             with open(f"{folder}/{path}", "rb") as file:  # noqa: PTH123 (a third of the time)
-                content = file.read()
+                return _digest(file.read())
         except OSError:
             return None
-        return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
     # A hundred files a task: one of these files takes less time than handing it to a thread.
     tasks = [paths[start : start + 100] for start in range(0, len(paths), 100)]
@@ -155,69 +250,22 @@ def _digests(
     for block in _in_order(lambda task: [digest(path) for path in task], tasks, "", silent):
         found += block
         progress("reading", len(found), len(paths))
-    joined = b"".join(value or bytes(_DIGEST_BYTES) for value in found)
-    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES), None in found
+    return found
 
 
-def _decode(
-    root: Path, paths: Sequence[str], size: int, progress: Progress
-) -> tuple[
-    npt.NDArray[np.uint8],
-    npt.NDArray[np.uint8],
-    tuple[ImageFacts | None, ...],
-    dict[str, str],
-]:
-    images = np.zeros((len(paths), size, size), dtype=np.uint8)
-    fingerprints = np.zeros((len(paths), 32), dtype=np.uint8)
-    faults: dict[str, str] = {}
+def _decode(path: Path, digest: bytes | None, square: npt.NDArray[np.uint8]) -> Entry:
+    """Decode a file into `square`, (size, size) uint8.
 
-    def decode(index: int) -> ImageFacts | None:
-        try:
-            grey, facts = read_grey_with_facts(root / paths[index])
-        except UnreadableImageError as error:
-            faults[paths[index]] = str(error)
-            return None
-        images[index] = fit_square(grey, size)
-        fingerprints[index] = fingerprint(grey)
-        return facts
-
-    facts = tuple(_in_order(decode, range(len(paths)), "decoding", progress))
-    return images, fingerprints, facts, dict(sorted(faults.items()))
-
-
-def _write(
-    entry: Path,
-    images: npt.NDArray[np.uint8],
-    fingerprints: npt.NDArray[np.uint8],
-    facts: Sequence[ImageFacts | None],
-    faults: dict[str, str],
-) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    Raises:
+        UnreadableImageError: it cannot be decoded, or is not what had this digest.
+    """
     try:
-        np.save(beside / "images.npy", images)
-        np.save(beside / "fingerprints.npy", fingerprints)
-        record = {"facts": [asdict(fact) if fact else None for fact in facts], "faults": faults}
-        (beside / "record.json").write_text(json.dumps(record), encoding="utf-8")
-        if entry.exists() and _read(entry, *images.shape[:2]) is None:
-            shutil.rmtree(entry)  # damaged from outside; make it anew
-        try:
-            beside.rename(entry)
-        except OSError:
-            if not entry.exists():  # else another process was first with the same pictures
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _read(entry: Path, count: int, size: int) -> _Entry | None:
-    try:
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-        fingerprints = np.load(entry / "fingerprints.npy", allow_pickle=False)
-        record = json.loads((entry / "record.json").read_text(encoding="utf-8"))
-        facts = tuple(ImageFacts(**fact) if fact else None for fact in record["facts"])
-        faults = dict(record["faults"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    whole = images.shape == (count, size, size) and fingerprints.shape == (count, 32)
-    return (images, fingerprints, facts, faults) if whole else None
+        content = path.read_bytes()
+    except OSError:
+        content = None  # the reader says why
+    grey, facts = read_grey_with_facts(path, content)
+    # An entry is never of another content than it is known by.
+    if content is None or digest is None or _digest(content) != digest:
+        raise UnreadableImageError(f"{path}: changed while it was read; start again.")
+    square[:] = fit_square(grey, len(square))
+    return Entry(digest, square, fingerprint(grey), facts)

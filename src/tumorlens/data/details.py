@@ -1,6 +1,5 @@
 """What two pictures of the same thing share and pictures of similar things do not."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache as remembered
 
@@ -35,12 +34,14 @@ def details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     Returns:
         (N, H / 2, W / 2) float32, each of mean 0 and norm 1; zero for a picture of one grey.
     """
+    from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second)
+
     # Blurring releases the interpreter's lock; small blocks stay in the processor's cache.
     blocks = [
         images[start : start + _PICTURES_AT_ONCE]
         for start in range(0, len(images), _PICTURES_AT_ONCE)
     ]
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         found = list(pool.map(_details, blocks))
     nothing = np.zeros(
         (0, images.shape[1] // _SHRINK, images.shape[2] // _SHRINK), dtype=np.float32

@@ -9,7 +9,6 @@ are drawn before the class is known, from one distribution: every slice passes n
 because those of a pituitary tumor must.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -211,10 +210,12 @@ def make_phantom(
     ]
     for split, count in counts.items():
         _clear(out, split, count)
+    from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second)
+
     load_template()
     boxes: list[list[str]] = []
     # Threads: nearly all the time is spent in numpy and scipy, which let go of the interpreter.
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for done, row in enumerate(pool.map(lambda task: _write(out, task, size), tasks), 1):
             boxes.append(row)
             progress("phantom", done, len(tasks))

@@ -4,7 +4,7 @@ Everything becomes a single 8-bit grey channel: in the public data set a file's 
 mirrored slices from others, and a network must not be able to see it.
 """
 
-import warnings
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,27 +49,32 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     return read_grey_with_facts(path)[0]
 
 
-def read_grey_with_facts(path: Path) -> tuple[npt.NDArray[np.uint8], ImageFacts]:
-    """`read_grey`, and what the file says of itself."""
+def read_grey_with_facts(
+    path: Path, content: bytes | None = None
+) -> tuple[npt.NDArray[np.uint8], ImageFacts]:
+    """`read_grey`, and what the file says of itself; `content` spares reading the file again.
+
+    Pillow's warnings are left alone: their filters are the whole process's, and this runs in
+    threads.
+    """
     try:
-        if path.stat().st_size == 0:
+        if (path.stat().st_size if content is None else len(content)) == 0:
             raise UnreadableImageError(f"{path}: the file is empty (0 bytes), expected an image.")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of large pictures; we refuse them below
-            with Image.open(path, formats=_FORMATS) as picture:
-                facts = ImageFacts(str(picture.format), picture.mode, *picture.size)
-                if facts.width * facts.height > MAX_PIXELS:
-                    raise UnreadableImageError(
-                        f"{path}: {facts.width} x {facts.height} pixels, more than the "
-                        f"{MAX_PIXELS:,} that are decoded; a decompression bomb or not a slice."
-                    )
-                picture.load()
-                return to_grey(picture), facts
+        source = path if content is None else io.BytesIO(content)
+        with Image.open(source, formats=_FORMATS) as picture:
+            facts = ImageFacts(str(picture.format), picture.mode, *picture.size)
+            if facts.width * facts.height > MAX_PIXELS:
+                raise UnreadableImageError(
+                    f"{path}: {facts.width} x {facts.height} pixels, more than the "
+                    f"{MAX_PIXELS:,} that are decoded; a decompression bomb or not a slice."
+                )
+            picture.load()
+            return to_grey(picture), facts
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"{path}: not a PNG, JPEG, TIFF, BMP or WebP image, whatever its name says."
         ) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(
             f"{path}: more than the {MAX_PIXELS:,} pixels that are decoded; a decompression bomb."
         ) from error

@@ -1,7 +1,6 @@
 """The bytes of an upload as grey slices. What it is, its content says; its name is never asked."""
 
 import io
-import warnings
 from dataclasses import dataclass
 
 from tumorlens.data import readers, scans
@@ -54,19 +53,16 @@ def _picture(content: bytes, limits: Limits) -> scans.Scan:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     formats = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(content), formats=formats) as picture:
-                scans.see(picture.width * picture.height, limits.pixels)
-                picture.load()
-                grey = readers.to_grey(picture)
-                kind = f"{picture.format} picture"
-        except UnidentifiedImageError as error:
-            raise TumorlensError(
-                "This is no PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI file, whatever its name "
-                "says."
-            ) from error
-        except Image.DecompressionBombError as error:
-            raise TumorlensError("This picture has more pixels than are decoded.") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as picture:
+            scans.see(picture.width * picture.height, limits.pixels)
+            picture.load()
+            grey = readers.to_grey(picture)
+            kind = f"{picture.format} picture"
+    except UnidentifiedImageError as error:
+        raise TumorlensError(
+            "This is no PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI file, whatever its name says."
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TumorlensError("This picture has more pixels than are decoded.") from error
     return scans.Scan(grey[None], kind)
