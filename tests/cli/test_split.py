@@ -24,9 +24,7 @@ def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
 def test_patients_stay_together_and_are_in_the_file(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = make_folder({"train": 12}, classes=("glioma", "notumor"))
-    (root / "test" / "glioma").mkdir(parents=True)
-    (root / "test" / "notumor").mkdir()
+    root = make_folder({"train": 9, "test": 3}, classes=("glioma", "notumor"))
     paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     rows = [f"{path},p{index // 3},{'ns'[index % 2]}" for index, path in enumerate(paths)]
     table = tmp_path / "patients.csv"

@@ -205,14 +205,14 @@ def test_groups_file_makes_patients_of_images(tmp_path: Path) -> None:
     a, b = _write(tmp_path / "a.csv", 0.5), _write(tmp_path / "b.csv", 0.8)
     asked = CompareSettings(a, b, out_dir=tmp_path / "out", resamples=200)
     alone = compare_and_write(asked)
-    assert alone.all.groups == 120
-    assert any("each counts for itself" in caveat for caveat in alone.caveats)
+    assert alone.all.unit == "120 images"
+    assert any("each image counts for itself" in caveat for caveat in alone.caveats)
     groups = tmp_path / "groups.csv"
     groups.write_text(
         "path,group\n" + "".join(f"glioma/{at}.png,patient{at // 10}\n" for at in range(30))
     )
     grouped = compare_and_write(replace(asked, groups=groups))
-    assert grouped.all.groups == 3 + 90
+    assert grouped.all.unit == "93 groups of near-duplicates"
     tests = grouped.all.mcnemar[0]["glioma"]
     assert (tests["b_only"], tests["a_only"]) == (2, 0)  # the patients 1 and 2
 

@@ -68,7 +68,7 @@ def test_known_counts_give_known_differences_and_mcnemars_p() -> None:
     assert gain["glioma->meningioma"].better > 0.99  # fewer mistakes are better
     assert gain["meningioma->glioma"].better < 0.2
     assert found.bias_pair == ("glioma", "meningioma")
-    assert (found.images, found.groups, found.runs) == (200, 200, 1)
+    assert (found.images, found.unit, found.runs) == (200, "200 images", 1)
 
 
 def test_every_figure_is_scikit_learns() -> None:

@@ -152,10 +152,10 @@ def test_report_tells_all_views_and_answers(
     assert rows["patients", "resnet18", "accuracy"]["images"] == "320"
     with (study / "report/by_site.csv").open() as file:
         sites = {(row["model"], row["class"], row["site"]): row for row in csv.DictReader(file)}
-    # Of each patient's two gliomas one is north's, and every second glioma is never missed.
+    # Gliomas of even number are north's and never missed, of odd number half.
     north, south = (sites["resnet18", "glioma", name] for name in ("north", "south"))
     assert (north["images"], north["patients"]) == ("20", "20")
-    assert float(north["recall"]) + float(south["recall"]) == pytest.approx(1.0)
+    assert (float(north["recall"]), float(south["recall"])) == (1.0, 0.5)
     page = (study / "report/report.md").read_text()
     assert "published" not in page  # these are other images
     monkeypatch.setattr(public_counts, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
@@ -212,25 +212,23 @@ def test_report_tells_class_by_class_where_they_look(
     assert {row["mean"] for row in rows} == {"0.400000"}
 
 
-def test_report_tells_whether_a_class_is_missed_or_some_patients(
+def test_report_tells_whether_a_class_is_missed_or_the_images_of_a_site(
     finish: Callable[..., None], tmp_path: Path
 ) -> None:
     finish("resnet18", 0, 0.5, fold=2)
     finish("se_resnet18", 0, 1.0, fold=2)
     finish("se_resnet18", 1, 0.0, fold=2)
     found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
-    rows = {(one.model, one.run, one.label): one for one in found.by_run}
-    # All missed gliomas are of odd number, and those are run 7's.
-    glioma = rows["resnet18", "7", "glioma"]
-    assert (glioma.images, glioma.right) == (20, 10)
-    assert rows["resnet18", "2", "glioma"].recall == 1
-    assert rows["se_resnet18", "7", "glioma"].recall == 0.5
-    assert rows["se_resnet18", "7", "glioma"].images == 40
+    rows = {(one.model, one.label, one.site): one for one in found.by_site}
+    # Gliomas of odd number alone are missed, and they are south's; of two seeds one finds them all.
+    north, south = (rows["se_resnet18", "glioma", name].recall for name in ("north", "south"))
+    assert (north.n, south.n) == (10, 10)
+    assert (north.value, south.value) == (1.0, 0.5)
     page = (found.folder / "report.md").read_text()
-    assert "| 2 | 1.00 / 1.00 | 1.00 / 1.00 |" in page
-    assert "| 7 | 0.50 / 0.50 | 1.00 / 1.00 |" in page
-    with (found.folder / "by_run.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 2 * 2 * 4
+    assert "## Recall by site" in page
+    assert "| patients | glioma | north | 10 of 10 patients |" in page
+    with (found.folder / "by_site.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 4 * 2
 
 
 def test_images_of_a_named_group_are_drawn_together(
@@ -252,7 +250,7 @@ def test_images_of_a_named_group_are_drawn_together(
     assert widths[1] > 1.5 * widths[0]
     assert votes[0] < 0.05 < votes[1]
     page = (tmp_path / "study/report/report.md").read_text()
-    assert f"those of one group in {patients} drawn together" in page
+    assert "official: 8 groups of near-duplicates" in page
     assert main([*argv, "--groups", str(tmp_path / "none.csv")]) == 2
     assert "--groups" in capsys.readouterr().err
 

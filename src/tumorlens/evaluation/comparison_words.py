@@ -49,7 +49,8 @@ def change(figure: str, difference: Difference) -> str:
 
 def sample(found: Comparison) -> str:
     """What was compared: "with 5 seeds each and 1,311 images (intervals over 43 patients)"."""
-    return f"with {runs(found)} and {found.images:,} images (intervals over {found.unit})"
+    unit = "" if found.unit == f"{found.images} images" else f" (intervals over {found.unit})"
+    return f"with {runs(found)} and {found.images:,} images{unit}"
 
 
 def runs(found: Comparison) -> str:
