@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from machine import facts
-from tumorlens.output_folder import write_json
+from tumorlens.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "audit_vs_imagehash.json"
 ROUNDS = 3

@@ -14,7 +14,7 @@ import torch
 
 from machine import facts
 from tumorlens.data.augment import Augmentation, augment
-from tumorlens.output_folder import environment
+from tumorlens.files import environment
 
 
 def with_kornia(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -22,10 +22,10 @@ from sklearn.metrics import roc_auc_score
 from machine import facts
 from tumorlens.data.public_folds import public_map
 from tumorlens.data.readers import fit_square, read_grey
-from tumorlens.evaluation.comparison_words import title
+from tumorlens.comparison.text import title
 from tumorlens.evaluation.plots import COLOURS, save
-from tumorlens.evaluation.run_files import RunFiles, read_study
-from tumorlens.output_folder import csv_text, write_json, write_text
+from tumorlens.comparison.run_files import RunFiles, read_study
+from tumorlens.files import csv_text, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "patients"

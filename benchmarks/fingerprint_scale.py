@@ -18,8 +18,8 @@ import numpy as np
 
 from machine import facts
 from tumorlens.data.candidates import candidates
-from tumorlens.data.fingerprint import TRANSFORMS, transformed
-from tumorlens.output_folder import write_json
+from tumorlens.data.hashing import TRANSFORMS, transformed
+from tumorlens.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "fingerprint_scale.json"
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)

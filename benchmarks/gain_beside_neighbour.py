@@ -18,8 +18,8 @@ import numpy as np
 from machine import facts
 from neighbouring_slices import order
 from tumorlens.data.public_folds import FOLDS
-from tumorlens.evaluation.run_files import RunFiles, read_study
-from tumorlens.output_folder import write_json
+from tumorlens.comparison.run_files import RunFiles, read_study
+from tumorlens.files import write_json
 
 ROOT = Path(__file__).parents[1]
 WITHOUT, WITH = ROOT / "results" / "study", ROOT / "results" / "study_train_on_valid"

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from machine import facts
-from tumorlens.data.audit import KINDS, Audit, audit
+from tumorlens.audit.audit import KINDS, Audit, audit
 from tumorlens.evaluation.scores import score
-from tumorlens.output_folder import write_json
+from tumorlens.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "leak.json"
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint
-from tumorlens.data.copies import duplicate_groups
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
-from tumorlens.explain.boxes import Boxes, read_boxes
+from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.explain.estimates import Estimates, estimates
 from tumorlens.explain.gradcam import METHODS
 from tumorlens.explain.mapped import Part, Way, load_part, maps_of

@@ -25,7 +25,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from machine import facts
-from tumorlens.config import TrainSettings
+from tumorlens.settings import TrainSettings
 from tumorlens.data import splits
 from tumorlens.data.dataset import load_for_training
 from tumorlens.training.fit import train

@@ -21,8 +21,8 @@ import numpy as np
 
 from machine import facts
 from tumorlens.data.public_folds import public_map
-from tumorlens.evaluation.run_files import RunFiles, read_study
-from tumorlens.output_folder import csv_text, write_json, write_text
+from tumorlens.comparison.run_files import RunFiles, read_study
+from tumorlens.files import csv_text, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "patients"

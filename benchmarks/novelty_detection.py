@@ -26,16 +26,16 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from machine import facts
-from tumorlens import checkpoint as checkpoints
-from tumorlens.data import scans
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.data import volumes as scans
 from tumorlens.data.dataset import load_for_training
 from tumorlens.data.readers import fit_square, to_grey
 from tumorlens.evaluation.evaluate import images_of
-from tumorlens.evaluation.features import describe
-from tumorlens.evaluation.statistics import exact_interval
-from tumorlens.output_folder import write_json
+from tumorlens.checkpoint.features import describe
+from tumorlens.evaluation.intervals import exact_interval
+from tumorlens.files import write_json
 from tumorlens.training.calibrate import calibrate
-from tumorlens.verdict import judge_of
+from tumorlens.uncertainty.decision import judge_of
 
 Grey = npt.NDArray[np.uint8]
 

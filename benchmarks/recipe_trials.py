@@ -30,11 +30,11 @@ from torch import Tensor, nn
 from machine import facts
 from tumorlens.data import splits
 from tumorlens.data.augment import Augmentation, augment, uniform
-from tumorlens.data.copies import duplicate_groups
+from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import kept_memory
-from tumorlens.explain.boxes import read_boxes
-from tumorlens.explain.looking import head
+from tumorlens.explain.regions import read_boxes
+from tumorlens.explain.map_metrics import head
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import BasicBlock, ResNet
 

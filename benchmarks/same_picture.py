@@ -22,10 +22,10 @@ from machine import facts
 from tumorlens.data import cache
 from tumorlens.data.candidates import candidates
 from tumorlens.data.details import details, similarity
-from tumorlens.data.fingerprint import TRANSFORMS, fingerprint
+from tumorlens.data.hashing import TRANSFORMS, fingerprint
 from tumorlens.data.pairs import THUMBNAIL
 from tumorlens.data.readers import fit_square, read_grey, resize
-from tumorlens.output_folder import write_json
+from tumorlens.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "same_picture.json"
 PICTURES = 80

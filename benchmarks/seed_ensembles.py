@@ -19,9 +19,9 @@ from scipy.stats import t
 
 from machine import facts
 from tumorlens.data.table import read_table
-from tumorlens.evaluation.run_files import read_study
-from tumorlens.evaluation.statistics import percentile_interval, resampled_weights
-from tumorlens.output_folder import write_json
+from tumorlens.comparison.run_files import read_study
+from tumorlens.evaluation.intervals import percentile_interval, resampled_weights
+from tumorlens.files import write_json
 
 ROOT = Path(__file__).parents[1]
 RESAMPLES = 5000

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from machine import facts
-from tumorlens.checkpoint import Preprocessing
+from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.device import kept_memory
 from tumorlens.models.build import build_model
 from tumorlens.training.batches import training_batches

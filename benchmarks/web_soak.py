@@ -33,10 +33,10 @@ import numpy as np
 from PIL import Image
 
 from machine import facts
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.models.build import build_model
-from tumorlens.output_folder import write_json
+from tumorlens.files import write_json
 
 RESULT = Path(__file__).parents[1] / "results" / "web" / "soak.json"
 USERS = 4

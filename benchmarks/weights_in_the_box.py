@@ -17,15 +17,15 @@ import numpy as np
 import torch
 
 from machine import facts
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import IN_THE_BOX, Checkpoint
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import IN_THE_BOX, Checkpoint
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
-from tumorlens.evaluation.calibration import calibrated, softmax
+from tumorlens.uncertainty.calibration import calibrated, softmax
 from tumorlens.evaluation.evaluate import copies_of_training, images_of, predict
 from tumorlens.evaluation.scores import score
-from tumorlens.exporting.light_file import light_one
+from tumorlens.export.safetensors_file import light_one
 from tumorlens.labels import MODEL_NAMES
-from tumorlens.output_folder import environment, write_json
+from tumorlens.files import environment, write_json
 from tumorlens.training.calibrate import calibrate
 
 OUT = Path(__file__).parent.parent / "results" / "weights"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from tumorlens.data import cache
-from tumorlens.output_folder import write_text
+from tumorlens.files import write_text
 
 TARGET = Path(__file__).parents[1] / "src" / "tumorlens" / "data" / "public_patients.csv"
 COLUMNS = {

@@ -1,6 +1,6 @@
 """Every verb as a function that returns its result and prints nothing.
 
-Arguments are those of the settings classes in `tumorlens.config`; importing this module loads
+Arguments are those of the settings classes in `tumorlens.settings`; importing this module loads
 nothing heavy.
 
     from tumorlens import api
@@ -20,18 +20,18 @@ from tumorlens.progress import Progress, silent
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from tumorlens.data.audit import Audit
-    from tumorlens.data.folds import Partition
-    from tumorlens.data.phantom import PhantomSummary
-    from tumorlens.evaluation.compare import Compared
+    from tumorlens.audit.audit import Audit
+    from tumorlens.audit.download import Downloaded
+    from tumorlens.comparison.compare import Compared
+    from tumorlens.data.partition import Partition
     from tumorlens.evaluation.evaluate import Report
-    from tumorlens.explain.panels import Explanation
-    from tumorlens.exporting.compared import Exported
+    from tumorlens.explain.panel import Explanation
+    from tumorlens.export.parity import Exported
     from tumorlens.inference.predict import Prediction
-    from tumorlens.public_set import Downloaded
+    from tumorlens.phantom.dataset import PhantomSummary
     from tumorlens.reporting.page import RunReport
     from tumorlens.studies.grid import StudyResult
-    from tumorlens.studies.tables import StudyReport
+    from tumorlens.studies.report import StudyReport
     from tumorlens.training.fit import TrainingResult
     from tumorlens.web.server import Serving
 
@@ -40,7 +40,7 @@ Settings = TypeVar("Settings")
 
 def train(*, progress: Progress = silent, **settings: Any) -> TrainingResult:
     """Train a network; see `config.TrainSettings`."""
-    from tumorlens.config import TrainSettings
+    from tumorlens.settings import TrainSettings
     from tumorlens.training import fit
 
     return fit.train(_settings(TrainSettings, settings), progress)
@@ -48,25 +48,25 @@ def train(*, progress: Progress = silent, **settings: Any) -> TrainingResult:
 
 def evaluate(*, progress: Progress = silent, **settings: Any) -> Report:
     """Score a checkpoint; see `config.EvaluateSettings`."""
-    from tumorlens.config import EvaluateSettings
     from tumorlens.evaluation import evaluate as module
+    from tumorlens.settings import EvaluateSettings
 
     return module.evaluate(_settings(EvaluateSettings, settings), progress)
 
 
 def gradcam(*, progress: Progress = silent, **settings: Any) -> Explanation:
     """See where a network looked; see `config.GradcamSettings`."""
-    from tumorlens.config import GradcamSettings
-    from tumorlens.explain import panels
+    from tumorlens.explain import panel as panels
+    from tumorlens.settings import GradcamSettings
 
     return panels.explain(_settings(GradcamSettings, settings), progress)
 
 
 def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
     """Make a simulated data set; see `config.PhantomSettings`."""
-    from tumorlens.config import PhantomSettings, primitives
-    from tumorlens.data.phantom import make_phantom
-    from tumorlens.output_folder import claim, write_manifest
+    from tumorlens.files import claim, write_manifest
+    from tumorlens.phantom.dataset import make_phantom
+    from tumorlens.settings import PhantomSettings, primitives
 
     chosen = _settings(PhantomSettings, settings)
     claim(chosen.out, "phantom")
@@ -85,8 +85,8 @@ def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:
 
 def predict(*, progress: Progress = silent, **settings: Any) -> list[Prediction]:
     """Name the class of slices; see `config.PredictSettings`. All answers are kept in memory."""
-    from tumorlens.config import PredictSettings
     from tumorlens.inference import predict as module
+    from tumorlens.settings import PredictSettings
 
     found: list[Prediction] = []
     module.predict_and_write(_settings(PredictSettings, settings), progress, found.append)
@@ -95,16 +95,16 @@ def predict(*, progress: Progress = silent, **settings: Any) -> list[Prediction]
 
 def audit(*, progress: Progress = silent, **settings: Any) -> Audit:
     """Find copies, conflicts and shortcuts in a folder; see `config.AuditSettings`."""
-    from tumorlens.config import AuditSettings
-    from tumorlens.data import audit_files
+    from tumorlens.audit import files as audit_files
+    from tumorlens.settings import AuditSettings
 
     return audit_files.audit_and_write(_settings(AuditSettings, settings), progress)
 
 
 def split(*, progress: Progress = silent, **settings: Any) -> Partition:
     """Split a folder so that copies stay together; see `config.SplitSettings`."""
-    from tumorlens.config import SplitSettings
-    from tumorlens.data import folds
+    from tumorlens.data import partition as folds
+    from tumorlens.settings import SplitSettings
 
     chosen = _settings(SplitSettings, settings)
     found = folds.partition(chosen, progress)
@@ -114,15 +114,15 @@ def split(*, progress: Progress = silent, **settings: Any) -> Partition:
 
 def compare(*, progress: Progress = silent, **settings: Any) -> Compared:
     """Compare two networks on the same images; see `config.CompareSettings`."""
-    from tumorlens.config import CompareSettings
-    from tumorlens.evaluation import compare as module
+    from tumorlens.comparison import compare as module
+    from tumorlens.settings import CompareSettings
 
     return module.compare_and_write(_settings(CompareSettings, settings), progress)
 
 
 def study(*, progress: Progress = silent, **settings: Any) -> StudyResult:
     """Do the runs of a grid that are missing; see `config.StudySettings`."""
-    from tumorlens.config import StudySettings
+    from tumorlens.settings import StudySettings
     from tumorlens.studies import grid
 
     return grid.study(_settings(StudySettings, settings), progress)
@@ -130,39 +130,39 @@ def study(*, progress: Progress = silent, **settings: Any) -> StudyResult:
 
 def study_report(*, progress: Progress = silent, **settings: Any) -> StudyReport:
     """Draw tables and figures of a study's finished runs; see `config.StudySettings`."""
-    from tumorlens.config import StudySettings
-    from tumorlens.studies import tables
+    from tumorlens.settings import StudySettings
+    from tumorlens.studies import report as tables
 
     return tables.draw_report(_settings(StudySettings, {"report": True} | settings), progress)
 
 
 def export(*, progress: Progress = silent, **settings: Any) -> Exported:
     """Write a checkpoint as another file; see `config.ExportSettings`. ONNX needs an extra."""
-    from tumorlens.config import ExportSettings
-    from tumorlens.exporting import export as module
+    from tumorlens.export import export as module
+    from tumorlens.settings import ExportSettings
 
     return module.export(_settings(ExportSettings, settings), progress)
 
 
 def report(**settings: Any) -> RunReport:
     """Put a run on one page; see `config.ReportSettings`."""
-    from tumorlens.config import ReportSettings
     from tumorlens.reporting import page
+    from tumorlens.settings import ReportSettings
 
     return page.report(_settings(ReportSettings, settings))
 
 
 def download(*, progress: Progress = silent, **settings: Any) -> Downloaded:
     """Fetch the public data set, check it, audit it; see `config.DownloadSettings`."""
-    from tumorlens import public_set
-    from tumorlens.config import DownloadSettings
+    from tumorlens.audit import download as public_set
+    from tumorlens.settings import DownloadSettings
 
     return public_set.download(_settings(DownloadSettings, settings), progress)
 
 
 def serve(**settings: Any) -> AbstractContextManager[Serving]:
     """Serve the web page for as long as the context lasts; see `config.ServeSettings`."""
-    from tumorlens.config import ServeSettings
+    from tumorlens.settings import ServeSettings
     from tumorlens.web import server
 
     return server.serving(_settings(ServeSettings, settings))

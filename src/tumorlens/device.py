@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from tumorlens.config.kinds import Precision
 from tumorlens.errors import TumorlensError
+from tumorlens.settings.shared import Precision
 
 Computed = Literal["32-true", "16-mixed", "bf16-mixed"]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import VERBS, main
 from tumorlens.models.build import build_model
 

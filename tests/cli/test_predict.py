@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tumorlens import api
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.models.build import build_model

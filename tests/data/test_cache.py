@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tumorlens.data import cache, cache_file
-from tumorlens.data.fingerprint import fingerprint
+from tumorlens.data.hashing import fingerprint
 from tumorlens.data.readers import fit_square, read_grey, read_grey_with_facts
 from tumorlens.errors import TumorlensError
 

@@ -3,7 +3,7 @@ import pytest
 
 from tumorlens.data import candidates as module
 from tumorlens.data.candidates import candidates
-from tumorlens.data.fingerprint import TRANSFORMS, transformed
+from tumorlens.data.hashing import TRANSFORMS, transformed
 
 
 def _random(count: int, seed: int = 0) -> np.ndarray:

@@ -4,7 +4,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from tumorlens.data.details import SAME_DETAILS, _blur, details, similarity
-from tumorlens.data.fingerprint import TRANSFORMS, apply
+from tumorlens.data.hashing import TRANSFORMS, apply
 
 
 def _scene(number: int, size: int = 96) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tumorlens.data import cache
 from tumorlens.data import pairs as module
-from tumorlens.data.fingerprint import TRANSFORMS, apply, fingerprint
+from tumorlens.data.hashing import TRANSFORMS, apply, fingerprint
 from tumorlens.data.pairs import THUMBNAIL, Pairs, find_pairs
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tumorlens.data import public_patients
-from tumorlens.data.fingerprint import apply, fingerprint
+from tumorlens.data.hashing import apply, fingerprint
 from tumorlens.data.patients import PublicTable, overlaps
 from tumorlens.data.public_patients import Table, match, rows_of, table
 from tumorlens.data.readers import read_grey

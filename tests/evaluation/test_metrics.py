@@ -3,8 +3,8 @@ import pytest
 from sklearn import metrics as oracle
 
 from tumorlens.evaluation import metrics
-from tumorlens.evaluation.calibration import reliability
 from tumorlens.evaluation.metrics import bias, confusion, figures
+from tumorlens.uncertainty.calibration import reliability
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 

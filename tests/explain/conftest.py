@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tumorlens.evaluation.statistics import exact_interval
+from tumorlens.evaluation.intervals import exact_interval
 from tumorlens.explain.estimates import estimates, primitives
 
 N = 60

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tumorlens.checkpoint import Preprocessing
+from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.explain.faithfulness import GAMES, ORDERS, faithfulness
 
 PREPROCESSING = Preprocessing(64, 0.0, 1.0)

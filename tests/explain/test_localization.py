@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorlens.checkpoint import Checkpoint
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.statistics import Estimate
+from tumorlens.evaluation.intervals import Estimate
 from tumorlens.explain.compare_looks import compare, sentence
 from tumorlens.explain.localization import SIZES, Localization, localize
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.checkpoint import Checkpoint
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain.mapped import Way, maps_of
 from tumorlens.explain.sanity import between, cascade, floor, similarity, ssim, steps
 from tumorlens.models.build import build_model

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tumorlens.errors import TumorlensError
-from tumorlens.inference.exported_file import ExportedFile
 from tumorlens.inference.onnx_backend import OnnxBackend
-from tumorlens.novelty import FeatureSpace
-from tumorlens.verdict import Judge
+from tumorlens.inference.onnx_metadata import ExportedFile
+from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

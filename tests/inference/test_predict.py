@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tumorlens.config import PredictSettings
 from tumorlens.errors import TumorlensError
-from tumorlens.inference import sources
+from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Floats
 from tumorlens.inference.predict import Prediction, predict_and_write, predictions
-from tumorlens.novelty import FeatureSpace
-from tumorlens.verdict import Judge
+from tumorlens.settings import PredictSettings
+from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 
 class _Brightness:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tumorlens import api
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
+from tumorlens.files import write_manifest
 from tumorlens.models.build import build_model
-from tumorlens.output_folder import write_manifest
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens.config import StudySettings
+from tumorlens.comparison.run_files import read_study
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.run_files import read_study
+from tumorlens.settings import StudySettings
 from tumorlens.studies.grid import jobs, study
 
 
@@ -208,7 +208,7 @@ def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) ->
         f"""
         import os, signal
         from pathlib import Path
-        from tumorlens.config import StudySettings
+        from tumorlens.settings import StudySettings
         from tumorlens.studies.grid import study
 
         def told(stage, done, total, note=""):

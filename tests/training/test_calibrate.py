@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, Preprocessing
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate
-from tumorlens.verdict import judge_of
+from tumorlens.uncertainty.decision import judge_of
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.config import TrainSettings
+from tumorlens.checkpoint import file as checkpoints
 from tumorlens.errors import TumorlensError
+from tumorlens.settings import TrainSettings
 from tumorlens.training.fit import TrainingInterruptedError, memory_of, train
 from tumorlens.training.recipes import resolve
 
@@ -239,7 +239,7 @@ def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
         import os, signal, sys
         from pathlib import Path
         from lightning.pytorch import Callback
-        from tumorlens.config import TrainSettings
+        from tumorlens.settings import TrainSettings
         from tumorlens.training.fit import train
 
         class Die(Callback):
@@ -277,7 +277,7 @@ _TWO = """
 import sys
 import numpy as np, torch
 from lightning.pytorch import Callback, Trainer
-from tumorlens.checkpoint import Preprocessing
+from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.data.augment import Augmentation
 from tumorlens.models.build import build_model
 from tumorlens.training.batches import training_batches, validation_batches

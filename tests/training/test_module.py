@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tumorlens.checkpoint import Preprocessing
-from tumorlens.config import TrainSettings
+from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.data.augment import NONE
 from tumorlens.models.build import build_model
+from tumorlens.settings import TrainSettings
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import RECIPES, Recipe, resolve
 

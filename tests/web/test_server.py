@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, Preprocessing
-from tumorlens.config import ServeSettings
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
+from tumorlens.settings import ServeSettings
 from tumorlens.web.server import Serving, serving
 
 gradio = pytest.importorskip("gradio", reason="the extra `web` is not installed")

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tumorlens.data.scans import Scan
+from tumorlens.data.volumes import Scan
 from tumorlens.web.shelf import Shelf
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import AuditSettings
+from tumorlens.settings import AuditSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tumorlens.data.audit import Audit, PatientOverlap, Twins
+    from tumorlens.audit.audit import Audit, PatientOverlap, Twins
 
 _MOST_LINES = 10
 
@@ -20,10 +20,10 @@ _MOST_LINES = 10
 def run(argv: Sequence[str], prog: str) -> int:
     """Audit a folder; print the tables and where the files are."""
     settings = parse(AuditSettings, argv, prog, positional=("data_dir",))
+    from tumorlens.audit.files import audit_and_write
     from tumorlens.cli import DONE, FAILED_CHECK
     from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
-    from tumorlens.data.audit_files import audit_and_write
 
     with shown() as progress:
         found = audit_and_write(settings, progress)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import CompareSettings
+from tumorlens.settings import CompareSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
@@ -12,8 +12,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     from tumorlens.cli import tables
     from tumorlens.cli.console import of_results
     from tumorlens.cli.progress import shown
-    from tumorlens.evaluation.compare import compare_and_write
-    from tumorlens.evaluation.comparison_words import whom
+    from tumorlens.comparison.compare import compare_and_write
+    from tumorlens.comparison.text import whom
 
     with shown() as progress:
         found = compare_and_write(settings, progress)

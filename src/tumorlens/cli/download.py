@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import DownloadSettings
+from tumorlens.settings import DownloadSettings
 
 if TYPE_CHECKING:
-    from tumorlens.public_set import Source
+    from tumorlens.audit.download import Source
 
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Fetch the set; print licence and size before, counts and copies after."""
     settings = parse(DownloadSettings, argv, prog, aliases={"--out_dir": "--out"})
+    from tumorlens.audit.download import download
     from tumorlens.cli.progress import shown
-    from tumorlens.public_set import download
 
     with shown() as progress:
         made = download(settings, progress, _announce)
@@ -37,7 +37,7 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 
 def _announce(source: Source) -> None:
-    from tumorlens.public_set import PAGE
+    from tumorlens.audit.download import PAGE
 
     print(f"Brain Tumor MRI Dataset by Masoud Nickparvar, version {source.version} ({PAGE})")
     if source.version < source.newest:

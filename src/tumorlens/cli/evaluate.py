@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import EvaluateSettings
+from tumorlens.settings import EvaluateSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:

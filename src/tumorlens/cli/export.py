@@ -4,14 +4,14 @@ import sys
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import ExportSettings
+from tumorlens.settings import ExportSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Write the file; print where it is and how it was checked."""
     settings = parse(ExportSettings, argv, prog)
     from tumorlens.cli.progress import shown
-    from tumorlens.exporting.export import export
+    from tumorlens.export.export import export
 
     with shown() as progress:
         made = export(settings, progress)
@@ -22,7 +22,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         f"{made.parity.logits:.1e} in a logit, {made.parity.features:.1e} in a feature."
     )
     if made.cost:
-        from tumorlens.exporting.int8 import MOST_LOST  # onnx is there, int8 was asked for
+        from tumorlens.export.int8 import MOST_LOST  # onnx is there, int8 was asked for
 
         print(f"In 8 bits, on {made.cost.images} validation images:")
         for name, before in made.cost.before.items():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import GradcamSettings
+from tumorlens.settings import GradcamSettings
 
 # Figure to heading and width. The intervals of those without are in explain.json: a terminal has
 # 80 columns.
@@ -24,7 +24,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Explain pictures; print where the panel is, and what was measured."""
     settings = parse(GradcamSettings, argv, prog, aliases={"--class": "--class_name"})
     from tumorlens.cli.progress import shown
-    from tumorlens.explain.panels import explain
+    from tumorlens.explain.panel import explain
 
     with shown() as progress:
         found = explain(settings, progress)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import PhantomSettings
+from tumorlens.settings import PhantomSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:

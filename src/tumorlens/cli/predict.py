@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import PredictSettings
+from tumorlens.settings import PredictSettings
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import ReportSettings
+from tumorlens.settings import ReportSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import ServeSettings
+from tumorlens.settings import ServeSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:

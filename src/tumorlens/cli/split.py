@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import SplitSettings
+from tumorlens.settings import SplitSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
@@ -11,7 +11,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     settings = parse(SplitSettings, argv, prog, positional=("data_dir",))
     from tumorlens.cli.console import of_results, titled_table
     from tumorlens.cli.progress import shown
-    from tumorlens.data.folds import partition, write_partition
+    from tumorlens.data.partition import partition, write_partition
 
     with shown() as progress:
         found = partition(settings, progress)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import StudySettings
+from tumorlens.settings import StudySettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
@@ -14,7 +14,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     from tumorlens.cli.progress import shown
 
     if settings.report:
-        from tumorlens.studies.tables import draw_report
+        from tumorlens.studies.report import draw_report
 
         with shown() as progress:
             drawn = draw_report(settings, progress)

@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tumorlens.cli.console import titled_table
-from tumorlens.evaluation.comparison_words import figure_title, title
+from tumorlens.comparison.paired import Comparison
+from tumorlens.comparison.text import figure_title, title
+from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.metrics import OVERALL
-from tumorlens.evaluation.paired import Comparison
 from tumorlens.evaluation.scores import Scores, Subset
-from tumorlens.evaluation.statistics import Estimate
 from tumorlens.evaluation.subgroups import SubgroupRecall
 
 _NAMES = {

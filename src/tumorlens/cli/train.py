@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from tumorlens.cli.flags import parse
-from tumorlens.config import TrainSettings
+from tumorlens.settings import TrainSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:

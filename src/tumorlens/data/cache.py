@@ -23,7 +23,7 @@ import platformdirs
 
 from tumorlens.data import cache_file
 from tumorlens.data.cache_file import CacheFile, Entry
-from tumorlens.data.fingerprint import fingerprint
+from tumorlens.data.hashing import fingerprint
 from tumorlens.data.readers import ImageFacts, fit_square, read_grey_with_facts
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.progress import Progress, silent

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.fingerprint import BYTES, TRANSFORMS, transformed
+from tumorlens.data.hashing import BYTES, TRANSFORMS, transformed
 from tumorlens.progress import Progress, silent
 
 # Bits. A strong contrast change moves a fingerprint by up to 23; measured in results/audit.

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data import cache
-from tumorlens.data.copies import duplicate_groups
+from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan, whole_of
 from tumorlens.data.patients import Patients, PatientTable, check_overlap, units
 from tumorlens.data.splits import hold_out

@@ -6,7 +6,7 @@ from functools import cache as remembered
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.fingerprint import TRANSFORMS
+from tumorlens.data.hashing import TRANSFORMS
 
 # Least correlation of details. On the annotated images of the public set copies have 0.992 and
 # more, slices next to one another 0.899 at most; JPEG at quality 40 of a picture halved in size

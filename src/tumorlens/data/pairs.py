@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.candidates import Candidates, candidates
-from tumorlens.data.copies import connected
 from tumorlens.data.details import SAME_DETAILS, details, similarity
-from tumorlens.data.fingerprint import TRANSFORMS
+from tumorlens.data.duplicates import connected
+from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.progress import Progress, silent
 
 # Side of the square that is decoded, pixels: what training decodes too, by default, so that both

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data import public_patients
-from tumorlens.data.copies import connected
+from tumorlens.data.duplicates import connected
 from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
 

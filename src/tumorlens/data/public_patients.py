@@ -17,8 +17,8 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.copies import SAME_PICTURE, copies_in
-from tumorlens.data.fingerprint import TRANSFORMS, transformed
+from tumorlens.data.duplicates import SAME_PICTURE, copies_in
+from tumorlens.data.hashing import TRANSFORMS, transformed
 from tumorlens.errors import TumorlensError
 
 NAME = "public-patients"

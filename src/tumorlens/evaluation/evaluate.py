@@ -9,25 +9,25 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
-from tumorlens.config import EvaluateSettings, primitives
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import input_batches
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.data import splits
-from tumorlens.data.copies import copies_in, duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.duplicates import copies_in, duplicate_groups
 from tumorlens.data.patients import PatientTable, check_overlap, table_for, unit_words
-from tumorlens.data.phantom import is_phantom
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.calibration import Calibrated, calibrated, softmax
-from tumorlens.evaluation.features import input_batches
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
-from tumorlens.output_folder import claim, write_json, write_manifest, write_text
+from tumorlens.files import claim, write_json, write_manifest, write_text
+from tumorlens.phantom.dataset import is_phantom
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import EvaluateSettings, primitives
+from tumorlens.uncertainty.calibration import Calibrated, calibrated, softmax
 
 METRICS_SCHEMA = 1
 

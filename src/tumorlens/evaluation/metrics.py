@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.evaluation.calibration import BINS, bin_of
+from tumorlens.uncertainty.calibration import BINS, bin_of
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

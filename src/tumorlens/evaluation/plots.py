@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from tumorlens.evaluation.calibration import BINS
-from tumorlens.evaluation.calibration import reliability as reliability_bins
-from tumorlens.evaluation.statistics import exact_interval
-from tumorlens.output_folder import replacing
+from tumorlens.evaluation.intervals import exact_interval
+from tumorlens.files import replacing
+from tumorlens.uncertainty.calibration import BINS
+from tumorlens.uncertainty.calibration import reliability as reliability_bins
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _LINES = ("-", "--", "-.", ":")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tumorlens.data.patients import Patients, PatientTable, count_units, units
 from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
-from tumorlens.output_folder import csv_text
+from tumorlens.files import csv_text
 
 _PROBABILITY = "prob_"
 

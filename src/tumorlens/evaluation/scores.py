@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tumorlens.data.patients import unit_words
 from tumorlens.evaluation import metrics
-from tumorlens.evaluation.statistics import (
+from tumorlens.evaluation.intervals import (
     FEW,
     Estimate,
     bootstrap,

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from tumorlens.evaluation.intervals import Estimate, bootstrap, proportion_interval
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.statistics import Estimate, bootstrap, proportion_interval
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.evaluation.statistics import (
+from tumorlens.evaluation.intervals import (
     Estimate,
     bootstrap,
     proportion_interval,

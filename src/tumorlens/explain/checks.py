@@ -10,20 +10,20 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint
-from tumorlens.config import GradcamSettings
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.explain import localization_plots as draw
-from tumorlens.explain.boxes import read_boxes
+from tumorlens.explain import plots as draw
 from tumorlens.explain.estimates import estimates, primitives
 from tumorlens.explain.faithfulness import GAMES, ORDERS, Faithfulness, faithfulness
 from tumorlens.explain.mapped import Maps, Part, Way, load_part, maps_of
+from tumorlens.explain.regions import read_boxes
 from tumorlens.explain.sanity import Similarity, between, cascade, floor, similarity
 from tumorlens.explain.sanity import steps as stages
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress
+from tumorlens.settings import GradcamSettings
 
 _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.evaluation.statistics import (
+from tumorlens.evaluation.intervals import (
     Estimate,
     bootstrap,
     percentile_interval,

@@ -14,9 +14,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tumorlens.checkpoint import Preprocessing
+from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.data.readers import resize
-from tumorlens.explain.looking import centre_map, head
+from tumorlens.explain.map_metrics import centre_map, head
 from tumorlens.explain.measures import frame
 from tumorlens.explain.overlay import on_picture
 from tumorlens.progress import Progress, silent

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tumorlens.config import MapMethod
 from tumorlens.errors import TumorlensError
 from tumorlens.models.resnet import ResNet
+from tumorlens.settings import MapMethod
 
 # The last stage of a ResNet: its output is the last block's, after the addition.
 DEFAULT_LAYER = "layer4"

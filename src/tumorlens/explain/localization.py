@@ -15,18 +15,18 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens.checkpoint import Checkpoint
-from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.calibration import softmax
 from tumorlens.evaluation.evaluate import part_caveats
-from tumorlens.explain.boxes import Boxes, read_boxes
 from tumorlens.explain.estimates import Estimates, estimates, primitives
-from tumorlens.explain.looking import Looking, border, centre_map, head, look, skull
+from tumorlens.explain.map_metrics import Looking, border, centre_map, head, look, skull
 from tumorlens.explain.mapped import Part, Way, answers, load_part, maps_of, parts_there
 from tumorlens.explain.measures import THRESHOLDS, Fit, fit, frame, in_frame
+from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import MAP_LAYER, MAP_METHOD, MapMethod
+from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]

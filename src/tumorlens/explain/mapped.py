@@ -8,14 +8,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens.checkpoint import Checkpoint, Preprocessing
-from tumorlens.config import MAP_LAYER, MAP_METHOD, MapMethod
+from tumorlens.checkpoint.features import input_batches
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.folder import scan
 from tumorlens.evaluation.evaluate import images_of, patients_of, predict
-from tumorlens.evaluation.features import input_batches
 from tumorlens.explain import gradcam
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import MAP_LAYER, MAP_METHOD, MapMethod
 
 Maps = npt.NDArray[np.float32]
 

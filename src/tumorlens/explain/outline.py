@@ -7,7 +7,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from tumorlens.explain.boxes import Box, Boxes
+from tumorlens.explain.regions import Box, Boxes
 
 _COLOUR, _WIDTH = "#56B4E9", 1.1
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from scipy.stats import rankdata
 from torch import nn
 
-from tumorlens.checkpoint import Checkpoint
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain.overlay import on_picture
 from tumorlens.models.build import build_model
 

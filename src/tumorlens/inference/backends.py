@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.verdict import Judge
+from tumorlens.uncertainty.decision import Judge
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from tumorlens.errors import TumorlensError
 from tumorlens.inference.backends import Floats
-from tumorlens.inference.exported_file import (
+from tumorlens.inference.onnx_metadata import (
     FEATURES,
     LOGITS,
     SQUARES,

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.config import PredictSettings
 from tumorlens.data.readers import fit_square
 from tumorlens.errors import TumorlensError
-from tumorlens.inference import sources
+from tumorlens.files import check_claim, claim, replacing, write_manifest
+from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Backend
-from tumorlens.inference.sources import Found
-from tumorlens.output_folder import check_claim, claim, replacing, write_manifest
+from tumorlens.inference.inputs import Found
 from tumorlens.progress import Progress, silent
-from tumorlens.verdict import Judged
+from tumorlens.settings import PredictSettings
+from tumorlens.uncertainty.decision import Judged
 
 if TYPE_CHECKING:
     from tumorlens.inference.torch_backend import TorchBackend

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.config import MAP_LAYER, MAP_METHOD
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import describe
 from tumorlens.device import cpu_threads, pick_device
-from tumorlens.evaluation.features import describe
 from tumorlens.explain import gradcam
 from tumorlens.inference.backends import Floats
-from tumorlens.verdict import judge_of
+from tumorlens.settings import MAP_LAYER, MAP_METHOD
+from tumorlens.uncertainty.decision import judge_of
 
 
 class TorchBackend:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tumorlens.reporting import figures
+from tumorlens.reporting import tables as figures
 from tumorlens.reporting.evidence import Evidence
 
 ITEMS = {

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorlens.config import ReportSettings
 from tumorlens.errors import TumorlensError
-from tumorlens.output_folder import MANIFEST
+from tumorlens.files import MANIFEST
+from tumorlens.settings import ReportSettings
 
 Record = dict[str, Any]
 

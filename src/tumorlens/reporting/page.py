@@ -12,11 +12,12 @@ from typing import Any
 import jinja2
 
 from tumorlens import __version__
-from tumorlens.config import ReportSettings
 from tumorlens.errors import TumorlensError
-from tumorlens.output_folder import write_text
-from tumorlens.reporting import claim, figures
+from tumorlens.files import write_text
+from tumorlens.reporting import claim
+from tumorlens.reporting import tables as figures
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
+from tumorlens.settings import ReportSettings
 
 CARD = "MODEL_CARD.md"
 # In the first lines of the page: what may be written over.

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tumorlens.comparison.run_files import RunFiles
+from tumorlens.evaluation.intervals import Estimate, bootstrap, proportion_interval
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.run_files import RunFiles
-from tumorlens.evaluation.statistics import Estimate, bootstrap, proportion_interval
-from tumorlens.output_folder import csv_text
+from tumorlens.files import csv_text
 
 
 @dataclass(frozen=True)

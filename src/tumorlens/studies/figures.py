@@ -6,10 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tumorlens.evaluation.comparison_words import figure_title, title
+from tumorlens.comparison.text import figure_title, title
 from tumorlens.evaluation.plots import COLOURS
 from tumorlens.studies.looks import CENTRE, Look
-from tumorlens.studies.seen import PUBLISHED, Seen
+from tumorlens.studies.views import PUBLISHED, Seen
 
 _FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
 _VIEWS = {

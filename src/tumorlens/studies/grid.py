@@ -4,15 +4,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tumorlens.config import StudySettings, TrainSettings
+from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.data import public_patients
 from tumorlens.data.splits import folds_in
 from tumorlens.device import pick_device, pick_precision
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.run_files import differing, finished_runs, read_run, run_name
-from tumorlens.output_folder import check_claim, write_manifest
+from tumorlens.files import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
-from tumorlens.studies.one_run import (
+from tumorlens.settings import StudySettings, TrainSettings
+from tumorlens.studies.run import (
     RESAMPLES,
     Job,
     Outcome,

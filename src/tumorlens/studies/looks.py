@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from tumorlens.evaluation.comparison_words import title
-from tumorlens.evaluation.run_files import RunFiles
-from tumorlens.output_folder import csv_text
-from tumorlens.studies.seen import LOOKS
+from tumorlens.comparison.run_files import RunFiles
+from tumorlens.comparison.text import title
+from tumorlens.files import csv_text
+from tumorlens.studies.views import LOOKS
 
 CENTRE = "centre baseline"
 

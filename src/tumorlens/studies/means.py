@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.comparison.tests import run_draws
 from tumorlens.evaluation import metrics, tumor_classes
-from tumorlens.evaluation.chance import run_draws
-from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.proportions import proportions
-from tumorlens.evaluation.statistics import (
+from tumorlens.evaluation.intervals import (
     Estimate,
     percentile_interval,
     proportion_interval,
     resampled_weights,
     with_width,
 )
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.proportions import proportions
 
 Floats = npt.NDArray[np.float64]
 

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tumorlens.evaluation.comparison_words import confusion_sentence, figure_title, title
-from tumorlens.evaluation.paired import Comparison
-from tumorlens.evaluation.run_files import RunFiles
-from tumorlens.evaluation.statistics import Estimate
+from tumorlens.comparison.paired import Comparison
+from tumorlens.comparison.run_files import RunFiles
+from tumorlens.comparison.text import confusion_sentence, figure_title, title
+from tumorlens.evaluation.intervals import Estimate
 from tumorlens.studies.by_site import RecallBySite
 from tumorlens.studies.looks import Look, Mean
-from tumorlens.studies.seen import LOOKS, PUBLISHED, Seen
+from tumorlens.studies.views import LOOKS, PUBLISHED, Seen
 
 if TYPE_CHECKING:
-    from tumorlens.studies.tables import StudyReport
+    from tumorlens.studies.report import StudyReport
 
 _HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
 _BY_VIEW = (*_HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glioma")

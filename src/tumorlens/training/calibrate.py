@@ -5,18 +5,22 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from tumorlens.checkpoint import Checkpoint
+from tumorlens.checkpoint.features import describe
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.data.dataset import Dataset
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.calibration import (
+from tumorlens.progress import Progress, silent
+from tumorlens.uncertainty.calibration import (
     calibrated,
     fit_temperature,
     softmax,
     threshold_for_coverage,
 )
-from tumorlens.evaluation.features import describe
-from tumorlens.novelty import FeatureSpace, spread, threshold_for_false_alarms
-from tumorlens.progress import Progress, silent
+from tumorlens.uncertainty.out_of_distribution import (
+    FeatureSpace,
+    spread,
+    threshold_for_false_alarms,
+)
 
 # Of the validation images: how many get an answer, and how many may be called unlike. One in a
 # hundred of a few hundred images would be told by a handful of them.

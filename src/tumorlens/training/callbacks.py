@@ -8,9 +8,9 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from tumorlens import checkpoint as checkpoints
+from tumorlens.checkpoint import file as checkpoints
 from tumorlens.evaluation import plots
-from tumorlens.output_folder import csv_text, write_text
+from tumorlens.files import csv_text, write_text
 from tumorlens.progress import Progress
 from tumorlens.training.module import Classifier
 

@@ -15,24 +15,24 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint, DataRecord, Preprocessing
-from tumorlens.config import TrainSettings, primitives
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.data import splits
-from tumorlens.data.copies import duplicate_groups
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.patients import record, table_for
 from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
+from tumorlens.files import replacing
 from tumorlens.models.build import build_model
-from tumorlens.output_folder import replacing
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import TrainSettings, primitives
 from tumorlens.training.batches import training_batches, validation_batches
 from tumorlens.training.calibrate import calibrate
 from tumorlens.training.callbacks import BestWeights, History, LastState, LastWeights
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import Recipe, resolve
-from tumorlens.training.run_folder import (
+from tumorlens.training.runs import (
     finish_run_folder,
     new_run_folder,
     published_run,

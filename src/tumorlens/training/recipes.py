@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tumorlens.config import TrainSettings
 from tumorlens.data.augment import Augmentation
+from tumorlens.settings import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tumorlens import checkpoint as checkpoints
-from tumorlens.checkpoint import Checkpoint
-from tumorlens.config import MAP_METHOD
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import described
+from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.features import described
 from tumorlens.explain import gradcam
 from tumorlens.models.resnet import ResNet
-from tumorlens.verdict import Judge, Judged, judge_of
+from tumorlens.settings import MAP_METHOD
+from tumorlens.uncertainty.decision import Judge, Judged, judge_of
 
 
 @dataclass(frozen=True)

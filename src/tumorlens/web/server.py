@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tumorlens.config import ServeSettings
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
+from tumorlens.settings import ServeSettings
 from tumorlens.web.gate import Gate
 from tumorlens.web.room import Room
 from tumorlens.web.uploads import Limits

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from tumorlens.data.scans import Scan
+from tumorlens.data.volumes import Scan
 
 
 @dataclass

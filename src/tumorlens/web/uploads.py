@@ -3,7 +3,8 @@
 import io
 from dataclasses import dataclass
 
-from tumorlens.data import readers, scans
+from tumorlens.data import readers
+from tumorlens.data import volumes as scans
 from tumorlens.errors import TumorlensError
 
 

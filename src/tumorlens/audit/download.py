@@ -1,0 +1,296 @@
+"""The public data set, fetched from Kaggle by kagglehub, checked and audited: the verb download.
+
+"Brain Tumor MRI Dataset", Masoud Nickparvar, Kaggle. What is fetched is checked image by count
+before anything lands where the user wants it; an interrupted download goes on where it stopped.
+"""
+
+import contextlib
+import errno
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tumorlens.audit.audit import Audit
+from tumorlens.audit.files import audit_and_write
+from tumorlens.data.public_counts import KNOWN_COUNTS, Counts
+from tumorlens.data.readers import SUFFIXES
+from tumorlens.errors import TumorlensError
+from tumorlens.files import check_claim, claim, write_manifest
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import AuditSettings, DownloadSettings, primitives
+
+HANDLE = "masoudnickparvar/brain-tumor-mri-dataset"
+PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
+PARTS = ("Training", "Testing")
+
+# Where kagglehub keeps what it has so far: beside the result, so that the last step is a rename.
+_UNDER_WAY = ".download"
+_ABOUT_BYTES = 150_000_000
+# Archive and images lie side by side for a while; images are JPEG already and pack to nothing less.
+_ROOM = 2.2
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Source:
+    """What Kaggle says of the set.
+
+    Attributes:
+        version: the one to fetch.
+        newest: the newest there is.
+        licence: as Kaggle names it; empty if it does not.
+        size: of the download, bytes.
+    """
+
+    version: int
+    newest: int
+    licence: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """What `download` left.
+
+    Attributes:
+        data_dir: has Training/ and Testing/.
+        counts: images by part and class.
+        checked: whether the counts of this version are known, and so were verified.
+        fetched: False where the set was there already.
+        audit: of it.
+        audit_dir: where the audit's files are.
+    """
+
+    data_dir: Path
+    counts: Counts
+    checked: bool
+    fetched: bool
+    audit: Audit
+    audit_dir: Path
+
+
+def download(
+    settings: DownloadSettings,
+    progress: Progress = silent,
+    announce: Callable[[Source], None] = lambda _: None,
+) -> Downloaded:
+    """Fetch, check and audit the public set; where it is there already, check and audit it.
+
+    Args:
+        settings: see `DownloadSettings`.
+        progress: told of "downloading" (megabytes) and the stages of `audit`.
+        announce: told of licence and size before the first image is fetched.
+
+    Raises:
+        TumorlensError: no network, no room, a folder that is taken, kagglehub is not installed, or
+            what came is not the set.
+    """
+    out = settings.out
+    check_claim(out, "download")
+    check_claim(settings.audit_dir, "audit")
+    there = all((out / part).is_dir() for part in PARTS)
+    if not there:
+        _fetch(settings, progress, announce)
+    counts = count(out)
+    checked = verify(counts, settings.version, out)
+    found = audit_and_write(AuditSettings(data_dir=out, out_dir=settings.audit_dir), progress)
+    return Downloaded(out, counts, checked, not there, found, settings.audit_dir)
+
+
+def count(folder: Path) -> Counts:
+    """Images in `folder`, by part and class."""
+    return {
+        part: {
+            inside.name: sum(file.suffix.lower() in SUFFIXES for file in inside.iterdir())
+            for inside in sorted((folder / part).iterdir())
+            if inside.is_dir()
+        }
+        for part in PARTS
+        if (folder / part).is_dir()
+    }
+
+
+def verify(counts: Counts, version: int, folder: Path) -> bool:
+    """Compare `counts` with what `version` is known to have.
+
+    Returns:
+        Whether anything is known of this version.
+
+    Raises:
+        TumorlensError: they differ; says where.
+    """
+    known = KNOWN_COUNTS.get(version)
+    if known is None:
+        missing = [part for part in PARTS if not sum(counts.get(part, {}).values())]
+        if missing:
+            raise TumorlensError(
+                f"--out {folder}: no images in {' and '.join(missing)}; version {version} is laid "
+                "out in another way, or the download is damaged; try --version 1."
+            )
+        return False
+    wrong = [
+        f"{part}/{name} has {counts.get(part, {}).get(name, 0):,} images instead of {number:,}"
+        for part, classes in known.items()
+        for name, number in classes.items()
+        if counts.get(part, {}).get(name, 0) != number
+    ]
+    if wrong:
+        raise TumorlensError(
+            f"--out {folder}: {'; '.join(wrong)}; delete this folder and download again, or name "
+            "the --version that it is."
+        )
+    return True
+
+
+def _fetch(
+    settings: DownloadSettings, progress: Progress, announce: Callable[[Source], None]
+) -> None:
+    out = settings.out
+    with _kagglehub(out / _UNDER_WAY, progress) as kaggle:
+        source = _ask(settings.version)
+        _see_room(out, source.size)
+        announce(source)
+        claim(out, "download")
+        fetched = _resumed(kaggle, source.version)
+        try:
+            verify(count(fetched), source.version, out)
+        except TumorlensError:
+            shutil.rmtree(out / _UNDER_WAY)  # or the next attempt would find the same again
+            raise
+        for part in PARTS:
+            (fetched / part).rename(out / part)
+        shutil.rmtree(out / _UNDER_WAY)
+    write_manifest(
+        out,
+        "download",
+        settings=primitives(settings),
+        source=f"{PAGE}/versions/{source.version}",
+        licence=source.licence,
+        counts=count(out),
+    )
+
+
+def _ask(version: int) -> Source:
+    from kagglehub.clients import build_kaggle_client  # noqa: PLC0415 (an extra)
+    from kagglesdk.datasets.types.dataset_api_service import (  # noqa: PLC0415
+        ApiGetDatasetRequest,
+    )
+
+    request = ApiGetDatasetRequest()
+    request.owner_slug, request.dataset_slug = HANDLE.split("/")
+    with build_kaggle_client() as client:
+        said = client.datasets.dataset_api_client.get_dataset(request)
+    newest = int(said.current_version_number or version)
+    if version > newest:
+        raise TumorlensError(
+            f"--version {version}: Kaggle has versions 1 to {newest} of {HANDLE}; name one of them."
+        )
+    # Kaggle tells the size of the newest version alone.
+    size = int(said.total_bytes or 0) if version == newest else 0
+    return Source(version, newest, str(said.license_name or ""), size or _ABOUT_BYTES)
+
+
+def _see_room(out: Path, size: int) -> None:
+    place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < _ROOM * size:
+        raise TumorlensError(
+            f"--out {out}: {free / 1e6:,.0f} MB are free there, {_ROOM * size / 1e6:,.0f} MB are "
+            "needed while the archive is unpacked; free some room or name another folder."
+        )
+
+
+def _resumed(kaggle: Any, version: int) -> Path:
+    import requests  # noqa: PLC0415 (comes with the extra)
+
+    broken: Exception | None = None
+    for _ in range(_ATTEMPTS):
+        try:
+            return Path(kaggle.dataset_download(f"{HANDLE}/versions/{version}"))
+        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout) as error:
+            broken = error  # the line broke: what came is kept, and the next attempt goes on
+    assert broken is not None
+    raise broken
+
+
+@contextlib.contextmanager
+def _kagglehub(under_way: Path, progress: Progress) -> Iterator[Any]:
+    """kagglehub with its cache in `under_way`, quiet; its failures as sentences."""
+    try:
+        import kagglehub  # noqa: PLC0415 (an extra)
+        import requests  # noqa: PLC0415
+        from kagglehub import clients, exceptions  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise TumorlensError(
+            "download needs the package kagglehub, which is not installed; install the extra: "
+            "pip install 'tumorlens[download]'."
+        ) from error
+    again = "run the same command again and it goes on where it stopped"
+    logger = logging.getLogger("kagglehub")
+    level, before = logger.level, os.environ.get("KAGGLEHUB_CACHE")
+    bar = clients.tqdm
+    logger.setLevel(logging.ERROR)
+    os.environ["KAGGLEHUB_CACHE"] = str(under_way.absolute())
+    clients.tqdm = lambda **told: _Bar(progress, **told)
+    try:
+        yield kagglehub
+    except exceptions.KaggleApiHTTPError as error:
+        raise TumorlensError(f"Kaggle refuses {HANDLE}: {_first(error)}; see {PAGE}.") from error
+    except requests.exceptions.HTTPError as error:
+        raise TumorlensError(f"Kaggle answers with a fault: {_first(error)}; {again}.") from error
+    except exceptions.DataCorruptionError as error:
+        raise TumorlensError(
+            "the archive that came is damaged and was deleted; run the same command again."
+        ) from error
+    except requests.exceptions.RequestException as error:
+        raise TumorlensError(
+            f"Kaggle cannot be reached, or the line broke ({type(error).__name__}): see whether "
+            f"there is a network; {again}."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TumorlensError(
+            f"--out {under_way.parent}: the disk is full; free some room, then {again}."
+        ) from error
+    finally:
+        clients.tqdm = bar
+        logger.setLevel(level)
+        if before is None:
+            del os.environ["KAGGLEHUB_CACHE"]
+        else:
+            os.environ["KAGGLEHUB_CACHE"] = before
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+class _Bar:
+    """Stands where kagglehub puts a tqdm bar; tells `progress` instead of printing."""
+
+    def __init__(self, progress: Progress, total: int, initial: int = 0, **_: object) -> None:
+        self.progress, self.total, self.done = progress, total, initial
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def update(self, size: int) -> None:
+        self.done += size
+        megabytes, whole = (math.ceil(count / 1e6) for count in (self.done, self.total))
+        self.progress("downloading", megabytes, whole, "MB")

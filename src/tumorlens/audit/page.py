@@ -1,0 +1,118 @@
+"""The audit as one self-contained HTML page: each leaked image beside its twin, worst first."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from tumorlens import __version__
+from tumorlens.audit.audit import KINDS, Audit, Twins
+from tumorlens.data.hashing import TRANSFORMS
+from tumorlens.data.pairs import INVERSE
+
+# Rows of one tab. Thumbnails are in the page itself, about 2 KB each; the rest is in pairs.csv.
+_MOST_ROWS = 1_000
+_MOST_WITHIN = 250  # of copies within one split, which flatter no score
+_QUALITY = 72
+
+
+def page(found: Audit) -> str:
+    """The page. Thumbnails of the images in it are inside; nothing is fetched from elsewhere."""
+    import jinja2  # noqa: PLC0415 - only the page needs it
+
+    tabs = list(_tabs(found))
+    shown = np.unique([row[side] for tab in tabs for row in tab["rows"] for side in (0, 1)])
+    place = {int(index): at for at, index in enumerate(shown)}
+    for tab in tabs:
+        for row in tab["rows"]:
+            row[0], row[1] = place[row[0]], place[row[1]]
+    data = {
+        "tabs": tabs,
+        "kinds": list(KINDS),
+        "transforms": {name: _matrix(name) for name in TRANSFORMS},
+        "images": [
+            [found.paths[index], str(found.labels[index]), str(found.splits[index]), picture]
+            for index, picture in zip(shown.tolist(), _thumbnails(found, shown), strict=True)
+        ],
+    }
+    text = resources.files("tumorlens.audit").joinpath("templates/audit.html").read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    # In a script element nothing but "</" and "<!" could end it.
+    payload = json.dumps(data, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    return environment.from_string(text).render(
+        name=found.root.resolve().name,
+        version=__version__,
+        found=found,
+        summary=found.to_dict(),
+        kinds=KINDS,
+        payload=payload,
+    )
+
+
+def _tabs(found: Audit) -> Iterable[dict[str, Any]]:
+    for part, other, twins in found.leaks():
+        yield _tab(f"{part} images that {other} has too", part, other, found, twins)
+    conflicts = np.flatnonzero(found.conflicting)
+    if len(conflicts):
+        pairs = found.pairs
+        twins = Twins(
+            pairs.first[conflicts], pairs.second[conflicts], conflicts, np.zeros_like(conflicts)
+        )
+        yield _tab("copies with conflicting labels", "one", "other", found, twins)
+    for part in ("train", "valid", "test", ""):
+        twins = found.twins(part, part)
+        if len(twins):
+            where = f"within {part}" if part else "where there is no split"
+            yield _tab(f"copies {where}", "image", "earlier copy", found, twins, _MOST_WITHIN)
+
+
+def _tab(
+    title: str, one: str, other: str, found: Audit, twins: Twins, most: int | None = None
+) -> dict[str, Any]:
+    most = most or _MOST_ROWS
+    pairs = found.pairs
+    rows = []
+    for image, twin, pair, others in zip(
+        twins.image[:most].tolist(),
+        twins.twin[:most].tolist(),
+        twins.pair[:most].tolist(),
+        twins.others[:most].tolist(),
+        strict=True,
+    ):
+        transform = str(pairs.transform[pair])
+        forward = twin == int(pairs.first[pair])
+        # What to do to the twin to get the image.
+        shown = transform if forward else INVERSE.get(transform, transform)
+        kind = KINDS.index(str(found.kinds[pair]))
+        rows.append([image, twin, shown, round(float(pairs.similarity[pair]), 4), kind, others])
+    return {"title": title, "one": one, "other": other, "total": len(twins), "rows": rows}
+
+
+def _matrix(transform: str) -> str:
+    """The CSS transform of a square that turns or mirrors it so."""
+    transpose, left_right, up_down = TRANSFORMS[transform]
+    across, down = (-1 if left_right else 1), (-1 if up_down else 1)
+    # CSS: x' = a x + c y, y' = b x + d y. Transposed first (x and y change places), then mirrored.
+    a, b, c, d = (0, down, across, 0) if transpose else (across, 0, 0, down)
+    return f"matrix({a},{b},{c},{d},0,0)"
+
+
+def _thumbnails(found: Audit, shown: npt.NDArray[np.int64]) -> list[str]:
+    def encoded(indices: npt.NDArray[np.int64]) -> list[str]:
+        made = []
+        for index in indices:
+            stream = io.BytesIO()
+            Image.fromarray(np.asarray(found.images[index])).save(stream, "JPEG", quality=_QUALITY)
+            made.append(base64.b64encode(stream.getvalue()).decode("ascii"))
+        return made
+
+    with ThreadPoolExecutor() as pool:
+        blocks = np.array_split(shown, max(1, len(shown) // 100))
+        return [picture for block in pool.map(encoded, blocks) for picture in block]

@@ -1,0 +1,1 @@
+"""Trained networks as files, and as sessions with their images."""

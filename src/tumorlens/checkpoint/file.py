@@ -1,0 +1,382 @@
+"""The one reader and writer of `best_model.pt`.
+
+A checkpoint is one file of tensors and primitives that loads with `weights_only=True` and describes
+itself: network, classes, preprocessing, where the data was and how it was split, fingerprints of
+every training image. Nothing in it shows a picture. A name that ends in .safetensors is a
+checkpoint in half precision; a network's bare name is the one that comes with tumorlens.
+"""
+
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from tumorlens import __version__
+from tumorlens.checkpoint import half_precision
+from tumorlens.data.patients import FileTable
+from tumorlens.errors import TumorlensError
+from tumorlens.files import replacing, write_json
+from tumorlens.labels import MODEL_NAMES
+from tumorlens.models.build import build_model
+from tumorlens.models.resnet import ResNet
+from tumorlens.uncertainty.out_of_distribution import FeatureSpace
+
+FORMAT = "tumorlens-checkpoint"
+SCHEMA = 1
+EXPECTED = "expected a best_model.pt that train.py wrote"
+# Weights that come with tumorlens, NAME.safetensors for a network's name.
+IN_THE_BOX = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an 8-bit grey picture to the network's input.
+
+    `readers.fit_square` to `image_size` pixels, divided by 255, minus `mean`, divided by `std`,
+    repeated to `channels`.
+    """
+
+    image_size: int
+    mean: float
+    std: float
+    channels: int = 3
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, S, S) uint8 to (N, channels, S, S) float32; the channels share memory."""
+        return self.normalise(images.float() / 255)
+
+    def normalise(self, pictures: Tensor) -> Tensor:
+        """(N, S, S) float in 0..1 to (N, channels, S, S) float32; the channels share memory."""
+        normal = (pictures - self.mean) / self.std
+        return normal[:, None].expand(-1, self.channels, -1, -1)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Where the pictures were and which was used for what.
+
+    Attributes:
+        data_dir: the folder as given at training, made absolute; None: not told.
+        layout: as in `data.folder.DataFolder`.
+        protocol: in words, how the validation images were chosen.
+        train, valid, test: paths relative to `data_dir`.
+        skipped: path to the reason it was left out.
+        fingerprints: (len(train), 32) uint8, perceptual, of each training image.
+        digests: (len(train), 16) uint8, BLAKE2b of each training file's bytes.
+        patients: whom the images of all three show, by path; None: not told.
+        overlap: a sentence where patients were in more than one of the three; else "".
+    """
+
+    data_dir: str | None
+    layout: str
+    protocol: str
+    train: tuple[str, ...]
+    valid: tuple[str, ...]
+    test: tuple[str, ...]
+    skipped: dict[str, str]
+    fingerprints: npt.NDArray[np.uint8]
+    digests: npt.NDArray[np.uint8]
+    patients: FileTable | None = None
+    overlap: str = ""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and all that is needed to use it.
+
+    Attributes:
+        model_name: "resnet18" or "se_resnet18".
+        classes: name of each logit.
+        preprocessing: from picture to input.
+        weights: the network's state dict.
+        data: where the pictures were; None in a checkpoint made to be handed on.
+        settings: the run's settings and recipe, primitives.
+        selected: epoch (1-based) of these weights, and its validation figures where there are any.
+        temperature: divides the logits for calibrated probabilities; None: not fitted.
+        uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
+        feature_mean, feature_covariance: (512,) mean of the training features, and (512, 512)
+            covariance around the class means, shrunk; None: not kept.
+        class_means: (K, 512) mean of each class's training features; None: not kept.
+        novelty_threshold: a picture whose features are farther from the training data, see
+            `novelty.FeatureSpace`, is unlike it; None: not set.
+        calibration: how the five were found and what they do on validation images, primitives.
+        path: the file it was read from.
+    """
+
+    model_name: str
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    weights: Mapping[str, Tensor]
+    data: DataRecord | None
+    settings: dict[str, Any]
+    selected: dict[str, Any]
+    temperature: float | None = None
+    uncertainty_threshold: float | None = None
+    feature_mean: Tensor | None = None
+    feature_covariance: Tensor | None = None
+    class_means: Tensor | None = None
+    novelty_threshold: float | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
+
+    def network(self) -> ResNet:
+        """The network with its trained weights, in evaluation mode, on the CPU."""
+        network = build_model(self.model_name, len(self.classes))
+        network.load_state_dict(dict(self.weights))
+        return network.eval()
+
+    def space(self) -> FeatureSpace | None:
+        """Where the training images lie, for novelty; None: not kept."""
+        kept = (self.class_means, self.feature_covariance)
+        if kept[0] is None or kept[1] is None or self.novelty_threshold is None:
+            return None
+        means, covariance = (tensor.double().numpy() for tensor in kept if tensor is not None)
+        return FeatureSpace(means, covariance, self.novelty_threshold)
+
+    @property
+    def trained_on_valid(self) -> bool:
+        """Whether its validation images trained too, so that nothing can be told by them."""
+        return bool(self.settings.get("train_on_valid"))
+
+    @property
+    def data_dir(self) -> Path | None:
+        """The data folder remembered from training."""
+        return Path(self.data.data_dir) if self.data and self.data.data_dir else None
+
+
+def with_weights(template: Checkpoint, network: nn.Module, selected: dict[str, Any]) -> Checkpoint:
+    """`template` with a copy of the network's weights; `selected` as in `Checkpoint`."""
+    weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    return replace(template, weights=weights, selected=selected)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write `checkpoint` to `path` and, for eyes, a JSON beside it; each in one step.
+
+    A `path` that ends in .safetensors gets half precision, and no JSON: its header is one.
+
+    Raises:
+        TumorlensError: the disk is full; or a weight is too large for half precision.
+    """
+    data = checkpoint.data
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "tumorlens": __version__,
+        "model_name": checkpoint.model_name,
+        "classes": list(checkpoint.classes),
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "weights": {key: value.detach().cpu() for key, value in checkpoint.weights.items()},
+        "data": _data_content(data) if data else None,
+        "settings": checkpoint.settings,
+        "selected": checkpoint.selected,
+        "temperature": checkpoint.temperature,
+        "uncertainty_threshold": checkpoint.uncertainty_threshold,
+        "feature_mean": checkpoint.feature_mean,
+        "feature_covariance": checkpoint.feature_covariance,
+        "class_means": checkpoint.class_means,
+        "novelty_threshold": checkpoint.novelty_threshold,
+        "calibration": checkpoint.calibration,
+    }
+    light = path.suffix == half_precision.SUFFIX
+    with replacing(path) as beside:
+        try:
+            if light:
+                half_precision.write(content, beside)
+            else:
+                torch.save(content, beside)
+        except (RuntimeError, SafetensorError) as error:  # what the two make of a full disk
+            flag = "--out" if light else "--out_dir"
+            raise TumorlensError(
+                f"{path}: cannot be written ({str(error).splitlines()[0]}); free some room, or "
+                f"name another {flag}."
+            ) from error
+    if light:
+        return
+    tensors = ("weights", "feature_mean", "feature_covariance", "class_means")
+    for_eyes = {key: value for key, value in content.items() if key not in tensors}
+    if data:
+        for_eyes["data"] = {
+            "data_dir": data.data_dir,
+            "layout": data.layout,
+            "protocol": data.protocol,
+            "patients": data.patients.source if data.patients else None,
+            "overlap": data.overlap,
+            "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
+            "skipped": data.skipped,
+        }
+    write_json(path.with_suffix(".json"), for_eyes)
+
+
+def _data_content(data: DataRecord) -> dict[str, Any]:
+    return {
+        "data_dir": data.data_dir,
+        "layout": data.layout,
+        "protocol": data.protocol,
+        "train": list(data.train),
+        "valid": list(data.valid),
+        "test": list(data.test),
+        "skipped": dict(data.skipped),
+        "fingerprints": torch.from_numpy(np.ascontiguousarray(data.fingerprints)),
+        "digests": torch.from_numpy(np.array(data.digests)),
+        "patients": _patients_content(data),
+        "overlap": data.overlap,
+    }
+
+
+def _patients_content(data: DataRecord) -> dict[str, Any] | None:
+    """The columns of the patients table, in the order of `train`, `valid` and `test`."""
+    table = data.patients
+    if table is None:
+        return None
+    rows = [table.rows.get(path, {}) for path in (*data.train, *data.valid, *data.test)]
+    return {
+        "source": table.source,
+        "columns": {name: [row.get(name, "") for row in rows] for name in table.columns},
+    }
+
+
+def _patients_of(data: Mapping[str, Any]) -> FileTable | None:
+    stored = data.get("patients")  # checkpoints written before there were patients have none
+    if stored is None:
+        return None
+    paths = [*data["train"], *data["valid"], *data["test"]]
+    columns = {str(name): list(values) for name, values in stored["columns"].items()}
+    rows = {
+        path: {name: values[index] for name, values in columns.items()}
+        for index, path in enumerate(paths)
+    }
+    return FileTable(str(stored["source"]), rows, tuple(columns))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint that `save` wrote.
+
+    Args:
+        path: the file, or the bare name of a network, such as "se_resnet18", for the weights that
+            come with tumorlens.
+
+    Raises:
+        TumorlensError: missing, truncated, foreign, or of a newer tumorlens.
+    """
+    path = _file(path)
+    content = _content(path)
+    try:
+        data = content["data"]
+        record = None
+        if data is not None:
+            record = DataRecord(
+                data_dir=data["data_dir"],
+                layout=str(data["layout"]),
+                protocol=str(data["protocol"]),
+                train=tuple(data["train"]),
+                valid=tuple(data["valid"]),
+                test=tuple(data["test"]),
+                skipped=dict(data["skipped"]),
+                fingerprints=data["fingerprints"].numpy(),
+                digests=data["digests"].numpy(),
+                patients=_patients_of(data),
+                overlap=str(data.get("overlap", "")),
+            )
+        checkpoint = Checkpoint(
+            model_name=str(content["model_name"]),
+            classes=tuple(content["classes"]),
+            preprocessing=Preprocessing(**content["preprocessing"]),
+            weights=content["weights"],
+            data=record,
+            settings=dict(content["settings"]),
+            selected=dict(content["selected"]),
+            temperature=content["temperature"],
+            uncertainty_threshold=content["uncertainty_threshold"],
+            feature_mean=content["feature_mean"],
+            feature_covariance=content["feature_covariance"],
+            # Checkpoints written before there were these have none.
+            class_means=content.get("class_means"),
+            novelty_threshold=content.get("novelty_threshold"),
+            calibration=dict(content.get("calibration", {})),
+        )
+        checkpoint.network()
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: a tumorlens checkpoint with a damaged entry "
+            f"({type(error).__name__}: {str(error).splitlines()[0]}); train again or restore it."
+        ) from error
+    return replace(checkpoint, path=path)
+
+
+def _file(path: Path) -> Path:
+    if path.is_file() or str(path) not in MODEL_NAMES:
+        return path
+    boxed = IN_THE_BOX / f"{path}{half_precision.SUFFIX}"
+    if not boxed.is_file():
+        raise TumorlensError(
+            f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
+            f"(expected {boxed.name} in its folder weights); train, and name the file."
+        )
+    return boxed
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise TumorlensError(
+            f"--checkpoint {path}: found {found}, expected a best_model.pt that train.py wrote, "
+            f"or one of {', '.join(MODEL_NAMES)} for the weights that come with tumorlens; train "
+            "first, or name another file."
+        )
+    content = half_precision.read(path) if path.suffix == half_precision.SUFFIX else _whole(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise TumorlensError(
+            f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {EXPECTED}."
+        )
+    if content.get("schema") != SCHEMA:
+        raise TumorlensError(
+            f"--checkpoint {path}: schema {content.get('schema')}, this tumorlens ({__version__}) "
+            f"reads schema {SCHEMA}; update tumorlens, or train again."
+        )
+    return content
+
+
+def _whole(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise TumorlensError(
+            f"--checkpoint {path}: not a PyTorch file, or truncated ({path.stat().st_size:,} "
+            f"bytes); {EXPECTED}."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: holds pickled objects, which could run code and are not loaded; "
+            f"{EXPECTED}."
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TumorlensError(
+            f"--checkpoint {path}: cannot be read as a PyTorch file "
+            f"({str(error).splitlines()[0]}); {EXPECTED}."
+        ) from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, or of a network that comes with tumorlens, for manifests."""
+    with _file(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """The JSON beside a checkpoint, read without torch; empty if there is none."""
+    try:
+        value = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

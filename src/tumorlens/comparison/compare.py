@@ -1,0 +1,270 @@
+"""The verb compare: two networks' answers, from wherever they are, paired and put into files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tumorlens.comparison import plot as comparison_plots
+from tumorlens.comparison.paired import Comparison, compare
+from tumorlens.comparison.pairing import Pair, pair_up
+from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
+from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
+from tumorlens.data import splits
+from tumorlens.data.patients import read_patients
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.plots import save
+from tumorlens.evaluation.predictions import Predictions, copies_of_any, read
+from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import CompareSettings, primitives
+
+SCHEMA = 1
+_ORDER = ("resnet18", "se_resnet18")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the verb found.
+
+    Attributes:
+        all: the comparison on all images.
+        without_copies: on those that neither network's training has a copy of; None: not known,
+            none left, or there are no copies.
+        sentence: the answer in plain words.
+        caveats: what a reader must know, a sentence each.
+        out_dir: where the files are.
+    """
+
+    all: Comparison
+    without_copies: Comparison | None
+    sentence: str
+    caveats: tuple[str, ...]
+    out_dir: Path
+
+
+def compare_and_write(settings: CompareSettings, progress: Progress = silent) -> Compared:
+    """Compare `settings.a` and `settings.b`, and write the figures and the picture.
+
+    Raises:
+        TumorlensError: faults of what is compared, the flags or the output folder.
+    """
+    pairs, names = _pairs(settings, progress)
+    caveats = []
+    if settings.groups is not None:
+        named = splits.read_groups(settings.groups)
+        pairs = [one.grouped(named) for one in pairs]
+    if settings.patients is not None:
+        table = read_patients(settings.patients)
+        pairs = [one.of_patients(table) for one in pairs]
+    if any(one.a.groups is None and one.a.patients is None for one in pairs):
+        caveats.append(
+            "Neither patients nor near-duplicates are known (no column `patient` or `group`, no "
+            "checkpoint): each image counts for itself and intervals may be too narrow; --patients "
+            "names them."
+        )
+    if len(pairs) == 1:
+        caveats.append(
+            "One run each: another seed would give other networks, which no interval here knows of."
+        )
+    out_dir = claim(settings.out_dir, "compare")
+    found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
+    clean = _without_copies(pairs)
+    without = None
+    if len(clean) == len(pairs) and sum(len(one.a.paths) for one in clean) < sum(
+        len(one.a.paths) for one in pairs
+    ):
+        without = compare(clean, names, resamples=settings.resamples, seed=settings.seed)
+    result = Compared(found, without, sentence(found), tuple(caveats), out_dir)
+    _write(result, settings)
+    return result
+
+
+def compared_record(found: Comparison) -> dict[str, Any]:
+    """A comparison as JSON primitives."""
+    record = asdict(found)
+    record["differences"] = {
+        name: asdict(one) | {"beyond_chance": one.beyond_chance}
+        for name, one in found.differences.items()
+    }
+    return record | {
+        "sentence": sentence(found),
+        "whom": whom(found),
+        "confusion": confusion_sentence(found),
+        "correction": f"Holm, for {found.looked_at} figures",
+    }
+
+
+def differences_csv(subsets: Mapping[str, Comparison]) -> str:
+    """One row a figure and subset of images."""
+    header = ["images", "n", "figure", "a", "b", "difference", "low", "high", "std_of_runs"]
+    header += ["t_low", "t_high", "probability_b_better", "p", "p_holm", "test"]
+    rows = []
+    for subset, found in subsets.items():
+        for name, one in found.differences.items():
+            values = (one.a, one.b, one.value, one.low, one.high, one.std, one.t_low, one.t_high)
+            numbers = ["" if value is None else f"{value:.6f}" for value in values]
+            shares = [f"{value:.4g}" for value in (one.better, one.p, one.p_holm)]
+            rows.append([subset, found.images, name, *numbers, *shares, one.test])
+    return csv_text(header, rows)
+
+
+def pairs_of_study(
+    runs: Sequence[RunFiles], answers: Mapping[str, Predictions] | None = None
+) -> tuple[list[Pair], tuple[str, str]]:
+    """The runs that both networks have of one protocol, side by side.
+
+    Args:
+        runs: of one protocol.
+        answers: of each, by name; None: read from its file.
+
+    Raises:
+        TumorlensError: not two networks, or they share no fold and seed.
+    """
+    there = sorted({run.model for run in runs}, key=lambda name: (name not in _ORDER, name))
+    if len(there) != 2:
+        raise TumorlensError(
+            f"{runs[0].predictions_file.parent}: a study of {', '.join(there)} alone; two "
+            "networks are compared, so name a second study, or run the other network too."
+        )
+    first, second = there
+    return _matched(
+        {(run.fold, run.seed): run for run in runs if run.model == first},
+        {(run.fold, run.seed): run for run in runs if run.model == second},
+        answers,
+    ), (first, second)
+
+
+def _matched(
+    a: Mapping[tuple[int | None, int], RunFiles],
+    b: Mapping[tuple[int | None, int], RunFiles],
+    answers: Mapping[str, Predictions] | None = None,
+) -> list[Pair]:
+    def of(run: RunFiles) -> Predictions:
+        return run.predictions() if answers is None else answers[run.name]
+
+    shared = sorted(set(a) & set(b), key=lambda key: (-1 if key[0] is None else key[0], key[1]))
+    if not shared:
+        raise TumorlensError(
+            "the two networks have no fold and seed in common; run both on the same ones."
+        )
+    return [pair_up(of(a[key]), of(b[key]), fold=key[0], seed=key[1]) for key in shared]
+
+
+def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], tuple[str, str]]:
+    assert settings.a is not None  # CompareSettings.__post_init__ saw to it
+    first = _study_runs(settings.a, settings)
+    if settings.b is None:
+        if first is None:
+            raise TumorlensError(
+                f"{settings.a}: is no study folder, so a second thing to compare must be named, "
+                f"such as tumorlens compare {settings.a} OTHER."
+            )
+        return pairs_of_study(first)
+    second = _study_runs(settings.b, settings)
+    if first is not None and second is not None:
+        for path, runs in ((settings.a, first), (settings.b, second)):
+            if len({run.model for run in runs}) > 1:
+                raise TumorlensError(
+                    f"{path}: holds two networks; compare it alone, or name one by --model."
+                )
+        names = _distinct(first[0].model, second[0].model, settings.a, settings.b)
+        return _matched(
+            {(run.fold, run.seed): run for run in first},
+            {(run.fold, run.seed): run for run in second},
+        ), names
+    one, name_of_one = _answers(settings.a, settings, progress)
+    other, name_of_other = _answers(settings.b, settings, progress)
+    one, other = _same_images(one, other)
+    names = _distinct(name_of_one, name_of_other, settings.a, settings.b)
+    return [pair_up(one, other)], names
+
+
+def _study_runs(path: Path, settings: CompareSettings) -> list[RunFiles] | None:
+    """The runs asked for of a study's folder; None where `path` is none."""
+    if not path.is_dir() or (path / "predictions.csv").is_file():
+        return None
+    runs = read_study(path)
+    protocol, there = settings.protocol, sorted({run.protocol for run in runs})
+    if protocol is None and len(there) > 1:
+        raise TumorlensError(f"{path}: has runs of {' and '.join(there)}; name one by --protocol.")
+    chosen = [run for run in runs if run.protocol == (protocol or there[0])]
+    if not chosen:
+        raise TumorlensError(f"--protocol {protocol}: {path} has runs of {there[0]} alone.")
+    refuse_mixed(chosen)
+    of_model = [run for run in chosen if settings.model in (None, run.model)]
+    if not of_model:
+        raise TumorlensError(
+            f"--model {settings.model}: {path} has runs of {chosen[0].model} alone."
+        )
+    return of_model
+
+
+def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple[Predictions, str]:
+    """Answers of a network and its name, from a checkpoint, a CSV or a folder with one."""
+    table = path / "predictions.csv" if path.is_dir() else path
+    if table.suffix.lower() == ".csv":
+        name = table.stem.removesuffix("-predictions")
+        return read(table), table.parent.name if name == "predictions" else name
+    # torch is loaded for checkpoints alone.
+    from tumorlens.comparison.answers import of_checkpoint  # noqa: PLC0415
+
+    return of_checkpoint(path, settings, progress)
+
+
+def _same_images(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:
+    """What one of the two knows of the images holds for both: it is theirs, not the network's."""
+    if set(other.paths) != set(one.paths):  # refused by `pair_up`, which says what differs
+        return one, other
+    place = {path: index for index, path in enumerate(other.paths)}
+    order = [place[path] for path in one.paths]
+    other_way = other.only(np.array(order, dtype=np.int64))
+    known = replace(
+        one,
+        groups=one.groups or other_way.groups,
+        patients=one.patients or other_way.patients,
+        sites=one.sites or other_way.sites,
+    )
+    return known, other
+
+
+def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
+    """Names that tell the two apart."""
+    if a != b:
+        return a, b
+    return f"{title(a)} ({path_a.as_posix()})", f"{title(b)} ({path_b.as_posix()})"
+
+
+def _without_copies(pairs: Sequence[Pair]) -> list[Pair]:
+    """What is left of each pair: of one fold the same images, no network's copies among them."""
+    left = []
+    for pair in pairs:
+        of_fold = [two for two in pairs if two.fold == pair.fold]
+        copies = copies_of_any(answers for two in of_fold for answers in (two.a, two.b))
+        keep = np.array([copies is not None and not copies[path] for path in pair.a.paths])
+        if keep.any():
+            left.append(pair.only(keep))
+    return left
+
+
+def _write(result: Compared, settings: CompareSettings) -> None:
+    subsets = {"all": result.all}
+    if result.without_copies is not None:
+        subsets["without_copies"] = result.without_copies
+    write_json(
+        result.out_dir / "comparison.json",
+        {
+            "schema": SCHEMA,
+            "sentence": result.sentence,
+            "caveats": list(result.caveats),
+            "interval": f"95%, {settings.resamples} draws of {result.all.unit} for both networks "
+            "at once, with several runs also of seeds (t); Tango's where they differ on fewer than "
+            "10",
+            "subsets": {name: compared_record(found) for name, found in subsets.items()},
+        },
+    )
+    write_text(result.out_dir / "comparison.csv", differences_csv(subsets))
+    save(comparison_plots.differences(subsets), result.out_dir / "comparison.png")
+    write_manifest(result.out_dir, "compare", settings=primitives(settings), seed=settings.seed)

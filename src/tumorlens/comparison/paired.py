@@ -1,0 +1,350 @@
+"""Two networks on the same images: the difference of every figure, and how far it can be chance.
+
+Chance has two sources. The images: another sample of them would give other figures; groups of
+images (copies, or patients) are drawn with replacement, for both networks at once, so that what is
+hard for both cancels. The runs: another seed would give another network; the mean difference of S
+seeds moves by a t-distributed amount of scale s / sqrt(S), which with few seeds is wide, as it must
+be. Both together make the interval: sums of a draw of images and a draw of seeds.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import t
+
+from tumorlens.comparison.pairing import Pair
+from tumorlens.comparison.tango import paired_interval
+from tumorlens.comparison.tests import (
+    error_of_runs,
+    holm,
+    run_draws,
+    sign_test,
+    two_sided,
+    votes,
+)
+from tumorlens.data.patients import unit_words
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import metrics
+from tumorlens.evaluation.intervals import FEW, percentile_interval, resampled_weights
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.proportions import Mask, proportions
+
+Floats = npt.NDArray[np.float64]
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of both networks, means over runs, and b minus a.
+
+    Attributes:
+        a, b: the figure of each.
+        value, low, high: the difference and its 95% interval over images and, with several runs,
+            seeds.
+        std: of the runs' differences; None with one run.
+        t_low, t_high: 95% t interval of the mean over runs alone; None with one run.
+        better: probability that b is better, in the sense of the same draws.
+        p: of no difference, two-sided; exact McNemar for a proportion in one pair of runs, else
+            from the draws.
+        p_holm: p after Holm's correction for all the figures looked at.
+        test: which of the two p is.
+    """
+
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+    std: float | None
+    t_low: float | None
+    t_high: float | None
+    better: float
+    p: float
+    p_holm: float
+    test: str
+
+    @property
+    def has_value(self) -> bool:
+        """False for, say, the precision of a class that a network never answers."""
+        return not math.isnan(self.value)
+
+    @property
+    def beyond_chance(self) -> bool:
+        """Whether the difference is more than chance, all figures looked at counted in."""
+        return self.p_holm < LEVEL
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found of two networks.
+
+    Attributes:
+        a, b: what they are called.
+        classes: K names.
+        images: how many, over all folds.
+        unit: what is resampled, in words, over all folds.
+        runs: pairs of runs.
+        seeds, folds: how many of each.
+        differences: by figure.
+        mcnemar: exact, for each pair of runs: "all" and each class to b_only (groups in which b is
+            right more often), a_only, p.
+        bias_pair: the two classes whose confusion is among the figures, by name.
+        resamples: draws behind each interval.
+    """
+
+    a: str
+    b: str
+    classes: tuple[str, ...]
+    images: int
+    unit: str
+    runs: int
+    seeds: int
+    folds: int
+    differences: dict[str, Difference]
+    mcnemar: tuple[dict[str, Any], ...]
+    bias_pair: tuple[str, str] | None
+    resamples: int
+
+    @property
+    def looked_at(self) -> int:
+        """Figures that have a value, for which p is corrected."""
+        return sum(one.has_value for one in self.differences.values())
+
+
+def compare(
+    pairs: Sequence[Pair],
+    names: tuple[str, str],
+    *,
+    resamples: int = 5000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two networks, each by one run or several.
+
+    Args:
+        pairs: of the same classes; those of one fold have the same images.
+        names: of the two networks.
+        resamples: draws behind each interval.
+        seed: of the draws.
+
+    Raises:
+        TumorlensError: pairs of one fold have different images.
+    """
+    classes = pairs[0].a.classes
+    folds = _by_fold(pairs)
+    bias = metrics.bias(_confusion(pairs), classes)
+    rng = np.random.default_rng(seed)
+    point: list[list[tuple[dict[str, Floats], dict[str, Floats]]]] = []
+    drawn: dict[str, Floats] = {}
+    patients = groups = 0
+    for index, units in enumerate(folds):
+        members = units[0].a.units()
+        of_patients, others = units[0].a.unit_counts()
+        patients, groups = patients + of_patients, groups + others
+        figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
+        ones = np.ones((1, len(members)))
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
+        blocks: dict[str, list[Floats]] = {}
+        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+            found = [_minus(of_b(weights), of_a(weights)) for of_a, of_b in figures]
+            for name in found[0]:
+                mean = np.mean([one[name] for one in found], axis=0)
+                blocks.setdefault(name, []).append(mean)
+        for name, parts in blocks.items():
+            drawn[name] = drawn.get(name, np.zeros(resamples)) + np.concatenate(parts) / len(folds)
+    mcnemar = tuple(_mcnemar(one) for units in folds for one in units)
+    differences = {
+        name: _difference(
+            name,
+            [[float(unit[0][name][0]) for unit in units] for units in point],
+            [[float(unit[1][name][0]) for unit in units] for units in point],
+            values,
+            rng,
+            pairs[0] if len(pairs) == 1 else None,
+        )
+        for name, values in drawn.items()
+    }
+    images = sum(len(units[0].a.paths) for units in folds)
+    return Comparison(
+        a=names[0],
+        b=names[1],
+        classes=classes,
+        images=images,
+        unit=unit_words(patients, groups, images),
+        runs=len(pairs),
+        seeds=len({one.seed for one in pairs}),
+        folds=len(folds),
+        differences=_with_holm(differences),
+        mcnemar=mcnemar,
+        bias_pair=bias,
+        resamples=resamples,
+    )
+
+
+def higher_is_better(figure: str) -> bool:
+    """False for the rate at which one class is taken for another."""
+    return "->" not in figure
+
+
+def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    folds: dict[int | None, list[Pair]] = {}
+    for one in pairs:
+        folds.setdefault(one.fold, []).append(one)
+    for units in folds.values():
+        for one in units[1:]:
+            if one.a.paths != units[0].a.paths:
+                # The same images in another order are put in order; others are refused.
+                raise TumorlensError(
+                    f"{units[0].a.source} and {one.a.source}: have different images, or in "
+                    "different order; runs of one fold are scored on the same images."
+                )
+    return [folds[key] for key in sorted(folds, key=lambda fold: -1 if fold is None else fold)]
+
+
+def _confusion(pairs: Sequence[Pair]) -> Floats:
+    tables = [
+        metrics.confusion(
+            one.labels,
+            one.probabilities.argmax(axis=1),
+            len(one.classes),
+            np.ones((1, len(one.labels))),
+        )[0]
+        for pair in pairs
+        for one in (pair.a, pair.b)
+    ]
+    total: Floats = np.sum(tables, axis=0)
+    return total
+
+
+def _events(answers: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
+    return proportions(answers, (bias, bias[::-1]) if bias else ())
+
+
+def _figures(
+    answers: Predictions, bias: tuple[str, str] | None
+) -> Callable[[Floats], dict[str, Floats]]:
+    """From (B, N) weights to (B,) values of every figure that is compared."""
+    classes, labels = answers.classes, answers.labels
+    events = _events(answers, bias)
+    predicted = answers.probabilities.argmax(axis=1)
+    kernels = [_kernel(labels == k, answers.probabilities[:, k]) for k in range(len(classes))]
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        table = metrics.confusion(labels, predicted, len(classes), weights)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            counted = metrics.from_confusion(table, classes)
+            found = {name: counted[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+            found |= {
+                name: (weights @ event) / (weights @ asked)
+                for name, (asked, event) in events.items()
+            }
+            for index, name in enumerate(classes):
+                found[f"precision_{name}"] = counted[f"precision_{name}"]
+                positive = labels == index
+                own, others = weights[:, positive], weights[:, ~positive]
+                above = ((own @ kernels[index]) * others).sum(axis=1)
+                found[f"auroc_{name}"] = above / (own.sum(axis=1) * others.sum(axis=1))
+        return found
+
+    return figures
+
+
+def _kernel(positive: Mask, scores: Floats) -> Floats:
+    """(P, Q) 1 where a positive scores above a negative, a half where they tie."""
+    gap = scores[positive][:, None] - scores[~positive][None, :]
+    return (np.sign(gap) + 1) / 2
+
+
+def _minus(b: dict[str, Floats], a: dict[str, Floats]) -> dict[str, Floats]:
+    return {name: b[name] - a[name] for name in b}
+
+
+def _difference(
+    name: str,
+    a: list[list[float]],
+    b: list[list[float]],
+    drawn: Floats,
+    rng: np.random.Generator,
+    single: Pair | None,
+) -> Difference:
+    """One figure, from its values fold by fold and run by run, and its draws over images."""
+    runs = [
+        [after - before for before, after in zip(*fold, strict=True)]
+        for fold in zip(a, b, strict=True)
+    ]
+    value = float(np.mean([np.mean(fold) for fold in runs]))
+    std = t_low = t_high = None
+    draws = drawn
+    every = [one for fold in runs for one in fold]
+    if len(every) > 1:
+        std = float(np.std(every, ddof=1))
+        error, freedom = error_of_runs(runs)
+        reach = float(t.ppf(0.975, freedom)) * error
+        t_low, t_high = value - reach, value + reach
+        draws = drawn + run_draws(runs, len(drawn), rng)
+    low, high = percentile_interval(draws)
+    p, test = (
+        two_sided(draws),
+        "draws of images and seeds" if len(every) > 1 else "draws of images",
+    )
+    events = _events_of(single, name)
+    if single is not None and events is not None:
+        asked, before, after = events
+        members = single.a.units()[asked]
+        ahead, behind = votes(members, after[asked].astype(int) - before[asked])
+        p, test = sign_test(ahead, behind), "exact McNemar"
+        if ahead + behind < FEW and asked.any():
+            low, high = paired_interval(ahead, behind, len(np.unique(members)))
+            low, high = min(low, value), max(high, value)
+    finite = draws[np.isfinite(draws)]
+    higher = float((finite > 0).mean() + (finite == 0).mean() / 2) if len(finite) else math.nan
+    return Difference(
+        a=float(np.mean([np.mean(fold) for fold in a])),
+        b=float(np.mean([np.mean(fold) for fold in b])),
+        value=value,
+        low=max(-1.0, low),  # every figure is between 0 and 1
+        high=min(1.0, high),
+        std=std,
+        t_low=None if t_low is None else max(-1.0, t_low),
+        t_high=None if t_high is None else min(1.0, t_high),
+        better=higher if higher_is_better(name) else 1 - higher,
+        p=p,
+        p_holm=p,
+        test=test,
+    )
+
+
+def _events_of(single: Pair | None, name: str) -> tuple[Mask, Mask, Mask] | None:
+    if single is None:
+        return None
+    one, other = name.split("->") if "->" in name else ("", "")
+    bias = (one, other) if one else None
+    before, after = _events(single.a, bias).get(name), _events(single.b, bias).get(name)
+    return None if before is None or after is None else (before[0], before[1], after[1])
+
+
+def _mcnemar(one: Pair) -> dict[str, Any]:
+    found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
+    right = [answers.probabilities.argmax(axis=1) == answers.labels for answers in (one.a, one.b)]
+    gain = right[1].astype(int) - right[0]
+    members = one.a.units()
+    masks = {"all": np.ones(len(gain), dtype=bool)}
+    masks |= {name: one.a.labels == index for index, name in enumerate(one.a.classes)}
+    for name, mask in masks.items():
+        ahead, behind = votes(members[mask], gain[mask])
+        found[name] = {"b_only": ahead, "a_only": behind, "p": sign_test(ahead, behind)}
+    return found
+
+
+def _with_holm(differences: dict[str, Difference]) -> dict[str, Difference]:
+    """Corrected for the figures that have a value."""
+    adjusted = holm([one.p for one in differences.values() if one.has_value])
+    place = iter(adjusted)
+    return {
+        name: replace(one, p_holm=next(place)) if one.has_value else one
+        for name, one in differences.items()
+    }

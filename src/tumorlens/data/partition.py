@@ -1,0 +1,233 @@
+"""Dealing images to folds or parts: stratified, balanced, and never a group in two of them."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.data import cache
+from tumorlens.data.candidates import candidates
+from tumorlens.data.duplicates import SAME_PICTURE, connected
+from tumorlens.data.folder import SPLITS, refuse, scan
+from tumorlens.data.pairs import THUMBNAIL, find_pairs
+from tumorlens.data.patients import Patients, joined, read_patients, units
+from tumorlens.data.splits import read_groups
+from tumorlens.errors import TumorlensError
+from tumorlens.files import csv_text, write_text
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import SplitSettings
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Which image goes where.
+
+    Attributes:
+        paths: (N,) relative to the data folder.
+        classes: name of each label.
+        labels: (N,) indices into `classes`.
+        groups: (N,) images of one group are in one part.
+        parts: (N,) "train", "valid", "test"; or the fold, "0", "1", ...
+        names: the parts in order.
+        column: what the splits file calls them, "split" or "fold".
+        skipped: path to the reason it could not be decoded and is in no part.
+        notes: what the user should know, a sentence each.
+        patients: whom the images show, who are in one part too; None: not known.
+    """
+
+    paths: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: Indices
+    groups: Indices
+    parts: npt.NDArray[np.str_]
+    names: tuple[str, ...]
+    column: str
+    skipped: dict[str, str]
+    notes: tuple[str, ...]
+    patients: Patients | None = None
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images of each class in each part, and under "groups" how many groups that part holds.
+
+        A group is what no part divides: patients and near-duplicates.
+        """
+        table = {}
+        for name in self.names:
+            inside = self.parts == name
+            found = Counter(self.classes[label] for label in self.labels[inside])
+            table[name] = {label: found[label] for label in self.classes}
+            table[name]["groups"] = len(np.unique(self.groups[inside]))
+        return table
+
+    def to_csv(self) -> str:
+        """Columns path, split or fold, label, group, where known patient and site: for --splits.
+
+        Labels and groups let a fold be cut into halves without dividing a group.
+        """
+        labels = [self.classes[label] for label in self.labels]
+        columns = {"path": self.paths, self.column: self.parts, "label": labels}
+        columns |= {"group": self.groups}
+        if self.patients is not None:
+            columns |= {"patient": self.patients.names}
+            columns |= {"site": self.patients.sites} if self.patients.sites is not None else {}
+        return csv_text(list(columns), zip(*columns.values(), strict=True))
+
+
+def deal(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
+    """Deal images to parts, groups undivided.
+
+    Largest groups first, each goes where its classes are furthest from their share; the images
+    without a group come last and even things out.
+
+    Args:
+        labels: (N,) class indices.
+        groups: (N,) images of one group go together.
+        shares: of the images for each of P parts; they add up to 1.
+        seed: decides among groups of one size.
+
+    Returns:
+        (N,) the part of each image, 0..P-1.
+    """
+    _, member = np.unique(groups, return_inverse=True)
+    classes = int(labels.max(initial=0)) + 1
+    brings = np.zeros((int(member.max(initial=-1)) + 1, classes))
+    np.add.at(brings, (member, labels), 1)
+    total = np.maximum(1, np.bincount(labels, minlength=classes))
+    wanted = np.outer(np.asarray(shares), total)
+    part = np.zeros(len(brings), dtype=np.int64)
+    shuffled = np.random.default_rng(seed).permutation(len(brings))
+    order = shuffled[np.argsort(-brings[shuffled].sum(axis=1), kind="stable")]
+    for group in order:
+        # Rare classes count as much as common ones; over all classes decides where that ties.
+        need = wanted @ (brings[group] / total) + 1e-9 * wanted.sum(axis=1)
+        best = int(need.argmax())
+        part[group] = best
+        wanted[best] -= brings[group]
+    dealt: Indices = part[member]
+    return dealt
+
+
+def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
+    """(N,) groups of images that show the same picture, by the audit or by fingerprints alone.
+
+    Both, so that neither the audit nor the check of a checkpoint's fingerprints finds a copy across
+    parts made of these groups.
+
+    Args:
+        cached: N thumbnails of side `pairs.THUMBNAIL`.
+        progress: see `pairs.find_pairs`.
+    """
+    count = len(cached.images)
+    parts = np.full(count, "")
+    pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, parts, progress)
+    near = candidates(cached.fingerprints, SAME_PICTURE)
+    return joined(pairs.groups(count), connected(near.first, near.second, count))
+
+
+def partition(settings: SplitSettings, progress: Progress = silent) -> Partition:
+    """Split a data folder anew, whatever folders its images lie in.
+
+    Raises:
+        TumorlensError: faults of the folder, the groups file, or a class with too few groups.
+    """
+    root = settings.data_dir
+    folder = scan(root)
+    cached = cache.load(root, [file.path for file in folder.files], THUMBNAIL, progress)
+    if settings.on_bad_image == "stop":
+        hint = "; or leave undecodable files out with --on_bad_image skip" if cached.faults else ""
+        refuse(root, [*folder.faults, *cached.faults.values()], hint)
+    keep = np.array([file.path not in cached.faults for file in folder.files])
+    files = [file for file in folder.files if file.path not in cached.faults]
+    paths = tuple(file.path for file in files)
+    labels = np.array([folder.classes.index(file.label) for file in files], dtype=np.int64)
+    groups = copy_groups(cached, progress)[keep]
+    shown = None
+    if settings.patients is not None:
+        shown = read_patients(settings.patients).of(paths, cached.fingerprints[keep])
+        groups = units(groups, shown)
+    notes = [cached.note] if cached.note else []
+    if shown is not None:
+        unknown = int((shown.names == "").sum())
+        if unknown:
+            notes.append(
+                f"{settings.patients} does not name the patient of {unknown} of {len(paths)} "
+                "images; they are grouped by near-duplicates alone."
+            )
+    if settings.groups is not None:
+        given, note = _given(settings.groups, root, paths)
+        groups = joined(groups, given)
+        notes += note
+    if settings.folds is not None:
+        names = tuple(str(fold) for fold in range(settings.folds))
+        shares = [1 / settings.folds] * settings.folds
+    else:
+        names = SPLITS
+        shares = [1 - settings.valid - settings.test, settings.valid, settings.test]
+    _enough(root, folder.classes, labels, groups, sum(share > 0 for share in shares))
+    dealt = deal(labels, groups, shares, settings.seed)
+    return Partition(
+        paths=paths,
+        classes=folder.classes,
+        labels=labels,
+        groups=groups,
+        parts=np.array(names)[dealt],
+        names=tuple(name for name, share in zip(names, shares, strict=True) if share > 0),
+        column="split" if settings.folds is None else "fold",
+        skipped=dict(cached.faults),
+        notes=tuple(notes),
+        patients=shown,
+    )
+
+
+def write_partition(found: Partition, out: Path) -> None:
+    """Write the splits file.
+
+    Raises:
+        TumorlensError: `out` is there and is no splits file.
+    """
+    if out.is_dir():
+        raise TumorlensError(f"--out {out}: is a folder, expected a file such as splits.csv.")
+    if out.is_file() and out.stat().st_size:
+        with out.open("rb") as file:
+            header = file.readline(200).decode("utf-8", errors="replace").strip().split(",")
+        if header[0] != "path" or not {"split", "fold"} & set(header):
+            raise TumorlensError(
+                f"--out {out}: is there already and is no splits file, so it is left alone; name "
+                "another."
+            )
+    write_text(out, found.to_csv())
+
+
+def _given(path: Path, root: Path, paths: tuple[str, ...]) -> tuple[Indices, list[str]]:
+    named = read_groups(path)
+    known = sum(file in named for file in paths)
+    if not known:
+        raise TumorlensError(
+            f"--groups {path}: none of its images is in {root}; it lists "
+            f"{next(iter(named), 'nothing')}, the folder has {paths[0]}."
+        )
+    names = [named.get(file, f"\0{file}") for file in paths]
+    notes = []
+    if known < len(paths):
+        notes.append(
+            f"{path} names the group of {known} of {len(paths)} images; the others are grouped by "
+            "their copies alone."
+        )
+    return np.unique(names, return_inverse=True)[1].astype(np.int64), notes
+
+
+def _enough(
+    root: Path, classes: tuple[str, ...], labels: Indices, groups: Indices, parts: int
+) -> None:
+    for index, name in enumerate(classes):
+        count = len(np.unique(groups[labels == index]))
+        if count < parts:
+            raise TumorlensError(
+                f"--data_dir {root}: class {name} has {count} groups of images that must stay "
+                f"together, too few for {parts} parts; ask for fewer."
+            )

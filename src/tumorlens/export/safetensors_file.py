@@ -1,0 +1,69 @@
+"""A checkpoint in half precision, to be handed on: without the data folder, checked, then kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint import half_precision
+from tumorlens.checkpoint.features import describe
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.device import cpu_threads
+from tumorlens.errors import TumorlensError
+from tumorlens.export.parity import Exported, Parity, pictures_for, target
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import ExportSettings
+
+# Largest difference of a logit that is taken for rounding: at most 1.3 points of probability.
+TOLERANCE = 0.05
+# Settings that name places of one machine.
+_PLACES = ("data_dir", "out_dir", "splits", "resume")
+
+
+def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
+    """Write `settings.checkpoint` as safetensors that every verb takes as --checkpoint.
+
+    Raises:
+        TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
+            as the checkpoint does, and was not kept.
+    """
+    loaded = checkpoints.load(settings.checkpoint)
+    out = target(settings, half_precision.SUFFIX)
+    squares, pictures = pictures_for(loaded, settings, None)
+    progress("exporting", 0, 2)
+    light = light_one(loaded)
+    with cpu_threads(settings.threads):
+        found, wanted = (
+            describe(one.network(), one.preprocessing, squares, device=torch.device("cpu"))
+            for one in (light, loaded)
+        )
+    progress("exporting", 1, 2)
+    logits, features = (
+        float(np.abs(mine - its).max()) for mine, its in zip(found, wanted, strict=True)
+    )
+    if not logits <= TOLERANCE:  # NaN is no agreement
+        raise TumorlensError(
+            f"--checkpoint {settings.checkpoint}: in half precision a logit differs by "
+            f"{logits:.2g} on {len(squares)} {pictures}, expected at most {TOLERANCE:g}; the "
+            "file was not kept. Hand on the checkpoint as it is."
+        )
+    checkpoints.save(light, out)
+    progress("exporting", 2, 2)
+    parity = Parity(pictures, len(squares), logits, features)
+    return Exported(out, out.stat().st_size, "fp16", parity)
+
+
+def light_one(loaded: Checkpoint) -> Checkpoint:
+    """The checkpoint as it will be read from its light file.
+
+    Its weights are rounded to half precision; folders of this machine are left out, paths of
+    images within the data folder stay.
+
+    Raises:
+        TumorlensError: a weight is too large for half precision.
+    """
+    data = replace(loaded.data, data_dir=None) if loaded.data else None
+    settings = loaded.settings | dict.fromkeys(_PLACES & loaded.settings.keys())
+    weights = half_precision.rounded(loaded.weights)
+    return replace(loaded, data=data, settings=settings, weights=weights)

@@ -1,0 +1,1 @@
+"""Simulated slices with exact tumor masks."""

@@ -1,0 +1,269 @@
+"""Phantom data: made-up T1-weighted slices after contrast agent, with exact tumor masks.
+
+The anatomy is that of the MNI152 template, bent and framed differently each time; skull, face and
+tumors are drawn. Good for trying everything out and for tests with known answers; a model trained
+on it knows nothing about patients.
+
+A class differs from the others by its tumor only. Plane, position, framing, head, scanner and file
+are drawn before the class is known, from one distribution: every slice passes near the sella,
+because those of a pituitary tumor must.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage
+
+from tumorlens.errors import TumorlensError
+from tumorlens.files import csv_text, replacing, write_text
+from tumorlens.labels import KNOWN_CLASSES
+from tumorlens.phantom.anatomy import Array, Ripples, load_template
+from tumorlens.phantom.head import draw_person, paint_head, survey
+from tumorlens.phantom.lesions import draw_lesion
+from tumorlens.phantom.view import draw_view
+from tumorlens.progress import Progress, silent
+
+NOTICE = """\
+The images in this folder are made up. No patient is shown and none was scanned for them. They are
+no medical data and must not be used for diagnosis.
+
+Their anatomy derives from the ICBM 152 nonlinear symmetric 2009a template (MNI152), as shipped with
+nilearn (BSD-3-Clause, copyright the nilearn developers), modified by tumorlens. The template:
+
+Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological
+Institute, McGill University. Permission to use, copy, modify, and distribute this software and its
+documentation for any purpose and without fee is hereby granted, provided that the above copyright
+notice appear in all copies. The authors and McGill University make no representations about the
+suitability of this software for any purpose. It is provided "as is" without express or implied
+warranty. The authors are not responsible for any data loss, equipment damage, property loss, or
+injury to subjects or patients resulting from the use or misuse of this software package.
+
+VS Fonov, AC Evans, K Botteron, CR Almli, RC McKinstry, DL Collins and BDCG: Unbiased average
+age-appropriate atlases for pediatric studies, NeuroImage 54 (2011),
+doi:10.1016/j.neuroimage.2010.07.033
+VS Fonov, AC Evans, RC McKinstry, CR Almli and DL Collins: Unbiased nonlinear average
+age-appropriate brain templates from birth to adulthood, NeuroImage 47 (2009), S102,
+doi:10.1016/S1053-8119(09)70884-5
+DL Collins, AP Zijdenbos, WFC Baare and AC Evans: ANIMAL+INSECT: Improved cortical structure
+segmentation, IPMI 1999, LNCS 1613, pp. 210-223
+"""
+
+SMALLEST, LARGEST = 32, 1024  # pixels: below, no tumor can be seen; above, nothing is gained
+
+
+@dataclass(frozen=True)
+class PhantomSlice:
+    """One made-up slice.
+
+    Attributes:
+        label: one of `labels.KNOWN_CLASSES`.
+        plane: "axial", "coronal" or "sagittal".
+        offset: mm along the slice's normal from the sella.
+        image: (size, size) uint8.
+        mask: (size, size) bool, the tumor's core: what takes up contrast agent and the dead or
+            fluid parts that it encloses. Swelling (oedema) and dural tail do not count, as in the
+            boxes of the public data set. Empty for notumor.
+        twin: (size, size) uint8, the same slice of the same head with the same noise, without
+            the tumor; None where it was not asked for.
+    """
+
+    label: str
+    plane: str
+    offset: float
+    image: npt.NDArray[np.uint8]
+    mask: npt.NDArray[np.bool_]
+    twin: npt.NDArray[np.uint8] | None
+
+
+@dataclass(frozen=True)
+class PhantomSummary:
+    """What `make_phantom` wrote: `images[split][label]` is how many."""
+
+    out: Path
+    size: int
+    seed: int
+    images: dict[str, dict[str, int]]
+
+
+def phantom_slice(
+    seed: int | Sequence[int], label: str, size: int = 224, *, twin: bool = True
+) -> PhantomSlice:
+    """Make one slice; everything but the tumor depends on `seed` and `size` alone.
+
+    Args:
+        seed: a non-negative number or several.
+        label: one of `labels.KNOWN_CLASSES`.
+        size: side of the image, pixels; the same head in the same frame at any size.
+        twin: also make the slice without its tumor.
+
+    Raises:
+        TumorlensError: the template is missing.
+    """
+    template = load_template()
+    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
+    view = draw_view(streams[0], size)
+    person = draw_person(streams[1])
+    scanner = _draw_scanner(streams[2], size)
+    tissue = survey(template, person, view.points)
+    lesion = draw_lesion(streams[3], label, view, tissue)
+
+    def healthy() -> npt.NDArray[np.uint8]:
+        return scanner.image(paint_head(template, person, view.points, tissue), view.points)
+
+    if lesion is None:
+        image = healthy()
+        empty = np.zeros(image.shape, dtype=bool)
+        return PhantomSlice(label, view.plane, view.offset, image, empty, image)
+    without = healthy() if twin else None
+    along, down = lesion.push
+    pushed = (
+        view.points
+        + view.across[:, None, None] * along[None]
+        + view.down[:, None, None] * down[None]
+    )
+    displaced = paint_head(template, person, pushed, survey(template, person, pushed))
+    image = scanner.image(lesion.laid_into(displaced), view.points)
+    return PhantomSlice(label, view.plane, view.offset, image, lesion.core > 0.5, without)
+
+
+@dataclass(frozen=True)
+class _Scanner:
+    """How a signal becomes an image; drawn without knowing the class."""
+
+    bias: Ripples
+    shading: float
+    blur: float  # pixels
+    noise: Array  # (2, size, size), real and imaginary
+    gain: float
+    gamma: float
+
+    def image(self, signal: Array, points: Array) -> npt.NDArray[np.uint8]:
+        """Coil shading, the point spread, Rician noise (Gudbjartsson and Patz 1995), window."""
+        seen = signal * np.exp(self.shading * self.bias(points))
+        seen = ndimage.gaussian_filter(seen, self.blur, truncate=3)
+        seen = np.hypot(seen + self.noise[0], self.noise[1])
+        shown = np.clip(self.gain * seen, 0, 1) ** self.gamma
+        return np.asarray(np.rint(shown * 255), dtype=np.uint8)
+
+
+def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
+    noise = rng.uniform(0.006, 0.022) * rng.standard_normal((2, size, size), dtype=np.float32)
+    return _Scanner(
+        bias=Ripples(rng, 260, 5),
+        shading=rng.uniform(0.03, 0.15),
+        blur=rng.uniform(0.5, 0.85) * size / 224,
+        noise=noise.astype(np.float32),
+        gain=rng.uniform(0.8, 1.05),
+        gamma=rng.uniform(0.9, 1.1),
+    )
+
+
+def make_phantom(
+    out: Path,
+    *,
+    train: int = 60,
+    valid: int = 20,
+    test: int = 20,
+    size: int = 224,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> PhantomSummary:
+    """Write a phantom data set into `out`; the same arguments write the same bytes.
+
+    Layout: `SPLIT/CLASS/CLASS-NUMBER.png` (8-bit grey), `masks/SPLIT/CLASS/...` (0 and 255, tumor
+    images only), `boxes.csv` (path, label, box_x0, box_y0, box_x1, box_y1: fractions of width and
+    height around the mask, empty without a tumor), `NOTICE.txt` (the template's). Images of these
+    names from an earlier, larger run are removed.
+
+    Args:
+        out: the folder; made where it is missing.
+        train: images of each class in `train`; likewise `valid` and `test`. An image depends on
+            its split, class and number, not on how many there are.
+        valid: see `train`.
+        test: see `train`.
+        size: side of the images, pixels.
+        seed: another seed, other images.
+        progress: told after each image.
+
+    Raises:
+        TumorlensError: a number out of range.
+    """
+    counts = {"train": train, "valid": valid, "test": test}
+    for name, count in counts.items():
+        if count < 0:
+            raise TumorlensError(f"--{name} {count}: expected 0 or more images of each class.")
+    if not SMALLEST <= size <= LARGEST:
+        raise TumorlensError(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels.")
+    if seed < 0:
+        raise TumorlensError(f"--seed {seed}: expected 0 or more.")
+
+    tasks = [
+        _Task(split, label, number, (seed, s, c, number))
+        for s, (split, count) in enumerate(counts.items())
+        for c, label in enumerate(KNOWN_CLASSES)
+        for number in range(count)
+    ]
+    for split, count in counts.items():
+        _clear(out, split, count)
+    from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second)
+
+    load_template()
+    boxes: list[list[str]] = []
+    # Threads: nearly all the time is spent in numpy and scipy, which let go of the interpreter.
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        for done, row in enumerate(pool.map(lambda task: _write(out, task, size), tasks), 1):
+            boxes.append(row)
+            progress("phantom", done, len(tasks))
+    header = ["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"]
+    write_text(out / "boxes.csv", csv_text(header, boxes))
+    write_text(out / "NOTICE.txt", NOTICE)
+    images = {split: dict.fromkeys(KNOWN_CLASSES, count) for split, count in counts.items()}
+    return PhantomSummary(out, size, seed, images)
+
+
+def is_phantom(folder: Path) -> bool:
+    """Whether `make_phantom` wrote this folder."""
+    notice = folder / "NOTICE.txt"
+    return notice.is_file() and notice.read_text(encoding="utf-8", errors="replace") == NOTICE
+
+
+@dataclass(frozen=True)
+class _Task:
+    split: str
+    label: str
+    number: int
+    seed: tuple[int, ...]
+
+    @property
+    def path(self) -> str:
+        return f"{self.split}/{self.label}/{self.label}-{self.number:04d}.png"
+
+
+def _clear(out: Path, split: str, count: int) -> None:
+    for label in KNOWN_CLASSES:
+        kept = {f"{label}-{number:04d}.png" for number in range(count)}
+        for folder in (out / split / label, out / "masks" / split / label):
+            for path in folder.glob(f"{label}-*.png"):
+                if path.name not in kept:
+                    path.unlink()
+
+
+def _write(out: Path, task: _Task, size: int) -> list[str]:
+    made = phantom_slice(task.seed, task.label, size, twin=False)
+    _save(out / task.path, made.image)
+    if not made.mask.any():
+        return [task.path, task.label, "", "", "", ""]
+    _save(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
+    rows, columns = np.nonzero(made.mask)
+    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    return [task.path, task.label, *(f"{edge / size:.4f}" for edge in box)]
+
+
+def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    with replacing(path) as beside:
+        Image.fromarray(pixels).save(beside, format="PNG")

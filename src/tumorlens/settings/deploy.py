@@ -1,0 +1,135 @@
+"""Settings: what is done with a trained network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tumorlens.settings.shared import MAP_LAYER, Device, at_least, fold_needs_splits
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Name the class of slices, and say how sure that is. Exit status 1: a file was unreadable."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt) or export did (.onnx, .safetensors), or resnet18
+    or se_resnet18 for the weights that come with tumorlens."""
+    paths: tuple[Path, ...] = ()
+    """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
+    left out where they come first."""
+    csv: Path | None = None
+    """Write path, prediction, verdict and the probability of each class here."""
+    json: bool = False
+    """Print a JSON object for each slice, a line each, instead of a table."""
+    heatmaps: Path | None = None
+    """Folder for a picture of each slice beside where the network looked."""
+    axis: Literal["axial", "coronal", "sagittal"] = "axial"
+    """How NIfTI volumes are cut."""
+    slice: int | None = None
+    """Of a volume or a file of several frames, this slice alone, counted from 0."""
+    backend: Literal["auto", "torch", "onnx"] = "auto"
+    """What runs the network; `auto`: what the file is for."""
+    batch_size: int = 32
+    """Slices at once; changes speed and memory, not results."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, slice=0, batch_size=1, threads=1)
+        if not self.paths:
+            raise ValueError(
+                "files must be given, for example `tumorlens predict slice.png --checkpoint "
+                "model/best_model.pt`."
+            )
+
+    @property
+    def runs_onnx(self) -> bool:
+        """Whether onnxruntime is to run the network."""
+        if self.backend == "auto":
+            return self.checkpoint.suffix.lower() == ".onnx"
+        return self.backend == "onnx"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Write a checkpoint as a file to hand on, compared with it before it is kept."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
+    format: Literal["onnx", "safetensors"] = "onnx"
+    """`onnx` runs without PyTorch; `safetensors` is a checkpoint in half precision, for every
+    verb, that does not name its data folder."""
+    int8: bool = False
+    """Compute in 8 bits: a quarter of the size. Refused where macro F1 or any class's recall on
+    validation images falls by more than half a point."""
+    out: Path | None = None
+    """File to write; default: beside the checkpoint, best_model.onnx, best_model.int8.onnx or
+    best_model.safetensors."""
+    data_dir: Path | None = None
+    """Folder of the images to check on; default: the one remembered from training."""
+    splits: Path | None = None
+    """CSV (or `public-patients`) that says which image is in which split, instead of the
+    checkpoint."""
+    fold: int | None = None
+    """Fold that is the test part, with a --splits file of folds."""
+    calibration_images: int = 256
+    """Training images that the ranges of the 8 bits are measured on."""
+    threads: int | None = None
+    """CPU threads of the comparisons; default: all cores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, calibration_images=8, fold=0, threads=1)
+        fold_needs_splits(self.fold, self.splits)
+        if self.int8 and self.format != "onnx":
+            raise ValueError(f"--int8: is for --format onnx, found --format {self.format}.")
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Put a run on one page: data, scores, pictures, checklist; and a model card."""
+
+    run_dir: Path
+    """Run folder (model/runs/...), or the folder above, for the run of its best_model.pt."""
+    out: Path | None = None
+    """Page to write, MODEL_CARD.md beside it; default: report.html in the run folder."""
+    evaluation: Path | None = None
+    """Folder that evaluate left; default: evaluation/ in the run folder or beside runs/."""
+    gradcam: Path | None = None
+    """Folder that gradcam left; default: gradcam/ in the run folder or beside runs/."""
+    audit: Path | None = None
+    """Folder that audit left; default: audit/ there or here, if it is of this data folder."""
+    compare: Path | None = None
+    """Folder that compare left; default: none."""
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    """Serve a web page: drop a slice, see classes, verdict and maps."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens."""
+    compare: Path | None = None
+    """Second checkpoint, shown beside the first (--checkpoint2 is the same flag)."""
+    layer: str = MAP_LAYER
+    """Module whose output is explained."""
+    host: str = "127.0.0.1"
+    """Address to listen on; the default is reached from this machine alone."""
+    port: int = 7860
+    """Port to listen on; 0 for any that is free."""
+    max_mb: float = 32.0
+    """Largest upload, megabytes."""
+    max_megapixels: float = 32.0
+    """Most pixels of an upload, all its slices together, millions."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, port=0, threads=1, max_mb=0.01, max_megapixels=0.01)
+        if self.port > 65535:
+            raise ValueError(f"--port {self.port}: expected 65535 or less.")

@@ -1,0 +1,348 @@
+"""One run of a study, from wherever it was left: train, score, localise, leave two files."""
+
+import contextlib
+import csv
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.comparison.run_files import (
+    SCHEMA,
+    WHAT,
+    RunFiles,
+    differing,
+    predictions_file,
+    read_run,
+)
+from tumorlens.device import cpu_threads, pick_device
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import tumor_classes
+from tumorlens.evaluation.evaluate import Report, evaluate
+from tumorlens.evaluation.predictions import Predictions, table
+from tumorlens.explain.localization import localize
+from tumorlens.explain.mapped import Way
+from tumorlens.explain.regions import read_boxes
+from tumorlens.files import MANIFEST, environment, write_json, write_text
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import EvaluateSettings, TrainSettings, primitives
+from tumorlens.studies.provenance import code, machine
+from tumorlens.training.fit import train
+from tumorlens.training.recipes import resolve
+
+# Behind each interval of a run; differences of networks take more, for their p-values.
+RESAMPLES = 2000
+# What says where, how fast or which run of the grid, and not how it is trained.
+_NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
+# Percent of a run's time that is training, for its progress.
+_TRAINING_PERCENT = 95
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run to do.
+
+    Attributes:
+        name: of its files.
+        protocol: "official" or "patients".
+        train: how to train it; its `out_dir` is the run's alone.
+        out_dir: where its two files go.
+        boxes: where the tumors are; None: not measured.
+        resamples: behind each interval.
+        base: folder that relative paths start from, also on another machine.
+    """
+
+    name: str
+    protocol: str
+    train: TrainSettings
+    out_dir: Path
+    boxes: Path | None
+    resamples: int
+    base: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `error` is None where its files are there, else the reason."""
+
+    name: str
+    error: str | None
+
+
+def do_run(job: Job, progress: Progress = silent) -> Outcome:
+    """Do what is missing of a run and leave its files; its JSON comes last, so that it is the mark.
+
+    Args:
+        job: the run.
+        progress: told of "study" from 0 to 100, and of "epoch".
+    """
+    code()  # before the run, whose record will tell it
+    try:
+        with contextlib.chdir(job.base), _alone(job.train.out_dir, job.name):
+            run = read_run(job.out_dir, job.name)
+            if run is None:
+                run_dir = _trained(job, progress)
+                _score(job, run_dir, progress)
+            elif lacks_localization(job, run):
+                progress("study", _TRAINING_PERCENT, 100, f"{job.name}, localising")
+                _localize_again(job, run)
+    except TumorlensError as error:
+        return Outcome(job.name, str(error))
+    progress("study", 100, 100, job.name)
+    return Outcome(job.name, None)
+
+
+def lacks_localization(job: Job, run: RunFiles) -> bool:
+    """Whether boxes are given now, the run was not measured so, and its checkpoint is still there.
+
+    "So" is the layer and the method that are the default now.
+    """
+    if job.boxes is None or not _kept_checkpoint(job, run).is_file():
+        return False
+    where = run.record.get("localization")
+    if where is None:
+        return True
+    way = Way()
+    return bool(where) and (where["layer"], where["method"]) != (way.layer, way.method)
+
+
+def _kept_checkpoint(job: Job, run: RunFiles) -> Path:
+    return job.base / str(run.record["checkpoint"])
+
+
+def _localize_again(job: Job, run: RunFiles) -> None:
+    assert job.boxes is not None  # `lacks_localization` saw to it
+    file = _kept_checkpoint(job, run)
+    if checkpoints.sha256(file) != run.record["checkpoint_sha256"]:
+        raise TumorlensError(
+            f"{file}: is not the checkpoint that {job.name}.json in {job.out_dir} tells of; remove "
+            "one of the two."
+        )
+    paths = run.predictions().paths
+    where = _localization(job, job.boxes, checkpoints.load(file), paths, run.record["part_scored"])
+    write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
+
+
+def training_record(settings: TrainSettings) -> dict[str, Any]:
+    """All that decides how a run is trained but network, seed and fold, by flat names."""
+    return _record(_flags(settings), resolve(settings).record())
+
+
+def _record(flags: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    values = json.loads(json.dumps(flags | recipe))  # tuples and lists are the same in a file
+    flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
+    for name, inner in values.items():
+        if isinstance(inner, dict):
+            flat |= {f"{name}.{key}": value for key, value in inner.items()}
+    return flat
+
+
+def _flags(settings: TrainSettings) -> dict[str, Any]:
+    values = {
+        name: value for name, value in primitives(settings).items() if name not in _NOT_TRAINING
+    }
+    # A file's name: its place may differ from machine to machine.
+    named = {"splits": settings.splits, "patients": settings.patients}
+    return values | {name: path.name if path else None for name, path in named.items()}
+
+
+def _trained(job: Job, progress: Progress) -> Path:
+    """The run folder of the finished training, gone on with or started where there is none."""
+
+    def told(stage: str, done: int, total: int, note: str = "") -> None:
+        if stage == "training":
+            percent = _TRAINING_PERCENT * done // total
+            progress("study", percent, 100, f"{job.name}, {note}")
+        elif stage == "epoch":
+            progress("epoch", done, total, f"{job.name}: {note}")
+
+    left = _left_over(job)
+    if left is not None and left[1]:
+        return left[0]
+    settings = job.train
+    if left is not None:
+        settings = TrainSettings(resume=left[0], device=settings.device, threads=settings.threads)
+    run_dir = train(settings, told).run_dir
+    # 3 times the size of the weights, and of no more use: a complete run is not resumed.
+    (run_dir / "last.ckpt").unlink(missing_ok=True)
+    return run_dir
+
+
+def _left_over(job: Job) -> tuple[Path, bool] | None:
+    """The newest run folder of a job, and whether its training is complete; None: there is none.
+
+    Raises:
+        TumorlensError: it was started with other settings.
+    """
+    for folder in sorted((job.train.out_dir / "runs").glob("*"), key=_number, reverse=True):
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            settings, complete = manifest["settings"], bool(manifest["complete"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        for name in ("splits", "patients"):
+            if name in settings:
+                settings[name] = Path(settings[name]).name if settings[name] else None
+        other = differing(settings, _flags(job.train))
+        if other is not None:
+            name, value, asked = other
+            raise TumorlensError(
+                f"--runs_dir: {folder} was started with {name} {value}, now {asked} is asked; "
+                "name another --runs_dir, or remove that folder."
+            )
+        if complete and not (folder / "best_model.pt").is_file():
+            continue
+        return folder, complete
+    return None
+
+
+def _number(folder: Path) -> int:
+    tail = folder.name.rsplit("-", 1)[-1]
+    return int(tail) if tail.isdecimal() else -1
+
+
+def _score(job: Job, run_dir: Path, progress: Progress) -> None:
+    started = time.monotonic()
+    progress("study", _TRAINING_PERCENT, 100, f"{job.name}, scoring")
+    best = run_dir / "best_model.pt"
+    settings = job.train
+    report = evaluate(
+        EvaluateSettings(
+            checkpoint=best,
+            data_dir=settings.data_dir,
+            on_bad_image=settings.on_bad_image,
+            patients=settings.patients,
+            allow_patient_overlap=settings.allow_patient_overlap,
+            resamples=job.resamples,
+            device=settings.device,
+            threads=settings.threads,
+        )
+    )
+    loaded = checkpoints.load(best)
+    answers = replace(report.predictions, source=job.name)
+    where = None
+    if job.boxes is not None:
+        where = _localization(job, job.boxes, loaded, report.data.paths, report.part)
+    write_text(predictions_file(job.out_dir, job.name), table(answers))
+    record = _run_record(job, loaded, report, answers, run_dir)
+    record["localization"] = where
+    record["minutes"] = {
+        "training": round(_training_seconds(run_dir) / 60, 2),
+        "scoring": round((time.monotonic() - started) / 60, 2),
+    }
+    write_json(job.out_dir / f"{job.name}.json", record)
+
+
+def _run_record(
+    job: Job, loaded: Checkpoint, report: Report, answers: Predictions, run_dir: Path
+) -> dict[str, Any]:
+    scores = report.scores.to_dict()
+    del scores["flattery"]
+    seen = answers.copies
+    subsets = {"all": answers}
+    if seen is not None:
+        subsets["without_exact_copies"] = answers.only(seen != "exact")
+        subsets["without_copies"] = answers.only(seen == "")
+    tumors = {
+        name: tumor_classes.accuracy(
+            part.labels,
+            part.probabilities,
+            part.classes,
+            part.units(),
+            resamples=job.resamples,
+        )
+        for name, part in subsets.items()
+    }
+    data = loaded.data
+    counts = {part: len(getattr(data, part)) for part in ("train", "valid", "test")} if data else {}
+    settings = job.train
+    device = pick_device(settings.device)
+    return {
+        "what": WHAT,
+        "schema": SCHEMA,
+        "name": job.name,
+        "model": settings.model,
+        "protocol": job.protocol,
+        "fold": settings.fold,
+        "seed": settings.seed,
+        "training": _record(_flags(settings), loaded.settings["recipe_resolved"]),
+        "data_dir": _relative(settings.data_dir),
+        "data_fingerprint": report.data.fingerprint(),
+        "images": counts,
+        "validation": data.protocol if data else "",
+        "part_scored": report.part,
+        "caveats": list(report.caveats),
+        "skipped": report.data.skipped,
+        "selected": loaded.selected,
+        "classes": list(loaded.classes),
+        "scores": scores,
+        "by_site": [one.to_dict() for one in report.by_site],
+        "tumor_classes_alone": {
+            name: found.to_dict() if found else None for name, found in tumors.items()
+        },
+        "checkpoint": _relative(run_dir / "best_model.pt"),
+        "checkpoint_sha256": checkpoints.sha256(run_dir / "best_model.pt"),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
+        "machine": machine(),
+        "code": code(),
+        **environment(),
+    }
+
+
+def _localization(
+    job: Job, boxes: Path, loaded: Checkpoint, paths: Sequence[str], part: str
+) -> dict[str, Any]:
+    """Where the network looks, on the scored images; where none has a box, on the validation's.
+
+    Empty where those have none either.
+    """
+    annotated = read_boxes(boxes)
+    scored = any(path in annotated for path in paths)
+    valid = loaded.data is not None and any(path in annotated for path in loaded.data.valid)
+    if not scored and not valid:
+        return {}
+    with cpu_threads(job.train.threads):
+        return localize(
+            loaded,
+            boxes,
+            data_dir=job.train.data_dir,
+            split=part if scored else "valid",
+            resamples=job.resamples,
+            device=pick_device(job.train.device),
+        ).figures
+
+
+def _training_seconds(run_dir: Path) -> float:
+    """Seconds of all epochs of a run, of every session that it took."""
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return sum(float(row["seconds"] or 0) for row in csv.DictReader(file))
+
+
+def _relative(path: Path | None) -> str | None:
+    return None if path is None else Path(os.path.relpath(path)).as_posix()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Let one process at a time work on a run; a killed one's claim ends with it."""
+    try:
+        import fcntl  # noqa: PLC0415 (POSIX alone has it)
+    except ImportError:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TumorlensError(
+                f"--runs_dir: another process is at work on {name} in {folder}; let it finish."
+            ) from None
+        yield

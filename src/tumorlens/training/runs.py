@@ -1,0 +1,97 @@
+"""Each run in a folder of its own, never overwritten; what is in one can be resumed."""
+
+import itertools
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.errors import TumorlensError
+from tumorlens.files import MANIFEST, write_manifest
+from tumorlens.settings import TrainSettings, primitives
+
+# What a resumed run takes from the command line; everything else is the run's own, or its result
+# would not be that of an uninterrupted run.
+_FROM_COMMAND_LINE = ("device", "threads")
+
+
+def new_run_folder(settings: TrainSettings) -> Path:
+    """Make `runs/MODEL-seedS-N` in `settings.out_dir`, N the first free number from 1."""
+    runs = settings.out_dir / "runs"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = runs / f"{settings.model}-seed{settings.seed}-{number}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            write_manifest(folder, "train", complete=False, settings=primitives(settings))
+            return folder
+    except OSError as error:
+        raise TumorlensError(
+            f"--out_dir {settings.out_dir}: cannot be written ({error.strerror}); name a folder "
+            "that can."
+        ) from error
+    raise AssertionError("itertools.count does not end")
+
+
+def finish_run_folder(folder: Path, **facts: Any) -> None:
+    """Mark the run as complete in its manifest."""
+    settings = _manifest(folder)["settings"]
+    write_manifest(folder, "train", complete=True, settings=settings, **facts)
+
+
+def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
+    """The settings that `folder` was started with, device and threads as `given`.
+
+    Raises:
+        TumorlensError: not a run folder, or its run is complete.
+    """
+    manifest = _manifest(folder)
+    if manifest.get("complete"):
+        raise TumorlensError(
+            f"--resume {folder}: this run is complete; start a new one without --resume."
+        )
+    stored = manifest["settings"]
+    values: dict[str, Any] = {}
+    for item in fields(TrainSettings):
+        value = stored.get(item.name, item.default)
+        is_path = item.name in ("data_dir", "out_dir", "splits", "patients")
+        values[item.name] = Path(value) if is_path and value is not None else value
+    values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
+    return replace(given, **(values | {"resume": None}))
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["tool"] == "tumorlens" and manifest["verb"] == "train":
+            return dict(manifest)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise TumorlensError(
+        f"--resume {folder}: not a run folder; expected one that train.py made, such as "
+        "model/runs/se_resnet18-seed0-1."
+    )
+
+
+def published_run(published: Path) -> str | None:
+    """Which run's checkpoint lies at `published`; None if nothing does.
+
+    Raises:
+        TumorlensError: a file that tumorlens did not write is in its place.
+    """
+    if not published.exists():
+        return None
+    summary = checkpoints.summary(published)
+    if summary.get("format") != checkpoints.FORMAT:
+        try:
+            checkpoints.load(published)
+        except TumorlensError as error:
+            raise TumorlensError(
+                f"--out_dir {published.parent}: {published.name} there was not written by "
+                "tumorlens and is not overwritten; name another --out_dir, or move it."
+            ) from error
+    return str(summary.get("settings", {}).get("run", "")) or None

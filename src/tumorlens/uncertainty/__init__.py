@@ -1,0 +1,1 @@
+"""How sure an answer is: calibration, out-of-distribution score, decision."""

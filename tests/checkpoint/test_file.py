@@ -1,0 +1,161 @@
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.errors import TumorlensError
+from tumorlens.models.build import build_model
+
+
+@pytest.fixture(scope="module")
+def whole() -> Checkpoint:
+    network = build_model("se_resnet18", 3, seed=1)
+    record = DataRecord(
+        data_dir="/data",
+        layout="train test",
+        protocol="as the folders say",
+        train=("Training/a/1.png", "Training/b/2.png"),
+        valid=("Training/a/3.png",),
+        test=("Testing/a/4.png",),
+        skipped={"Training/c/5.png": "truncated"},
+        fingerprints=np.arange(64, dtype=np.uint8).reshape(2, 32),
+        digests=np.arange(32, dtype=np.uint8).reshape(2, 16),
+    )
+    template = Checkpoint(
+        model_name="se_resnet18",
+        classes=("a", "b", "c"),
+        preprocessing=Preprocessing(48, 0.2, 0.3),
+        weights={},
+        data=record,
+        settings={"seed": 1, "run": "se_resnet18-seed1-1"},
+        selected={},
+        temperature=1.5,
+    )
+    return checkpoints.with_weights(template, network, {"epoch": 4, "valid_macro_f1": 0.5})
+
+
+def test_everything_comes_back_as_it_was(whole: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(whole, path)
+    loaded = checkpoints.load(path)
+    assert all(torch.equal(loaded.weights[key], whole.weights[key]) for key in whole.weights)
+    for name in ("model_name", "classes", "preprocessing", "settings", "selected", "temperature"):
+        assert getattr(loaded, name) == getattr(whole, name)
+    assert loaded.data is not None
+    assert whole.data is not None
+    np.testing.assert_array_equal(loaded.data.fingerprints, whole.data.fingerprints)
+    np.testing.assert_array_equal(loaded.data.digests, whole.data.digests)
+    assert replace(loaded.data, fingerprints=0, digests=0) == replace(
+        whole.data, fingerprints=0, digests=0
+    )
+    picture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    original = build_model("se_resnet18", 3, seed=1).eval()
+    torch.testing.assert_close(loaded.network()(picture), original(picture))
+    assert not loaded.network().training
+
+
+def test_file_holds_tensors_and_primitives_alone(whole: Checkpoint, tmp_path: Path) -> None:
+    checkpoints.save(whole, tmp_path / "best_model.pt")
+    content = torch.load(tmp_path / "best_model.pt", weights_only=True)
+    assert content["format"] == "tumorlens-checkpoint"
+    for room in ("temperature", "uncertainty_threshold", "feature_mean", "feature_covariance"):
+        assert room in content
+
+
+def test_json_beside_it_is_for_eyes(whole: Checkpoint, tmp_path: Path) -> None:
+    checkpoints.save(whole, tmp_path / "best_model.pt")
+    summary = checkpoints.summary(tmp_path / "best_model.pt")
+    assert summary["classes"] == ["a", "b", "c"]
+    assert summary["data"]["images"] == {"train": 2, "valid": 1, "test": 1}
+    assert summary["selected"]["epoch"] == 4
+
+
+def test_weights_are_a_copy_not_a_second_name(whole: Checkpoint) -> None:
+    network = build_model("resnet18", 2)
+    kept = checkpoints.with_weights(whole, network, {})
+    before = kept.weights["fc.weight"].clone()
+    with torch.no_grad():
+        network.fc.weight.add_(1)
+    assert torch.equal(kept.weights["fc.weight"], before)
+
+
+def _foreign(path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.zeros(2)}}, path)
+
+
+def _pickled(path: Path) -> None:
+    torch.save({"model": Preprocessing(1, 0, 1)}, path)
+
+
+def _future(path: Path) -> None:
+    torch.save({"format": "tumorlens-checkpoint", "schema": 99}, path)
+
+
+def _damaged(path: Path) -> None:
+    torch.save({"format": "tumorlens-checkpoint", "schema": 1, "data": None}, path)
+
+
+def _plain_pickle(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"a": 1}))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: None, "found nothing, expected a best_model.pt"),
+        (lambda path: path.mkdir(), "found a folder"),
+        (lambda path: path.write_text("hello"), "not a PyTorch file, or truncated"),
+        (_plain_pickle, "not a PyTorch file, or truncated"),
+        (_foreign, "not one of tumorlens"),
+        (_pickled, "could run code"),
+        (_future, "schema 99, this tumorlens .* reads schema 1"),
+        (_damaged, "damaged entry"),
+    ],
+)
+def test_file_that_is_no_checkpoint_gets_one_sentence(tmp_path: Path, make, words: str) -> None:
+    path = tmp_path / "best_model.pt"
+    make(path)
+    with pytest.raises(TumorlensError, match=f"--checkpoint .*best_model.pt: .*{words}") as refused:
+        checkpoints.load(path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_file_gets_one_sentence(whole: Checkpoint, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(whole, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(TumorlensError, match="--checkpoint"):
+        checkpoints.load(path)
+
+
+def test_failed_save_leaves_the_old_file(
+    whole: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(whole, path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save(whole, path)
+    assert path.read_bytes() == before
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["best_model.json", "best_model.pt"]
+
+
+def test_preprocessing_is_the_formula_it_names() -> None:
+    images = torch.tensor([[[0, 255], [51, 102]]], dtype=torch.uint8)
+    inputs = Preprocessing(2, mean=0.2, std=0.5)(images)
+    assert inputs.shape == (1, 3, 2, 2)
+    expected = (torch.tensor([[0, 1], [0.2, 0.4]]) - 0.2) / 0.5
+    for channel in range(3):
+        torch.testing.assert_close(inputs[0, channel], expected)

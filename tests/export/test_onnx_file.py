@@ -1,0 +1,323 @@
+"""Exports of tiny networks through the verb, and what runs the files afterwards."""
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tumorlens import api
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import describe
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.cli import main
+from tumorlens.errors import TumorlensError
+from tumorlens.inference.onnx_backend import OnnxBackend
+from tumorlens.models.build import build_model
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+SIDE = 32
+CPU = torch.device("cpu")
+
+
+def _pictures(count: int, seed: int, *, alike: bool) -> np.ndarray:
+    """One random picture, each time with other noise.
+
+    `alike`: by one grey level. Else by ten, and every other picture is darker by sixty.
+    """
+    rng = np.random.default_rng(seed)
+    base = np.random.default_rng(0).integers(80, 200, (SIDE, SIDE))
+    spread = 1 if alike else 10
+    noise = rng.integers(-spread, spread + 1, (count, SIDE, SIDE))
+    dark = 0 if alike else 60 * (np.arange(count) % 2)[:, None, None]
+    return (base + noise - dark).clip(0, 255).astype(np.uint8)
+
+
+def _checkpoint(folder: Path, name: str, *, alike: bool = False, data: bool = True) -> Path:
+    """A network with weights drawn at random, whose head tells two classes without one mistake.
+
+    Its classes are the two sides of the middle of the combination of features that differs most
+    between the pictures, and each picture lies in the folder of its class.
+    """
+    network = build_model("se_resnet18", 2, seed=0).eval()
+    preprocessing = Preprocessing(SIDE, 0.45, 0.2)
+    squares = {
+        part: _pictures(24, seed, alike=alike) for seed, part in enumerate(("train", "valid"))
+    }
+    both = np.concatenate(list(squares.values()))
+    _, features = describe(network, preprocessing, both, device=CPU)
+    direction = np.linalg.svd(features - features.mean(axis=0), full_matrices=False)[2][0]
+    scores = features @ direction
+    middle, scale = np.median(scores), scores.std()
+    with torch.no_grad():
+        head = torch.from_numpy(direction / scale).float()
+        network.fc.weight.copy_(torch.stack([head, -head]))
+        network.fc.bias.copy_(torch.tensor([-middle, middle]).float() / scale)
+    labels = np.where(scores > middle, "a", "b").reshape(2, -1)
+    root = folder / f"{name}-data"
+    paths: dict[str, list[str]] = {}
+    for (part, pictures), of_part in zip(squares.items(), labels, strict=True):
+        for number, (picture, label) in enumerate(zip(pictures, of_part, strict=True)):
+            path = f"{part}/{label}/{number:02d}.png"
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(root / path)
+            paths.setdefault(part, []).append(path)
+    record = DataRecord(
+        data_dir=str(root),
+        layout="train valid",
+        protocol="as the folders say",
+        train=tuple(paths["train"]),
+        valid=tuple(paths["valid"]),
+        test=(),
+        skipped={},
+        fingerprints=np.zeros((24, 32), dtype=np.uint8),
+        digests=np.zeros((24, 16), dtype=np.uint8),
+    )
+    template = Checkpoint(
+        model_name="se_resnet18",
+        classes=("a", "b"),
+        preprocessing=preprocessing,
+        weights={},
+        data=record if data else None,
+        settings={},
+        selected={},
+        temperature=1.5,
+        uncertainty_threshold=0.75,
+        feature_covariance=torch.eye(512) * 0.5,
+        class_means=torch.from_numpy(features[:2]).float(),
+        novelty_threshold=4.0,
+        calibration={"coverage": 0.95},
+    )
+    path = folder / name / "best_model.pt"
+    checkpoints.save(checkpoints.with_weights(template, network, {"epoch": 3}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """A checkpoint, its ONNX file, and what the command said."""
+    checkpoint = _checkpoint(tmp_path_factory.mktemp("exported"), "model")
+    command = [sys.executable, "-m", "tumorlens.cli", "export", "--checkpoint", str(checkpoint)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr.count("\n") <= 4, done.stderr  # progress alone, no exporter's remarks
+    return checkpoint, checkpoint.with_suffix(".onnx"), done.stdout
+
+
+@pytest.fixture(scope="module")
+def handed_on(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that remembers no data folder."""
+    return _checkpoint(tmp_path_factory.mktemp("handed"), "model", data=False)
+
+
+def test_file_lies_beside_the_checkpoint_and_was_compared_on_validation_images(
+    exported: tuple[Path, Path, str],
+) -> None:
+    checkpoint, path, told = exported
+    assert "Compared: 24 validation images; largest difference from PyTorch" in told
+    assert f"Written:  {path}" in told
+    names = sorted(file.name for file in checkpoint.parent.iterdir())
+    assert names == ["best_model.json", "best_model.onnx", "best_model.pt"]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_logits_and_features_are_those_of_the_checkpoint_at_any_batch_size(
+    exported: tuple[Path, Path, str], count: int
+) -> None:
+    checkpoint, path, _ = exported
+    loaded = checkpoints.load(checkpoint)
+    squares = np.random.default_rng(count).integers(0, 256, (count, SIDE, SIDE), dtype=np.uint8)
+    backend = OnnxBackend(path, threads=1)
+    expected = describe(loaded.network(), loaded.preprocessing, squares, device=CPU)
+    for found, wanted in zip(backend.describe(squares), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_file_tells_all_that_the_checkpoint_knows_and_no_path(
+    exported: tuple[Path, Path, str],
+) -> None:
+    checkpoint, path, _ = exported
+    backend = OnnxBackend(path, threads=1)
+    assert (backend.name, backend.image_size) == ("se_resnet18", SIDE)
+    judge, loaded = backend.judge, checkpoints.load(checkpoint)
+    assert (judge.classes, judge.temperature, judge.threshold) == (("a", "b"), 1.5, 0.75)
+    space, kept = judge.space, loaded.space()
+    assert space is not None
+    assert kept is not None
+    assert space.threshold == kept.threshold
+    np.testing.assert_array_equal(space.means, kept.means)
+    np.testing.assert_array_equal(space.covariance, kept.covariance)
+    facts = backend.about.facts
+    assert facts["selected"] == {"epoch": 3}
+    assert facts["checkpoint_sha256"] == checkpoints.sha256(checkpoint)
+    assert facts["parity"]["pictures"] == "validation images"
+    assert facts["int8"] is None
+    content = path.read_bytes()
+    for place in (str(checkpoint.parent.parent), str(Path(__file__).parents[2]), "site-packages"):
+        assert place.encode() not in content, f"the file names {place}"
+
+
+def test_another_network_is_not_taken_for_the_checkpoints(
+    exported: tuple[Path, Path, str],
+) -> None:
+    from tumorlens.export.graph import parity
+
+    checkpoint, path, _ = exported
+    loaded = checkpoints.load(checkpoint)
+    loaded.weights["fc.bias"][0] += 3e-4  # type: ignore[index]
+    with pytest.raises(TumorlensError, match=r"by 0\.0003 in a logit.*expected at most 0\.0001"):
+        parity(path, loaded, _pictures(4, 5, alike=False), "pictures of noise")
+
+
+# What a machine without PyTorch is like.
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "lightning", "torchmetrics", "onnx", "onnxscript"):
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def _without_torch(script: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH + script, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pictures_are_judged_without_torch_and_lightning(exported: tuple[Path, Path, str]) -> None:
+    checkpoint, path, _ = exported
+    pictures = sorted((checkpoint.parent.parent / "model-data" / "valid").rglob("*.png"))
+    script = """
+import json
+from pathlib import Path
+import numpy as np
+from tumorlens.data.readers import fit_square, read_grey
+from tumorlens.inference.onnx_backend import OnnxBackend
+
+backend = OnnxBackend(Path(sys.argv[1]), threads=1)
+squares = [fit_square(read_grey(Path(path)), backend.image_size) for path in sys.argv[2:]]
+judged = backend.judge.judge(*backend.describe(np.stack(squares)))
+print(json.dumps([each.prediction for each in judged]))
+"""
+    told = _without_torch(script, str(path), *map(str, pictures))
+    assert json.loads(told) == [picture.parent.name for picture in pictures]
+
+
+def test_the_command_predicts_without_torch_and_lightning(
+    exported: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    checkpoint, path, _ = exported
+    pictures = checkpoint.parent.parent / "model-data" / "valid"
+    script = "from tumorlens.cli import main\nsys.exit(main(sys.argv[1:]))"
+    table = tmp_path / "out.csv"
+    argv = ["predict", str(pictures), "--checkpoint", str(path), "--backend", "onnx"]
+    _without_torch(script, *argv, "--csv", str(table))
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert all(row["prediction"] == Path(row["path"]).parent.name for row in rows)
+
+
+def test_without_its_data_folder_a_checkpoint_is_compared_on_noise(
+    handed_on: Path, tmp_path: Path
+) -> None:
+    made = api.export(checkpoint=handed_on, out=str(tmp_path / "out" / "network.onnx"), threads=1)
+    assert (made.parity.pictures, made.parity.count) == ("pictures of noise", 32)
+    assert max(made.parity.logits, made.parity.features) <= 1e-4
+    assert made.path == tmp_path / "out" / "network.onnx"
+    assert made.size == made.path.stat().st_size
+    assert (made.precision, made.cost) == ("fp32", None)
+
+
+def test_eight_bits_take_a_quarter_of_the_room_and_answer_alike(
+    exported: tuple[Path, Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, whole, _ = exported
+    path = tmp_path / "small.onnx"
+    argv = ["export", "--checkpoint", str(checkpoint), "--int8", "--out", str(path)]
+    assert main([*argv, "--threads", "1"]) == 0
+    told = capsys.readouterr()
+    assert "WARNING" not in told.err
+    assert "macro_f1                 1.0000 -> 1.0000  (+0.00 points)" in told.out
+    assert f"Written:  {path}" in told.out
+    assert "Note: the rarest class has" in told.out  # a handful of pictures shows no half point
+    bare = whole.stat().st_size - 700_000  # what both files know of the feature space
+    assert path.stat().st_size - 700_000 < 0.3 * bare
+    backend = OnnxBackend(path, threads=1)
+    assert backend.about.precision == "int8"
+    assert backend.about.facts["int8"]["after"] == {"macro_f1": 1, "recall_a": 1, "recall_b": 1}
+    squares = _pictures(8, 9, alike=False)
+    logits, features = backend.describe(squares)
+    exact, of_exact = OnnxBackend(whole, threads=1).describe(squares)
+    assert (logits.argmax(axis=1) == exact.argmax(axis=1)).all()
+    assert not np.allclose(logits, exact, atol=1e-4)  # eight bits indeed
+    assert np.corrcoef(features.ravel(), of_exact.ravel())[0, 1] > 0.99
+
+
+def test_eight_bits_that_lose_a_class_are_refused_with_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Pictures that differ by one grey level: what tells the classes is below what 8 bits resolve.
+    checkpoint = _checkpoint(tmp_path, "narrow", alike=True)
+    assert main(["export", "--checkpoint", str(checkpoint), "--int8", "--threads", "1"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "macro_f1 from 100.0 to" in told
+    assert "recall_a from 100.0 to" in told or "recall_b from 100.0 to" in told
+    assert "more than the 0.5 points allowed; the file was not kept" in told
+    assert "Traceback" not in told
+    assert not list(checkpoint.parent.glob("*.onnx"))
+
+
+def test_eight_bits_need_images_that_did_not_train(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = _checkpoint(tmp_path, "all")
+    trained = replace(checkpoints.load(checkpoint), settings={"train_on_valid": True})
+    checkpoints.save(trained, checkpoint)
+    assert main(["export", "--checkpoint", str(checkpoint), "--int8"]) == 2
+    assert "was trained on its validation images too" in " ".join(capsys.readouterr().err.split())
+    assert not list(checkpoint.parent.glob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--out", "network.pt"], "--out network.pt: expected a name that ends in .onnx"),
+        (["--format", "tflite"], "--format"),
+        (["--calibration_images", "2"], "--calibration_images 2: expected 8 or more"),
+        (["--data_dir", "nowhere"], "--data_dir nowhere: there is no"),
+        (["--int8"], "remembers no data folder"),
+        (["--fold", "1"], "--fold needs --splits"),
+    ],
+)
+def test_wrong_input_gets_one_sentence_and_nothing_is_written(
+    handed_on: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "--checkpoint", str(handed_on), *flags]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert words in told, told
+    assert "Traceback" not in told
+    assert not [*tmp_path.iterdir(), *handed_on.parent.glob("*.onnx")]
