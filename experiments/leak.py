@@ -1,6 +1,6 @@
 """How much of the public set's Testing is in Training, and what that does to published scores.
 
-    python benchmarks/leak.py ../shared/data/brain-tumor-mri \
+    python experiments/leak.py ../shared/data/brain-tumor-mri \
         ../shared/data/annotations_training.csv [results/official/*-predictions.csv]
 
 Writes results/audit/leak.json: shares by class and kind of copy; for each predictions file the
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from machine import facts
 from tumorlens.data.audit import KINDS, Audit, audit
 from tumorlens.evaluation.scores import score
 from tumorlens.output_folder import write_json
+from tumorlens.studies.provenance import code, machine
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "leak.json"
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -117,9 +117,10 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
     write_json(
         RESULT,
         {
-            "command": "python benchmarks/leak.py ../shared/data/brain-tumor-mri "
+            "command": "python experiments/leak.py ../shared/data/brain-tumor-mri "
             "../shared/data/annotations_training.csv results/official/*-predictions.csv",
-            **facts(),
+            "machine": machine(),
+            **code(),
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "runs": 1,
             "kinds": list(KINDS),

@@ -1,6 +1,6 @@
 """Are pictures that are no brain MRI marked as unlike the training data, and brain MRI not?
 
-    python benchmarks/novelty_detection.py CHECKPOINT... [--data_dir DATA] [--out FOLDER]
+    python experiments/novelty_detection.py CHECKPOINT... [--data_dir DATA] [--out FOLDER]
 
 False alarms: the share of the checkpoint's test images, which neither trained it nor set its
 threshold, that are marked. Detection: the share of foreign pictures that are, kind by kind. They
@@ -25,7 +25,6 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from machine import facts
 from tumorlens import checkpoint as checkpoints
 from tumorlens.data import scans
 from tumorlens.data.dataset import load_for_training
@@ -34,6 +33,7 @@ from tumorlens.evaluation.evaluate import images_of
 from tumorlens.evaluation.features import describe
 from tumorlens.evaluation.statistics import exact_interval
 from tumorlens.output_folder import write_json
+from tumorlens.studies.provenance import code, machine
 from tumorlens.training.calibrate import calibrate
 from tumorlens.verdict import judge_of
 
@@ -177,7 +177,7 @@ def main() -> None:
             {kind: round(value["detected"], 2) for kind, value in caught["by_kind"].items()},
         )
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "novelty.json", {**facts(), "checkpoints": found})
+    write_json(given.out / "novelty.json", {"machine": machine(), **code(), "checkpoints": found})
     with (given.out / "novelty.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["network", "kind", "name", "distance"])

@@ -1,6 +1,6 @@
 """Which weights come with tumorlens, and what half precision changes in them.
 
-    python benchmarks/weights_in_the_box.py CHECKPOINT... --data_dir DATA
+    python experiments/weights_in_the_box.py CHECKPOINT... --data_dir DATA
 
 Of each network's checkpoints, all trained on `Training` of the public set, the one with the best
 validation macro F1 is taken, never by its test score; it gets calibration where it has none (a
@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from machine import facts
 from tumorlens import checkpoint as checkpoints
 from tumorlens.checkpoint import IN_THE_BOX, Checkpoint
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
@@ -26,6 +25,7 @@ from tumorlens.evaluation.scores import score
 from tumorlens.exporting.light_file import light_one
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.output_folder import environment, write_json
+from tumorlens.studies.provenance import code, machine
 from tumorlens.training.calibrate import calibrate
 
 OUT = Path(__file__).parent.parent / "results" / "weights"
@@ -67,8 +67,9 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
     sure = calibrated(test.labels, light, chosen.temperature, chosen.uncertainty_threshold)
     record = {
         "what": "weights that come with tumorlens",
-        "command": f"python benchmarks/weights_in_the_box.py CHECKPOINT... --data_dir {data_dir}",
-        **facts(),
+        "command": f"python experiments/weights_in_the_box.py CHECKPOINT... --data_dir {data_dir}",
+        "machine": machine(),
+        **code(),
         "runs": 1,
         "bytes": path.stat().st_size,
         "chosen_of": [

@@ -1,6 +1,6 @@
 """How soon does a recipe reach an accuracy on patients it has not seen?
 
-    python benchmarks/minutes_to_accuracy.py DATA_DIR SPLITS_CSV --fold 3
+    python experiments/minutes_to_accuracy.py DATA_DIR public-patients --fold 3
 
 Side by side, one core each: `paper` once, beside it the recipes of `--quick`, one seed after
 another; `--lane` starts one side alone, the other beside it by a second command.
@@ -24,10 +24,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from machine import facts
 from tumorlens.config import TrainSettings
 from tumorlens.data import splits
 from tumorlens.data.dataset import load_for_training
+from tumorlens.studies.provenance import code, machine
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES
 
@@ -150,7 +150,7 @@ def summarise(args: argparse.Namespace) -> None:
             }
         )
     record = {
-        "command": "python benchmarks/minutes_to_accuracy.py DATA SPLITS "
+        "command": "python experiments/minutes_to_accuracy.py DATA SPLITS "
         f"--fold {args.fold} --model {args.model} --accuracy {args.accuracy:g} "
         f"--minutes {args.minutes:g} --seeds {args.seeds} --quick {' '.join(args.quick)} "
         f"--rows {args.rows.name}",
@@ -166,7 +166,8 @@ def summarise(args: argparse.Namespace) -> None:
             }
             for (recipe, seed), epochs in runs.items()
         ],
-        "machine": facts(),
+        "machine": machine(),
+        **code(),
     }
     args.rows.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -188,8 +189,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.summarise:
         start_table(args)
-        assignment = splits.assignment(args.splits, args.fold)
         for size in {RECIPES[name].image_size for name in ("paper", *args.quick)}:
+            assignment, _ = splits.resolve(args.splits, args.fold, args.data, size)
             load_for_training(args.data, size, assignment=assignment)
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py
         spawn = multiprocessing.get_context("spawn")

@@ -1,6 +1,6 @@
 """Which layer, method and size of input puts the maps on the tumors? On validation images alone.
 
-python benchmarks/localization_choices.py CHECKPOINT... --boxes boxes.csv [--data_dir data]
+python experiments/localization_choices.py CHECKPOINT... --boxes boxes.csv [--data_dir data]
     [--sizes 96 128 160 224] [--limit 400] [--out results/explain/choices.csv]
 
 A row for each checkpoint, layer, method and size of the square that the network is shown: energy in
