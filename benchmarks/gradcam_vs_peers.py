@@ -88,8 +88,8 @@ def measure(name: str, pairs: dict[int, int], threads: int) -> dict[str, object]
     import torch  # noqa: PLC0415
 
     from machine import facts  # noqa: PLC0415
-    from tumorlens.models.build import build_model  # noqa: PLC0415
     from tumorlens.files import environment  # noqa: PLC0415
+    from tumorlens.models.build import build_model  # noqa: PLC0415
 
     torch.set_num_threads(threads)
     network = build_model(name, CLASSES, seed=0).eval()

@@ -31,15 +31,15 @@ from PIL import Image
 from machine import facts
 from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import described
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import VERBS
-from tumorlens.checkpoint.features import described
 from tumorlens.export.graph import graph_of
 from tumorlens.export.int8 import quantise
-from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
-from tumorlens.inference.onnx_backend import session
-from tumorlens.models.build import build_model
 from tumorlens.files import environment
+from tumorlens.inference.onnx_backend import session
+from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
+from tumorlens.models.build import build_model
 from tumorlens.uncertainty.decision import judge_of
 
 OUT = Path(__file__).parent.parent / "results" / "export" / "speed.json"

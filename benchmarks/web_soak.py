@@ -35,8 +35,8 @@ from PIL import Image
 from machine import facts
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
-from tumorlens.models.build import build_model
 from tumorlens.files import write_json
+from tumorlens.models.build import build_model
 
 RESULT = Path(__file__).parents[1] / "results" / "web" / "soak.json"
 USERS = 4

@@ -10,7 +10,7 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
-# How maps are made unless asked otherwise: what lay on the tumors best, on validation images.
+# How maps are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer1*layer2"
 MAP_METHOD: MapMethod = "hirescam"
 

@@ -61,7 +61,7 @@ RECIPES = {
         patience=10,
         augmentation=Augmentation(),
     ),
-    # What docs/method.md's trials left standing, within 20 to 30 minutes on two CPU cores.
+    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
     "fast": Recipe(
         image_size=96,
         epochs=20,
