@@ -35,7 +35,6 @@ from tumorlens.evaluation.intervals import exact_interval
 from tumorlens.files import write_json
 from tumorlens.studies.provenance import code, machine
 from tumorlens.training.calibrate import calibrate
-from tumorlens.uncertainty.decision import judge_of
 
 Grey = npt.NDArray[np.uint8]
 
@@ -105,7 +104,7 @@ def measure(file: Path, data_dir: Path | None) -> tuple[dict[str, Any], list[lis
     data = load_for_training(root, loaded.preprocessing.image_size, assignment=assignment)
     if loaded.novelty_threshold is None:
         loaded = calibrate(loaded, data)
-    space = judge_of(loaded).space
+    space = loaded.decision().space
     assert space is not None
 
     def distances(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -63,7 +63,7 @@ def test_file_holds_tensors_and_primitives_alone(whole: Checkpoint, tmp_path: Pa
     checkpoints.save(whole, tmp_path / "best_model.pt")
     content = torch.load(tmp_path / "best_model.pt", weights_only=True)
     assert content["format"] == "tumorlens-checkpoint"
-    for room in ("temperature", "uncertainty_threshold", "feature_mean", "feature_covariance"):
+    for room in ("temperature", "uncertainty_threshold", "feature_covariance"):
         assert room in content
 
 

@@ -41,7 +41,6 @@ def whole() -> Checkpoint:
         selected={"epoch": 3, "valid_macro_f1": 2 / 3},
         temperature=1 / 7,
         uncertainty_threshold=0.7,
-        feature_mean=torch.rand(512, generator=rng),
         feature_covariance=torch.rand(512, 512, generator=rng),
         class_means=torch.rand(2, 512, generator=rng),
         novelty_threshold=4.5,
@@ -61,13 +60,13 @@ def test_everything_but_the_kernels_comes_back_bit_for_bit(
         assert found.weights[name].dtype == expected.dtype
         halved = expected.half().float() if expected.ndim > 1 else expected
         torch.testing.assert_close(found.weights[name], halved, rtol=0, atol=0, msg=name)
-    for name in ("feature_mean", "feature_covariance", "class_means"):
+    for name in ("feature_covariance", "class_means"):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     assert found.data is not None
     assert whole.data is not None
     np.testing.assert_array_equal(found.data.fingerprints, whole.data.fingerprints)
     np.testing.assert_array_equal(found.data.digests, whole.data.digests)
-    bare = {"weights": {}, "feature_mean": None, "feature_covariance": None, "class_means": None}
+    bare = {"weights": {}, "feature_covariance": None, "class_means": None}
     records = [
         replace(one, **bare, data=replace(one.data, fingerprints=0, digests=0))
         for one in (found, whole)

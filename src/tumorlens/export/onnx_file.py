@@ -22,7 +22,6 @@ from tumorlens.inference.onnx_backend import OnnxBackend
 from tumorlens.inference.onnx_metadata import ExportedFile
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
-from tumorlens.uncertainty.decision import judge_of
 
 
 def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
@@ -147,7 +146,7 @@ def _describe(
         image_size=preprocessing.image_size,
         mean=preprocessing.mean,
         std=preprocessing.std,
-        judge=judge_of(loaded),
+        judge=loaded.decision(),
         precision="int8" if cost else "fp32",
         facts={
             "selected": loaded.selected,

@@ -12,7 +12,6 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.explain import gradcam
 from tumorlens.inference.backends import Floats
 from tumorlens.settings import MAP_LAYER, MAP_METHOD
-from tumorlens.uncertainty.decision import judge_of
 
 
 class TorchBackend:
@@ -32,7 +31,7 @@ class TorchBackend:
         loaded = checkpoints.load(path)
         self.name = loaded.model_name
         self.image_size = loaded.preprocessing.image_size
-        self.judge = judge_of(loaded)
+        self.judge = loaded.decision()
         self._preprocessing = loaded.preprocessing
         self._device = pick_device(device)
         self._network = loaded.network().to(self._device)

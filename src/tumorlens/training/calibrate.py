@@ -89,7 +89,6 @@ def calibrate(
         checkpoint,
         temperature=temperature,
         uncertainty_threshold=threshold,
-        feature_mean=torch.from_numpy(features[of_train].mean(axis=0)).float(),
         feature_covariance=torch.from_numpy(covariance).float(),
         class_means=torch.from_numpy(means).float(),
         novelty_threshold=novel,

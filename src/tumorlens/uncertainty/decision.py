@@ -6,16 +6,13 @@ thresholds nothing is judged, and that is said.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.uncertainty.calibration import softmax
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
-
-if TYPE_CHECKING:
-    from tumorlens.checkpoint.file import Checkpoint
 
 Verdict = Literal["confident", "uncertain", "unlike the training data", "not judged"]
 
@@ -94,13 +91,3 @@ class Judge:
         if self.threshold is None:
             return "not judged"
         return "confident" if top >= self.threshold else "uncertain"
-
-
-def judge_of(checkpoint: "Checkpoint") -> Judge:
-    """What a checkpoint knows about taking its network's numbers."""
-    return Judge(
-        checkpoint.classes,
-        checkpoint.temperature,
-        checkpoint.uncertainty_threshold,
-        checkpoint.space(),
-    )

@@ -18,7 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.explain import gradcam
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import MAP_METHOD
-from tumorlens.uncertainty.decision import Judge, Judged, judge_of
+from tumorlens.uncertainty.decision import Judge, Judged
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Panel:
         inputs = loaded.preprocessing(square)
         with torch.inference_mode():
             logits, features = (found.double().cpu().numpy() for found in described(model, inputs))
-        judge = judge_of(loaded)
+        judge = loaded.decision()
         count = len(loaded.classes)
         maps = gradcam.grad_cam(
             model, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, MAP_METHOD
