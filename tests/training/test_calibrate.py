@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.features import describe
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError
@@ -50,7 +51,13 @@ def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
 def test_class_means_are_those_of_the_training_images(data: Dataset) -> None:
     done = calibrate(_untrained(data.classes), data)
     assert done.class_means is not None
-    # as many images of each class: the mean of the means is the mean
+    train = data.indices("train")
+    features = describe(
+        done.network(), done.preprocessing, data.images, train, device=torch.device("cpu")
+    )[1]
+    for index, mean in enumerate(done.class_means):
+        expected = torch.from_numpy(features[data.labels[train] == index].mean(axis=0)).float()
+        torch.testing.assert_close(mean, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_checkpoint_written_before_novelty_still_loads(data: Dataset, tmp_path: Path) -> None:
