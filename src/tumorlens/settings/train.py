@@ -119,7 +119,8 @@ class StudySettings:
     """How many seeds, 0 and up."""
     protocol: Protocol = "official"
     """`official`: the folder's own training and test splits. `patients`: each fold of --splits is
-    the test once, and no patient is in two splits."""
+    the test once, and no patient is in two splits. `folds`: the same of a splits file whose
+    patients are not known."""
     data_dir: Path | None = None
     """Folder with the images, as for train."""
     splits: Path | None = None
@@ -186,7 +187,7 @@ class StudySettings:
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:
-            raise ValueError("--folds goes with --protocol patients; leave it out.")
+            raise ValueError("--folds goes with --protocol patients or folds; leave it out.")
         if self.report:
             return
         if self.groups is not None:

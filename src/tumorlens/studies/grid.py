@@ -6,6 +6,7 @@ from typing import Any
 
 from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.data import public_patients
+from tumorlens.data.patients import table_for
 from tumorlens.data.splits import folds_in
 from tumorlens.device import pick_device, pick_precision
 from tumorlens.errors import TumorlensError
@@ -90,9 +91,19 @@ def jobs(settings: StudySettings) -> list[Job]:
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits = settings.splits
     folds: tuple[int | None, ...] = (None,)
-    if settings.protocol == "patients":
-        splits = splits or Path(public_patients.NAME)
+    if settings.protocol != "official":
+        if settings.protocol == "patients":
+            splits = splits or Path(public_patients.NAME)
+        if splits is None:
+            raise TumorlensError(
+                "--protocol folds: needs the splits file that has the folds; name it by --splits."
+            )
         public_patients.refuse_withdrawn(str(splits))
+        if settings.protocol == "patients" and table_for(settings.patients, splits) is None:
+            raise TumorlensError(
+                f"--protocol patients: {splits} has no column `patient`; name the patients by "
+                "--patients, or take --protocol folds, which claims nothing of patients."
+            )
         public = str(splits) == public_patients.NAME
         there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
         strange = sorted(set(settings.folds) - set(there))
