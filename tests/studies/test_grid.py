@@ -185,13 +185,13 @@ def test_protocol_patients_needs_patients_and_keeps_them_in_the_predictions(
     with pytest.raises(TumorlensError, match="--protocol folds: needs the splits file"):
         study(_settings(data, tmp_path, protocol="folds"))
     header, *rows = folds.read_text().splitlines()
-    named = [f"{row},{row.split('/')[1]}-{row.split(',')[1]}" for row in rows]
+    named = [f"{row},{row.split('/')[1]}-{row.split(',')[2]}" for row in rows]
     folds.write_text("\n".join([f"{header},patient", *named]))
     assert study(asked).failed == {}
     (run,) = read_study(tmp_path / "results")
     assert run.name == "resnet18-patients-fold0-seed0"
-    assert len(set(run.predictions().patients or ())) == 2
-    assert run.record["scores"]["unit"] == "2 patients"
+    assert len(set(run.predictions().patients or ())) == 8  # of four classes, two blocks each
+    assert run.record["scores"]["unit"] == "8 patients"
 
 
 def test_run_on_validation_images_too_says_so_and_scores_its_fold(
