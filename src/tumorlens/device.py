@@ -1,13 +1,20 @@
-"""Where to compute: a name that a user gives becomes a torch device."""
+"""Where to compute: a name that a user gives becomes a torch device; cores, threads and memory.
+
+To import this loads no torch.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
 import platform
 from collections.abc import Iterator
-
-import torch
+from typing import TYPE_CHECKING
 
 from tumorlens.errors import TumorlensError
+
+if TYPE_CHECKING:
+    import torch
 
 # glibc's malloc.h. Keep all: give nothing back (M_TRIM_THRESHOLD), map no block anew (M_MMAP_MAX).
 _KEEP = ((-1, -1), (-4, 0))
@@ -22,6 +29,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         TumorlensError: PyTorch does not see the device asked for.
     """
+    import torch  # noqa: PLC0415 (see above)
+
     seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((kind for kind, there in seen.items() if there), "cpu")
@@ -30,11 +39,29 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def usable_cores() -> int:
+    """How many cores' worth of processor time this process may use, at least 1.
+
+    The machine's cores, or fewer where the process is tied to some of them (CPU affinity), or where
+    its container has a quota, which is rounded up to whole cores.
+    """
+    from joblib import cpu_count  # noqa: PLC0415 (slow to import)
+
+    cores: int = cpu_count()
+    return cores
+
+
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` CPU threads for as long as the context lasts; None changes nothing."""
+    """Compute with `count` CPU threads for as long as the context lasts.
+
+    None: as many as before, and no more than `usable_cores()`. PyTorch knows of no quota, and
+    threads above it wait for one another while the container is held back.
+    """
+    import torch  # noqa: PLC0415 (see above)
+
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count or min(before, usable_cores()))
     try:
         yield
     finally:

@@ -1,0 +1,199 @@
+"""How fast is a training whose cores another program wants too?
+
+    python benchmarks/contended_training.py
+
+Training steps of SE-ResNet18 at 96 px and batch 64 by one thread and by all, under each policy of
+how an OpenMP thread waits for the others: by default GNU's runtime, which PyTorch's Linux wheels
+bring, spins for some milliseconds before it sleeps; `passive` sleeps at once; the short spin is in
+between. KMP_BLOCKTIME is for Intel's and LLVM's runtimes alone, which read OMP_WAIT_POLICY too.
+Each configuration is a process of its own. In each round all of them take their turn: on a quiet
+machine, then beside a busy loop that is tied to the last core; and once more beside it with the
+training at a lower priority (nice 10). Writes results/speed/contended_training.json.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from machine import facts
+
+OUT = Path(__file__).parent.parent / "results" / "speed" / "contended_training.json"
+NETWORK, SIZE, BATCH = "se_resnet18", 96, 64
+POLICIES = {
+    "default": {},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
+    "short spin": {"GOMP_SPINCOUNT": "1000"},
+}
+ONE = "1 thread, default"
+KINDS = ("quiet", "contended", "contended, nice 10")
+NICE = 10
+
+
+def work(threads: int, nice: int) -> None:
+    """Take a lower priority; train for as many seconds as each line on standard input says."""
+    import torch  # noqa: PLC0415 (after the environment is set, and not in the parent)
+
+    from training_step import training_step  # noqa: PLC0415
+    from tumorlens.device import kept_memory  # noqa: PLC0415
+
+    os.nice(nice)
+    torch.set_num_threads(threads)
+    with kept_memory():
+        step = training_step(NETWORK, SIZE, BATCH)
+        for _ in range(3):
+            step()
+        print(json.dumps({"torch": torch.__version__, "parallel": _runtime(torch)}), flush=True)
+        for line in sys.stdin:
+            limit = float(line)
+            steps, started, cpu = 0, time.perf_counter(), time.process_time()
+            while not steps or time.perf_counter() - started < limit:
+                step()
+                steps += 1
+            wall, busy = time.perf_counter() - started, time.process_time() - cpu
+            told = {"images_per_s": steps * BATCH / wall, "images_per_cpu_s": steps * BATCH / busy}
+            print(json.dumps(told), flush=True)
+
+
+def _runtime(torch: Any) -> str:
+    """The OpenMP library that is loaded, such as "libgomp"."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    names = {line.rsplit("/", 1)[-1].split(".")[0].split("-")[0] for line in maps.splitlines()}
+    found = sorted(name for name in names if name in ("libgomp", "libiomp5", "libomp"))
+    return ", ".join(found) or str(torch.__config__.parallel_info())
+
+
+class Trainer:
+    """A process that trains when asked."""
+
+    def __init__(self, threads: int, policy: dict[str, str], nice: int) -> None:
+        taken = {name for other in POLICIES.values() for name in other} | {"OMP_NUM_THREADS"}
+        environment = {name: value for name, value in os.environ.items() if name not in taken}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--worker", str(threads), str(nice)],
+            env=environment | policy | {"THP_MEM_ALLOC_ENABLE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.facts = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def train(self, seconds: float) -> dict[str, Any]:
+        """Images a second, by the wall's clock and the processor's."""
+        assert self.process.stdin is not None
+        print(seconds, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def end(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextlib.contextmanager
+def busy(core: int) -> Iterator[None]:
+    """A busy loop on a core for as long as the context lasts."""
+    loop = subprocess.Popen(
+        [sys.executable, "-c", f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True: pass"]
+    )
+    time.sleep(0.2)
+    try:
+        yield
+    finally:
+        loop.kill()
+        loop.wait()
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Minimum, median and maximum."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    return {"min": round(low, 3), "median": round(middle, 3), "max": round(high, 3)}
+
+
+def measure(rounds: int, seconds: float, cores: list[int]) -> dict[str, Any]:
+    """Every configuration in turns, and what each is in multiples of another."""
+    names = [ONE, *(f"{len(cores)} threads, {name}" for name in POLICIES)]
+    about: dict[str, Any] = {}
+    results = {}
+    # Training at lower priority needs processes of its own; all at once would take much memory.
+    for nice, kinds in ((0, KINDS[:2]), (NICE, KINDS[2:])):
+        rates: dict[str, dict[str, list[dict[str, float]]]] = {
+            kind: {name: [] for name in names} for kind in kinds
+        }
+        with contextlib.ExitStack() as stack:
+            trainers = {}
+            for name in names:
+                count, policy = name.split(", ")
+                trainers[name] = Trainer(int(count.split()[0]), POLICIES[policy], nice)
+                stack.callback(trainers[name].end)
+            about = trainers[ONE].facts
+            for number in range(rounds):
+                turn = number % len(names)
+                for kind in kinds:
+                    with contextlib.nullcontext() if kind == "quiet" else busy(cores[-1]):
+                        for name in names[turn:] + names[:turn]:
+                            rates[kind][name].append(trainers[name].train(seconds))
+                print(f"round {number + 1} of {rounds}, nice {nice}", file=sys.stderr, flush=True)
+        results |= {kind: _result(rates[kind], names) for kind in kinds}
+    return {"about": about, "results": results}
+
+
+def _result(found: dict[str, list[dict[str, float]]], names: list[str]) -> dict[str, Any]:
+    wall = {name: [one["images_per_s"] for one in found[name]] for name in names}
+    default = next(name for name in names if name.endswith("threads, default"))
+    result: dict[str, Any] = {}
+    for name in names:
+        result[name] = {
+            key: spread([one[key] for one in found[name]])
+            for key in ("images_per_s", "images_per_cpu_s")
+        }
+        for beside, key in ((ONE, "of_one_thread"), (default, "of_all_by_default")):
+            ratios = [a / b for a, b in zip(wall[name], wall[beside], strict=True)]
+            result[name][key] = spread(ratios)
+    return result
+
+
+def main() -> None:
+    """Measure, and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each configuration's turn")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(*args.worker)
+        return
+    before = facts()
+    cores = sorted(os.sched_getaffinity(0))
+    found = measure(args.rounds, args.seconds, cores)
+    record = {
+        "command": shlex.join(["python", "benchmarks/contended_training.py", *sys.argv[1:]]),
+        "what": f"{NETWORK}, {SIZE} px, batch {BATCH}; images_per_cpu_s is by processor time",
+        **found["about"],
+        "rounds": args.rounds,
+        "seconds_a_turn": args.seconds,
+        "results": found["results"],
+        "machine": before,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    main()
