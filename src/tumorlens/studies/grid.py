@@ -7,6 +7,7 @@ from typing import Any
 from tumorlens.config import StudySettings, TrainSettings
 from tumorlens.data import public_folds
 from tumorlens.data.splits import folds_in
+from tumorlens.device import usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.output_folder import check_claim, write_manifest
@@ -69,7 +70,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
         write_manifest(settings.out_dir, "study", command=["tumorlens", "study"])
     done: list[str] = []
     failed: dict[str, str] = {}
-    for outcome in run_all(missing, do_run, settings.cluster, progress):
+    for outcome in run_all(missing, do_run, settings.cluster, progress, settings.jobs):
         assert isinstance(outcome, Outcome)
         if outcome.error is None:
             done.append(outcome.name)
@@ -102,6 +103,8 @@ def jobs(settings: StudySettings) -> list[Job]:
         folds = settings.folds or there
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
     given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
+    if settings.jobs > 1 and settings.threads is None:
+        given["threads"] = max(1, usable_cores() // settings.jobs)
     found = []
     for seed in range(settings.seeds):
         for fold in folds:
