@@ -17,7 +17,6 @@ import json
 import os
 import shlex
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from machine import facts
+from rounds import spread
+from worker import Worker, serve
 
 OUT = Path(__file__).parent.parent / "results" / "speed" / "contended_training.json"
 NETWORK, SIZE, BATCH = "se_resnet18", 96, 64
@@ -52,16 +53,16 @@ def work(threads: int, nice: int) -> None:
         step = training_step(NETWORK, SIZE, BATCH)
         for _ in range(3):
             step()
-        print(json.dumps({"torch": torch.__version__, "parallel": _runtime(torch)}), flush=True)
-        for line in sys.stdin:
-            limit = float(line)
+
+        def answer(seconds: str) -> dict[str, Any]:
             steps, started, cpu = 0, time.perf_counter(), time.process_time()
-            while not steps or time.perf_counter() - started < limit:
+            while not steps or time.perf_counter() - started < float(seconds):
                 step()
                 steps += 1
             wall, busy = time.perf_counter() - started, time.process_time() - cpu
-            told = {"images_per_s": steps * BATCH / wall, "images_per_cpu_s": steps * BATCH / busy}
-            print(json.dumps(told), flush=True)
+            return {"images_per_s": steps * BATCH / wall, "images_per_cpu_s": steps * BATCH / busy}
+
+        serve({"torch": torch.__version__, "openmp": _runtime(torch)}, answer)
 
 
 def _runtime(torch: Any) -> str:
@@ -72,36 +73,11 @@ def _runtime(torch: Any) -> str:
     return ", ".join(found) or str(torch.__config__.parallel_info())
 
 
-class Trainer:
+def trainer(threads: int, policy: dict[str, str], nice: int) -> Worker:
     """A process that trains when asked."""
-
-    def __init__(self, threads: int, policy: dict[str, str], nice: int) -> None:
-        taken = {name for other in POLICIES.values() for name in other} | {"OMP_NUM_THREADS"}
-        environment = {name: value for name, value in os.environ.items() if name not in taken}
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--worker", str(threads), str(nice)],
-            env=environment | policy | {"THP_MEM_ALLOC_ENABLE": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.facts = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        found: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return found
-
-    def train(self, seconds: float) -> dict[str, Any]:
-        """Images a second, by the wall's clock and the processor's."""
-        assert self.process.stdin is not None
-        print(seconds, file=self.process.stdin, flush=True)
-        return self._answer()
-
-    def end(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.communicate()
+    taken = {name for other in POLICIES.values() for name in other} | {"OMP_NUM_THREADS"}
+    environment = dict.fromkeys(taken) | policy | {"THP_MEM_ALLOC_ENABLE": "1"}
+    return Worker([sys.executable, __file__, "--worker", str(threads), str(nice)], environment)
 
 
 @contextlib.contextmanager
@@ -118,12 +94,6 @@ def busy(core: int) -> Iterator[None]:
         loop.wait()
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Minimum, median and maximum."""
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return {"min": round(low, 3), "median": round(middle, 3), "max": round(high, 3)}
-
-
 def measure(rounds: int, seconds: float, cores: list[int]) -> dict[str, Any]:
     """Every configuration in turns, and what each is in multiples of another."""
     names = [ONE, *(f"{len(cores)} threads, {name}" for name in POLICIES)]
@@ -138,7 +108,7 @@ def measure(rounds: int, seconds: float, cores: list[int]) -> dict[str, Any]:
             trainers = {}
             for name in names:
                 count, policy = name.split(", ")
-                trainers[name] = Trainer(int(count.split()[0]), POLICIES[policy], nice)
+                trainers[name] = trainer(int(count.split()[0]), POLICIES[policy], nice)
                 stack.callback(trainers[name].end)
             about = trainers[ONE].facts
             for number in range(rounds):
@@ -146,7 +116,7 @@ def measure(rounds: int, seconds: float, cores: list[int]) -> dict[str, Any]:
                 for kind in kinds:
                     with contextlib.nullcontext() if kind == "quiet" else busy(cores[-1]):
                         for name in names[turn:] + names[:turn]:
-                            rates[kind][name].append(trainers[name].train(seconds))
+                            rates[kind][name].append(trainers[name].ask(seconds))
                 print(f"round {number + 1} of {rounds}, nice {nice}", file=sys.stderr, flush=True)
         results |= {kind: _result(rates[kind], names) for kind in kinds}
     return {"about": about, "results": results}
