@@ -140,8 +140,8 @@ def _result(found: dict[str, list[dict[str, float]]], names: list[str]) -> dict[
 def main() -> None:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each configuration's turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.2, help="of each configuration's turn")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -192,7 +192,7 @@ def rows(found: dict[Any, list[float]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer_python", type=Path, help="of an environment with torchvision")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--worker", choices=("kept", "left"), help=argparse.SUPPRESS)
