@@ -8,7 +8,9 @@ bring, spins for some milliseconds before it sleeps; `passive` sleeps at once; t
 between. KMP_BLOCKTIME is for Intel's and LLVM's runtimes alone, which read OMP_WAIT_POLICY too.
 Each configuration is a process of its own. In each round all of them take their turn: on a quiet
 machine, then beside a busy loop that is tied to the last core; and once more beside it with the
-training at a lower priority (nice 10). Writes results/speed/contended_training.json.
+training at a lower priority (nice 10). `others_cores` tells how many cores other programs took in
+each turn, the busy loop among them: near 0 on a machine that is quiet indeed. Writes
+results/speed/contended_training.json.
 """
 
 import argparse
@@ -80,6 +82,13 @@ def trainer(threads: int, policy: dict[str, str], nice: int) -> Worker:
     return Worker([sys.executable, __file__, "--worker", str(threads), str(nice)], environment)
 
 
+def _taken() -> float:
+    """Seconds of processor time that all programs have had, since the machine started."""
+    first = Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:]
+    user, nice, system, _idle, _waiting, *interrupts = map(int, first[:7])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
 def busy(core: int) -> Iterator[None]:
     """A busy loop on a core for as long as the context lasts."""
@@ -116,7 +125,12 @@ def measure(rounds: int, seconds: float, cores: list[int]) -> dict[str, Any]:
                 for kind in kinds:
                     with contextlib.nullcontext() if kind == "quiet" else busy(cores[-1]):
                         for name in names[turn:] + names[:turn]:
-                            rates[kind][name].append(trainers[name].ask(seconds))
+                            started, taken = time.perf_counter(), _taken()
+                            found = trainers[name].ask(seconds)
+                            wall = time.perf_counter() - started
+                            mine = wall * found["images_per_s"] / found["images_per_cpu_s"]
+                            found["others_cores"] = max(0.0, (_taken() - taken - mine) / wall)
+                            rates[kind][name].append(found)
                 print(f"round {number + 1} of {rounds}, nice {nice}", file=sys.stderr, flush=True)
         results |= {kind: _result(rates[kind], names) for kind in kinds}
     return {"about": about, "results": results}
@@ -129,7 +143,7 @@ def _result(found: dict[str, list[dict[str, float]]], names: list[str]) -> dict[
     for name in names:
         result[name] = {
             key: spread([one[key] for one in found[name]])
-            for key in ("images_per_s", "images_per_cpu_s")
+            for key in ("images_per_s", "images_per_cpu_s", "others_cores")
         }
         for beside, key in ((ONE, "of_one_thread"), (default, "of_all_by_default")):
             ratios = [a / b for a, b in zip(wall[name], wall[beside], strict=True)]

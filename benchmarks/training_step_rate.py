@@ -3,7 +3,9 @@
     python benchmarks/training_step_rate.py [--peer_python PATH]
 
 Steps of both networks by the recipe `fast` (augmentation, forward, backward, optimiser, schedule,
-running mean) on one thread, by precision and image size. Beside them, in turns:
+running mean) on one thread, by precision and image size. Seconds are of processor time: on one
+thread they are the wall's where nothing else runs, and other programs disturb them less. Beside
+them, in turns:
 
 - torchvision's ResNet18 in a plain PyTorch loop, which augments nothing; --peer_python names the
   Python of an environment that has torchvision.
@@ -12,7 +14,7 @@ running mean) on one thread, by precision and image size. Beside them, in turns:
   too, which does the convolutions and on some processors is twice as fast.
 
 A step counts as 3 times its forward pass, 2 FLOP for each multiply-add of convolutions and linear
-layers. Takes five minutes. Writes results/speed/training_step_rate.json.
+layers. Takes five minutes where nothing else runs. Writes results/speed/training_step_rate.json.
 """
 
 import argparse
@@ -87,20 +89,20 @@ def work(memory: str) -> None:
             precision, way = asked
             one = matrices[precision]
             with torch.no_grad():
-                started = time.perf_counter()
+                started = time.process_time()
                 if way == "mm":
                     torch.mm(one, one)
                 else:
                     F.linear(blocked, blocked)
-            return {"gflop_per_s": 2 * SIDE**3 / 1e9 / (time.perf_counter() - started)}
+            return {"gflop_per_s": 2 * SIDE**3 / 1e9 / (time.process_time() - started)}
         network, size, precision = asked
         batch_size = BATCH[int(size)]
         if asked not in steps:
             steps[asked] = training_step(network, int(size), batch_size, precision)
             steps[asked]()
-        started = time.perf_counter()
+        started = time.process_time()
         steps[asked]()
-        return {"images_per_s": batch_size / (time.perf_counter() - started)}
+        return {"images_per_s": batch_size / (time.process_time() - started)}
 
     with kept_memory() if memory == "kept" else contextlib.nullcontext():
         serve({"torch": torch.__version__}, answer)
@@ -210,6 +212,7 @@ def main() -> None:
     record = {
         "command": shlex.join(command),
         "threads": 1,
+        "seconds_are": "of processor time",
         **about,
         "bf16_in_hardware": hardware or "none",
         "rounds": args.rounds,
