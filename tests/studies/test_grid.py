@@ -217,6 +217,37 @@ def test_run_that_cannot_be_done_fails_alone(data: Path, tmp_path: Path) -> None
     assert "was not written by tumorlens" in result.failed["resnet18-official-seed0"]
 
 
+def test_jobs_share_the_cores_unless_threads_are_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tumorlens.studies.grid.usable_cores", lambda: 5)
+
+    def threads(**changes: object) -> int | None:
+        (job,) = jobs(_settings(data, tmp_path, **changes))
+        return job.train.threads
+
+    assert threads(jobs=2, threads=None) == 2
+    assert threads(jobs=8, threads=None) == 1
+    assert threads(jobs=2, threads=4) == 4
+    assert threads(jobs=1, threads=None) is None
+
+
+def test_runs_side_by_side_leave_what_runs_one_after_another_do(data: Path, tmp_path: Path) -> None:
+    both = ("resnet18", "se_resnet18")
+    one_by_one = study(_settings(data, tmp_path / "a", models=both))
+    blocked = tmp_path / "b/runs/resnet18-official-seed0"
+    blocked.mkdir(parents=True)
+    (blocked / "best_model.pt").write_text("somebody else's")
+    beside = study(_settings(data, tmp_path / "b", models=both, jobs=2))
+    assert beside.done == ("se_resnet18-official-seed0",)
+    assert "best_model.pt" in beside.failed["resnet18-official-seed0"]
+    (blocked / "best_model.pt").unlink()
+    assert study(_settings(data, tmp_path / "b", models=both, jobs=2)).failed == {}
+    for name in one_by_one.done:
+        a, b = (tmp_path / side / f"results/{name}-predictions.csv" for side in "ab")
+        assert a.read_bytes() == b.read_bytes()
+
+
 def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) -> None:
     script = textwrap.dedent(
         f"""

@@ -141,6 +141,9 @@ class StudySettings:
     cluster: str | None = None
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""
+    jobs: int = 1
+    """Runs side by side on this machine, each with its share of the cores. On a CPU as many as
+    there are cores finish soonest; each takes the memory of a training."""
     recipe: RecipeName = "plain"
     """What the flags below default to, as for train."""
     epochs: int | None = None
@@ -172,13 +175,18 @@ class StudySettings:
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
-    """CPU threads for each run; default: all cores."""
+    """CPU threads for each run; default: all cores, with --jobs its share of them."""
     precision: Precision = "auto"
     """Numeric precision of the trainings, as for train; no study mixes two."""
 
     def __post_init__(self) -> None:
         at_least(self, seeds=1, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
-        at_least(self, resamples=100)
+        at_least(self, resamples=100, jobs=1)
+        if self.jobs > 1 and self.cluster is not None:
+            raise ValueError(
+                "--jobs is for this machine alone, and --cluster deals the runs out itself; leave "
+                "one of the two out."
+            )
         nothing_to_choose_by(self.train_on_valid, self.patience, self.monitor)
         for name in ("models", "folds"):
             values = getattr(self, name)
