@@ -18,7 +18,7 @@ from typing import Any
 
 from tumorlens.audit.audit import Audit
 from tumorlens.audit.files import audit_and_write
-from tumorlens.data.public_counts import KNOWN_COUNTS, Counts
+from tumorlens.data.public_patients import KNOWN_COUNTS, Counts
 from tumorlens.data.readers import SUFFIXES
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, claim, write_manifest
