@@ -65,6 +65,7 @@ NO_TORCH = (
     "data/cache.py",
     "data/volumes.py",
     "audit/audit.py",
+    "phantom/notice.py",
     "evaluation/metrics.py",
     "evaluation/intervals.py",
     "evaluation/scores.py",

@@ -11,7 +11,7 @@ from tumorlens.comparison.pairing import Pair
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import sentence, whom
 from tumorlens.data.patients import PatientTable, read_patients, unit_words
-from tumorlens.data.public_counts import is_testing
+from tumorlens.data.public_patients import is_testing
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.plots import save
