@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
-from tumorlens.comparison.paired import compare
-from tumorlens.comparison.pairing import Pair, pair_up
+from tumorlens.comparison.paired import Pair, compare, pair_up
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions
 

@@ -15,6 +15,7 @@ from tumorlens.evaluation.intervals import (
     bootstrap,
     percentile_interval,
     proportion_interval,
+    share_estimate,
     with_width,
 )
 
@@ -159,6 +160,31 @@ def score(
         resamples=resamples,
         unit=unit or unit_words(0, len(np.unique(groups)), len(labels)),
     )
+
+
+def tumor_accuracy(
+    labels: npt.NDArray[np.int64],
+    probabilities: Floats,
+    classes: Sequence[str],
+    groups: npt.NDArray[np.int64],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate | None:
+    """Accuracy over the tumor classes alone, with its 95% interval; None where it isn't asked.
+
+    Args:
+        labels, probabilities, classes: see `metrics.right_among_tumors`.
+        groups: (N,) images of one group are resampled together.
+        resamples, seed: of the interval.
+    """
+    if not metrics.tells_tumors(classes):
+        return None
+    tumor, right = metrics.right_among_tumors(labels, probabilities, classes)
+    if not tumor.any():
+        return None
+    hits = right[tumor].astype(np.float64)
+    return share_estimate(hits, groups[tumor], resamples=resamples, seed=seed)
 
 
 def _subset(
