@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -141,3 +142,18 @@ def test_interval_among_tumors_widens_when_images_are_copies_of_each_other() -> 
     assert grouped is not None
     assert alone.value == grouped.value
     assert (grouped.high - grouped.low) > 1.6 * (alone.high - alone.low)
+
+
+def test_scoring_holds_a_dozen_arrays_of_the_weights_and_none_with_the_bins_too() -> None:
+    labels = np.arange(1000) % 4
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 1000)
+    copies = np.where(labels == 0, "near", "")
+    score(labels, probabilities, FOUR, copies=copies, resamples=10)  # what is imported late is
+    tracemalloc.start()
+    try:
+        score(labels, probabilities, FOUR, copies=copies, resamples=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    weights = 1000 * 1000 * 8
+    assert peak < 13 * weights  # with the 15 bins it would be 20
