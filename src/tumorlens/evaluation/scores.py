@@ -122,18 +122,16 @@ def score(
     """
     if groups is None:
         groups = np.arange(len(labels))
-    whole = np.ones(len(labels), dtype=bool)
-    masks = {"all": whole}
+    masks = {"all": np.ones(len(labels), dtype=bool)}
     if copies is not None:
-        masks["without_exact_copies"] = copies != "exact"
-        masks["without_copies"] = copies == ""
+        masks |= {"without_exact_copies": copies != "exact", "without_copies": copies == ""}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
 
     def figures(weights: Floats) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
         for name, mask in masks.items():
-            if mask.any():
-                part = metrics.figures(labels[mask], probabilities[mask], classes, weights[:, mask])
-                found |= {f"{name}/{figure}": values for figure, values in part.items()}
+            part = metrics.figures(labels[mask], probabilities[mask], classes, weights[:, mask])
+            found |= {f"{name}/{figure}": values for figure, values in part.items()}
         return found
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -144,7 +142,6 @@ def score(
     subsets = {
         name: _subset(name, mask, labels, probabilities, classes, groups, point, resampled)
         for name, mask in masks.items()
-        if mask.any()
     }
     clean = subsets.get("without_copies")
     return Scores(

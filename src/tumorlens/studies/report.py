@@ -28,6 +28,12 @@ from tumorlens.studies.views import FIGURES, LOOKS, PUBLISHED, Seen, View, views
 # Draws behind each interval; as `compare` for differences.
 _RESAMPLES = 2000
 _OF_DIFFERENCES = 5000
+# How the answer begins for each protocol.
+_PROTOCOLS = {
+    "official": "On the official split",
+    "patients": "On unseen patients",
+    "folds": "On the folds",
+}
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,11 @@ def answer(comparisons: Mapping[str, Comparison]) -> str:
             "protocol, fold and seed in common."
         )
     told = []
-    for name, what in (("official", "On the official split"), ("patients", "On unseen patients")):
+    for name, what in (
+        ("official", "On the official split"),
+        ("patients", "On unseen patients"),
+        ("folds", "On the folds"),
+    ):
         found = comparisons.get(name)
         if found is not None:
             told.append(f"{what}: {sentence(found)} {whom(found)}")
