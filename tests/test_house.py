@@ -70,9 +70,7 @@ NO_TORCH = (
     "evaluation/intervals.py",
     "evaluation/scores.py",
     "evaluation/plots.py",
-    "comparison/pairing.py",
     "comparison/paired.py",
-    "evaluation/proportions.py",
     "comparison/compare.py",
     "studies/report.py",
     "uncertainty/out_of_distribution.py",
@@ -85,7 +83,6 @@ NO_TORCH = (
     "explain/regions.py",
     "explain/measures.py",
     "explain/map_metrics.py",
-    "explain/estimates.py",
     "explain/plots.py",
 )
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from tumorlens.comparison import plot as comparison_plots
 from tumorlens.comparison.compare import compared_record, differences_csv, pairs_of_study
-from tumorlens.comparison.paired import Comparison, compare
-from tumorlens.comparison.pairing import Pair
+from tumorlens.comparison.paired import Comparison, Pair, compare
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import sentence, whom
 from tumorlens.data.patients import PatientTable, read_patients, unit_words
