@@ -130,6 +130,26 @@ def test_file_imports_from_lower_levels_alone(path: Path) -> None:
             )
 
 
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    modules = {
+        ".".join(("tumorlens", *path.relative_to(SOURCE).with_suffix("").parts)): path
+        for path in _files()
+    }
+    needs = {
+        name: {
+            other
+            for module in _imports(path)
+            for other in (module, module.rpartition(".")[0])
+            if other in modules
+        }
+        for name, path in modules.items()
+    }
+    # Who needs nothing that is left can go; what can never go is a circle.
+    while free := {name for name, others in needs.items() if not others & needs.keys()}:
+        needs = {name: others for name, others in needs.items() if name not in free}
+    assert sorted(needs) == []
+
+
 @pytest.mark.parametrize("package", ONLY_HERE)
 def test_heavy_package_is_imported_where_it_belongs_alone(package: str) -> None:
     for path in _files():

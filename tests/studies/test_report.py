@@ -12,8 +12,8 @@ from tumorlens.data import public_counts
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.settings import StudySettings
-from tumorlens.studies.means import over_runs
 from tumorlens.studies.report import draw_report
+from tumorlens.studies.summary import over_runs
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
