@@ -55,6 +55,7 @@ NO_TORCH = (
     "errors.py",
     "progress.py",
     "files.py",
+    "device.py",
     "data/readers.py",
     "data/folder.py",
     "data/hashing.py",

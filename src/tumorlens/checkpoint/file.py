@@ -131,9 +131,13 @@ class Checkpoint:
 
     def network(self) -> ResNet:
         """The network with its trained weights, in evaluation mode, on the CPU."""
-        network = build_shell(self.model_name, len(self.classes)).to_empty(device="cpu")
-        network.load_state_dict(dict(self.weights))
-        return network.eval()
+        network = build_shell(self.model_name, len(self.classes))
+        copies = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in self.weights.items()
+        }
+        network.load_state_dict(copies, assign=True)
+        return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
         """Where the training images lie, for novelty; None: not kept."""

@@ -1,5 +1,6 @@
 """`tumorlens study`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     except KeyboardInterrupt:
         print(
             f"\nInterrupted; finished runs and epochs are kept. The same command goes on.\n"
-            f"  {prog} {' '.join(argv)}",
+            f"  {prog} {shlex.join(argv)}",
             file=sys.stderr,
         )
         return INTERRUPTED

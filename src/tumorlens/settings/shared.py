@@ -7,7 +7,7 @@ from typing import Any, Literal
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
-Protocol = Literal["official", "patients"]
+Protocol = Literal["official", "patients", "folds"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").

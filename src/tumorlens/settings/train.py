@@ -119,7 +119,8 @@ class StudySettings:
     """How many seeds, 0 and up."""
     protocol: Protocol = "official"
     """`official`: the folder's own training and test splits. `patients`: each fold of --splits is
-    the test once, and no patient is in two splits."""
+    the test once, and no patient is in two splits. `folds`: the same of a splits file whose
+    patients are not known."""
     data_dir: Path | None = None
     """Folder with the images, as for train."""
     splits: Path | None = None
@@ -140,6 +141,9 @@ class StudySettings:
     cluster: str | None = None
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""
+    jobs: int = 1
+    """Runs side by side on this machine, each with its share of the cores. On a CPU as many as
+    there are cores finish soonest; each takes the memory of a training."""
     recipe: RecipeName = "plain"
     """What the flags below default to, as for train."""
     epochs: int | None = None
@@ -171,13 +175,18 @@ class StudySettings:
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
-    """CPU threads for each run; default: all cores."""
+    """CPU threads for each run; default: all cores, with --jobs its share of them."""
     precision: Precision = "auto"
     """Numeric precision of the trainings, as for train; no study mixes two."""
 
     def __post_init__(self) -> None:
         at_least(self, seeds=1, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
-        at_least(self, resamples=100)
+        at_least(self, resamples=100, jobs=1)
+        if self.jobs > 1 and self.cluster is not None:
+            raise ValueError(
+                "--jobs is for this machine alone, and --cluster deals the runs out itself; leave "
+                "one of the two out."
+            )
         nothing_to_choose_by(self.train_on_valid, self.patience, self.monitor)
         for name in ("models", "folds"):
             values = getattr(self, name)
@@ -186,7 +195,7 @@ class StudySettings:
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:
-            raise ValueError("--folds goes with --protocol patients; leave it out.")
+            raise ValueError("--folds goes with --protocol patients or folds; leave it out.")
         if self.report:
             return
         if self.groups is not None:

@@ -20,6 +20,7 @@ from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
 from tumorlens.studies.summary import (
     FIGURES,
+    HEADLINE,
     PUBLISHED,
     RESAMPLES,
     Seen,
@@ -31,8 +32,7 @@ from tumorlens.studies.summary import (
 )
 from tumorlens.studies.summary_by_class import LOOKS, Look, Mean, RecallBySite, by_site, looks
 
-_HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
-_BY_VIEW = (*_HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
+_BY_VIEW = (*HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
 
 
 @dataclass(frozen=True)
@@ -249,18 +249,18 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _beside_published(official: Sequence[Seen]) -> str:
     rows = [
-        [f"{title(model)}, published", "1", *(f"{values[name]:.4f}" for name in _HEADLINE)]
+        [f"{title(model)}, published", "1", *(f"{values[name]:.4f}" for name in HEADLINE)]
         for model, values in PUBLISHED.items()
     ]
     rows += [
         [
             f"**{title(one.model)}, ours**",
             str(one.runs),
-            *(cell(one.figures[name], one.std(name)) for name in _HEADLINE if name in one.figures),
+            *(cell(one.figures[name], one.std(name)) for name in HEADLINE if name in one.figures),
         ]
         for one in official
     ]
-    header = ["", "runs", *(figure_title(name) for name in _HEADLINE)]
+    header = ["", "runs", *(figure_title(name) for name in HEADLINE)]
     return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
 
 
