@@ -293,8 +293,7 @@ def over_runs(
     folds: dict[int | None, list[Predictions]] = {}
     for fold, answers in runs:
         folds.setdefault(fold, []).append(answers)
-    classes = runs[0][1].classes
-    wanted = [name for name in figures if _asked(name, classes)]
+    wanted = [name for name in figures if _asked(name, runs[0][1].classes)]
     point: dict[str, list[list[float]]] = {name: [] for name in wanted}
     drawn = {name: np.zeros(resamples) for name in wanted}
     counts = dict.fromkeys(wanted, 0)
@@ -318,12 +317,10 @@ def over_runs(
             start += len(weights)
     rng = np.random.default_rng(seed)
     found: dict[str, Estimate] = {}
-    values_of_runs: dict[str, tuple[float, ...]] = {}
     for name in wanted:
         every = [value for fold in point[name] for value in fold]
         value = float(np.mean([np.mean(fold) for fold in point[name]]))
         draws = drawn[name]
-        values_of_runs[name] = tuple(every)
         if len(every) > 1:
             draws = draws + run_draws(point[name], resamples, rng)
         low, high = percentile_interval(draws)
@@ -332,7 +329,7 @@ def over_runs(
             low, high = proportion_interval(value, draws, runs[0][1].units()[asked])
         low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
-    return found, values_of_runs
+    return found, {name: tuple(v for fold in point[name] for v in fold) for name in wanted}
 
 
 def _asked(name: str, classes: Sequence[str]) -> bool:
