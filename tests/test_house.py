@@ -79,7 +79,6 @@ NO_TORCH = (
     "inference/onnx_metadata.py",
     "inference/backends.py",
     "inference/inputs.py",
-    "inference/onnx_backend.py",
     "explain/overlay.py",
     "explain/regions.py",
     "explain/measures.py",
