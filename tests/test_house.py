@@ -65,13 +65,12 @@ NO_TORCH = (
     "data/cache.py",
     "data/volumes.py",
     "audit/audit.py",
+    "phantom/notice.py",
     "evaluation/metrics.py",
     "evaluation/intervals.py",
     "evaluation/scores.py",
     "evaluation/plots.py",
-    "comparison/pairing.py",
     "comparison/paired.py",
-    "evaluation/proportions.py",
     "comparison/compare.py",
     "studies/report.py",
     "uncertainty/out_of_distribution.py",
@@ -83,7 +82,6 @@ NO_TORCH = (
     "explain/regions.py",
     "explain/measures.py",
     "explain/map_metrics.py",
-    "explain/estimates.py",
     "explain/plots.py",
 )
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tumorlens.comparison import plot as comparison_plots
-from tumorlens.comparison.paired import Comparison, compare
-from tumorlens.comparison.pairing import Pair, pair_up
+from tumorlens.comparison.paired import Comparison, Pair, compare, pair_up
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
 from tumorlens.data import splits

@@ -20,7 +20,7 @@ from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
 from tumorlens.files import claim, write_json, write_manifest, write_text
-from tumorlens.phantom.dataset import is_phantom
+from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
 from tumorlens.uncertainty.calibration import Calibrated, calibrated, softmax

@@ -142,8 +142,8 @@ class StudySettings:
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""
     jobs: int = 1
-    """Runs side by side on this machine, each with its share of the cores. On a CPU as many as
-    there are cores finish soonest; each takes the memory of a training."""
+    """Runs side by side on this machine, each with its share of the cores and the memory of a
+    training."""
     recipe: RecipeName = "plain"
     """What the flags below default to, as for train."""
     epochs: int | None = None

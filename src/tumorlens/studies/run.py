@@ -30,9 +30,9 @@ from tumorlens.comparison.run_files import (
 )
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import tumor_classes
 from tumorlens.evaluation.evaluate import Report, evaluate_session
 from tumorlens.evaluation.predictions import table
+from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.explain.localization import localize
 from tumorlens.explain.mapped import Way
 from tumorlens.explain.regions import read_boxes
@@ -267,7 +267,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
         subsets["without_exact_copies"] = predictions.only(predictions.copies != "exact")
         subsets["without_copies"] = predictions.only(predictions.copies == "")
     tumors = {
-        name: tumor_classes.accuracy(
+        name: tumor_accuracy(
             part.labels, part.probabilities, part.classes, part.units(), resamples=job.resamples
         )
         for name, part in subsets.items()

@@ -7,15 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.comparison.compare import pairs_of_study
-from tumorlens.comparison.paired import Comparison, compare
-from tumorlens.comparison.pairing import Pair
+from tumorlens.comparison.paired import Comparison, Pair, compare
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.tests import run_draws
 from tumorlens.comparison.text import sentence, whom
 from tumorlens.data.patients import PatientTable, unit_words
-from tumorlens.data.public_counts import is_testing
+from tumorlens.data.public_patients import is_testing
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import metrics, tumor_classes
+from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
     Estimate,
     percentile_interval,
@@ -24,7 +23,6 @@ from tumorlens.evaluation.intervals import (
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions, copies_of_any
-from tumorlens.evaluation.proportions import proportions
 from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
@@ -334,7 +332,7 @@ def over_runs(
 
 def _asked(name: str, classes: Sequence[str]) -> bool:
     if name == "tumor_accuracy":
-        return tumor_classes.asked(classes)
+        return metrics.tells_tumors(classes)
     if "->" in name:
         return set(name.split("->")) <= set(classes)
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
@@ -344,7 +342,7 @@ def _proportions(
     answers: Predictions, wanted: Sequence[str]
 ) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
-    return proportions(answers, confusions)
+    return metrics.proportions(answers, confusions)
 
 
 def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
@@ -355,7 +353,7 @@ def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> di
     )
     found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
     if "tumor_accuracy" in wanted:
-        tumor, right = proportions(answers)["tumor_accuracy"]
+        tumor, right = metrics.proportions(answers)["tumor_accuracy"]
         with np.errstate(invalid="ignore", divide="ignore"):
             found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
     return found
