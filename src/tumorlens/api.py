@@ -89,7 +89,7 @@ def predict(*, progress: Progress = silent, **settings: Any) -> list[Prediction]
     from tumorlens.settings import PredictSettings
 
     found: list[Prediction] = []
-    module.predict_and_write(_settings(PredictSettings, settings), progress, found.append)
+    module.predict(_settings(PredictSettings, settings), progress, found.append)
     return found
 
 
