@@ -95,7 +95,7 @@ TABLE = {
     "audit.groups": "same_picture/groups",
     "audit.leaks.test_in_train": "leaks/0/with_copy",
     "audit.leaks.test_in_train.{kind}": "leaks/0/{kind}",
-    "audit.shortcut.border": "shortcuts/0/score",
+    "audit.shortcut.border": "shortcuts/5/score",
     "predict.{image}.prob_{class}": "images/{image}/prob_{class}",
     "predict.{image}.distance": "images/{image}/distance",
     "predict.count.{decision}": "counts/verdict/{decision}",
