@@ -106,7 +106,6 @@ def test_settings_refuse_what_has_no_meaning(data: Path) -> None:
             {"protocol": "patients", "folds": (1, 1)},
             "--folds: expected one or more, each named once",
         ),
-        ({"without_runs": (2,)}, "--without_runs goes with --report"),
         ({"groups": Path("patients.csv")}, "--groups goes with --report"),
         ({"data_dir": None}, "--data_dir must be given"),
     ):

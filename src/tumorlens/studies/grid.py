@@ -11,7 +11,7 @@ from tumorlens.device import pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import StudySettings, TrainSettings
+from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
 from tumorlens.studies.run import (
     RESAMPLES,
     Job,
@@ -21,14 +21,6 @@ from tumorlens.studies.run import (
     training_record,
 )
 from tumorlens.studies.schedule import run_all
-
-# Settings of a study that each run's training takes as they are.
-_TRAINING = tuple(
-    sorted(
-        {item.name for item in fields(StudySettings)}
-        & {item.name for item in fields(TrainSettings)} - {"out_dir", "data_dir", "splits"}
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -103,7 +95,10 @@ def jobs(settings: StudySettings) -> list[Job]:
             )
         folds = settings.folds or there
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
-    given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
+    given: dict[str, Any] = {
+        item.name: getattr(settings, item.name) for item in fields(TrainingOptions)
+    }
+    given["splits"] = splits
     # Settled here, so that runs on other machines compute alike or are refused.
     given["precision"] = pick_precision(settings.precision, pick_device(settings.device))
     found = []
@@ -113,9 +108,7 @@ def jobs(settings: StudySettings) -> list[Job]:
                 name = run_name(model, settings.protocol, fold, seed)
                 train = TrainSettings(
                     model=model,
-                    data_dir=settings.data_dir,
                     out_dir=runs_dir / name,
-                    splits=splits,
                     fold=fold,
                     seed=seed,
                     **given,
