@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens import api
+import tumorlens
 from tumorlens.audit import download as public_set
 from tumorlens.cli import main
 from tumorlens.errors import TumorlensError
@@ -151,16 +151,16 @@ def test_set_lands_checked_and_audited(
 
 
 def test_second_call_fetches_nothing(kaggle: Kaggle) -> None:
-    assert api.download().fetched
+    assert tumorlens.download().fetched
     fetched = list(kaggle.asked)
-    assert not api.download().fetched
+    assert not tumorlens.download().fetched
     assert kaggle.asked == fetched
 
 
 def test_broken_line_is_taken_up_where_it_broke(kaggle: Kaggle) -> None:
     kaggle.breaks = 1
     told: list[tuple[str, int, int]] = []
-    made = api.download(
+    made = tumorlens.download(
         progress=lambda stage, done, total, note="": told.append((stage, done, total))
     )
     assert kaggle.asked[0] == ""
@@ -173,9 +173,9 @@ def test_broken_line_is_taken_up_where_it_broke(kaggle: Kaggle) -> None:
 def test_line_that_stays_broken_says_so_and_the_next_command_goes_on(kaggle: Kaggle) -> None:
     kaggle.breaks = 3
     with pytest.raises(TumorlensError, match="line broke .* goes on where it stopped"):
-        api.download()
+        tumorlens.download()
     assert len(kaggle.asked) >= 3
-    assert api.download().counts == COUNTS
+    assert tumorlens.download().counts == COUNTS
     assert re.fullmatch(r"bytes=[1-9]\d*-", kaggle.asked[-1])
 
 
@@ -185,10 +185,10 @@ def test_set_with_a_missing_image_is_refused_and_leaves_nothing_behind(
     more = {**COUNTS, "Testing": {"glioma": 2, "notumor": 1}}
     monkeypatch.setitem(public_set.KNOWN_COUNTS, 1, more)
     with pytest.raises(TumorlensError, match="Testing/glioma has 1 images instead of 2"):
-        api.download()
+        tumorlens.download()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["manifest.json"]
     monkeypatch.setitem(public_set.KNOWN_COUNTS, 1, COUNTS)
-    assert api.download().counts == COUNTS
+    assert tumorlens.download().counts == COUNTS
 
 
 def test_version_without_known_counts_is_fetched_and_said_to_be_unchecked(
@@ -196,8 +196,8 @@ def test_version_without_known_counts_is_fetched_and_said_to_be_unchecked(
 ) -> None:
     assert main(["download", "--version", "2"]) == 0
     assert "not checked, those of version 2 are not known" in capsys.readouterr().out
-    with pytest.raises(TumorlensError, match="--version 3: Kaggle has versions 1 to 2"):
-        api.download(version=3, out="other")
+    with pytest.raises(TumorlensError, match="^version 3: Kaggle has versions 1 to 2"):
+        tumorlens.download(version=3, out="other")
 
 
 def test_no_network_gets_one_sentence(
@@ -215,7 +215,7 @@ def test_no_network_gets_one_sentence(
 def test_what_kaggle_refuses_is_said_with_the_page(kaggle: Kaggle) -> None:
     kaggle.status = 404
     with pytest.raises(TumorlensError, match="Kaggle .*brain-tumor-mri-dataset|Kaggle answers"):
-        api.download()
+        tumorlens.download()
 
 
 def test_disk_without_room_is_seen_before_anything_is_fetched(
@@ -224,7 +224,7 @@ def test_disk_without_room_is_seen_before_anything_is_fetched(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(TumorlensError, match="0 MB are free there, 330 MB are needed"):
-        api.download()
+        tumorlens.download()
     assert kaggle.asked == []
     assert not (tmp_path / "data").exists()
 
@@ -233,7 +233,7 @@ def test_folder_that_is_taken_is_left_alone(kaggle: Kaggle, tmp_path: Path) -> N
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(TumorlensError, match="not written by tumorlens"):
-        api.download()
+        tumorlens.download()
     assert kaggle.asked == []
 
 

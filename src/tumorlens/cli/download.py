@@ -16,7 +16,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Fetch the set; print licence and size before, counts and copies after."""
     settings = parse(DownloadSettings, argv, prog, aliases={"--out_dir": "--out"})
     from tumorlens.audit.download import download
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
 
     with shown() as progress:
         made = download(settings, progress, _announce)

@@ -1,5 +1,6 @@
 """`tumorlens study`."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Do the missing runs of a grid, or draw what is there; print what is there now."""
     settings = parse(StudySettings, argv, prog)
     from tumorlens.cli import DONE, FAILED_CHECK, INTERRUPTED
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
 
     if settings.report:
         from tumorlens.studies.report import draw_report
@@ -29,7 +30,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     except KeyboardInterrupt:
         print(
             f"\nInterrupted; finished runs and epochs are kept. The same command goes on.\n"
-            f"  {prog} {' '.join(argv)}",
+            f"  {prog} {shlex.join(argv)}",
             file=sys.stderr,
         )
         return INTERRUPTED
