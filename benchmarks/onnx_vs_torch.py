@@ -31,8 +31,8 @@ from PIL import Image
 from machine import facts
 from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import described
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.session import described
 from tumorlens.cli import VERBS
 from tumorlens.export.graph import graph_of
 from tumorlens.export.int8 import quantise

@@ -20,10 +20,9 @@ from PIL import Image
 
 from machine import facts
 from tumorlens.data import cache
-from tumorlens.data.candidates import candidates
-from tumorlens.data.details import details, similarity
+from tumorlens.data.duplicates import candidates
 from tumorlens.data.hashing import TRANSFORMS, fingerprint
-from tumorlens.data.pairs import THUMBNAIL
+from tumorlens.data.pairs import THUMBNAIL, details, similarity
 from tumorlens.data.readers import fit_square, read_grey, resize
 from tumorlens.files import write_json
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from tumorlens.audit.audit import KINDS, Audit, audit
+from tumorlens.evaluation.predictions import read
 from tumorlens.evaluation.scores import score
 from tumorlens.files import write_json
 from tumorlens.studies.provenance import code, machine
@@ -43,20 +44,17 @@ def described(found: Audit, slices: dict[str, str]) -> dict[str, str]:
 
 
 def scored(path: Path, near: set[str], exact: set[str], groups: dict[str, int]) -> dict:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    classes = [name.removeprefix("prob_") for name in rows[0] if name.startswith("prob_")]
-    copies = np.array(
-        ["exact" if r["path"] in exact else "near" if r["path"] in near else "" for r in rows]
-    )
+    answers = read(path)
     found = score(
-        np.array([classes.index(row["label"]) for row in rows]),
-        np.array([[float(row[f"prob_{name}"]) for name in classes] for row in rows]),
-        classes,
-        groups=np.array([groups[row["path"]] for row in rows]),
-        copies=copies,
+        answers.labels,
+        answers.probabilities,
+        answers.classes,
+        groups=np.array([groups[path] for path in answers.paths]),
+        copies=np.array(
+            ["exact" if p in exact else "near" if p in near else "" for p in answers.paths]
+        ),
     )
-    wanted = (*FIGURES, *(f"recall_{name}" for name in classes))
+    wanted = (*FIGURES, *(f"recall_{name}" for name in answers.classes))
     subsets = {
         "all": found.all,
         "without_byte_identical": found.without_exact_copies,

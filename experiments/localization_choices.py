@@ -22,7 +22,7 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
-from tumorlens.explain.estimates import Estimates, estimates
+from tumorlens.evaluation.intervals import Estimates, estimates
 from tumorlens.explain.gradcam import METHODS
 from tumorlens.explain.mapped import Part, Way, load_part, maps_of
 from tumorlens.explain.measures import fit, frame, in_frame

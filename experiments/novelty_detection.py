@@ -26,11 +26,10 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import describe
+from tumorlens.checkpoint.session import describe, images_of
 from tumorlens.data import volumes as scans
 from tumorlens.data.dataset import load_for_training
 from tumorlens.data.readers import fit_square, to_grey
-from tumorlens.evaluation.evaluate import images_of
 from tumorlens.evaluation.intervals import exact_interval
 from tumorlens.files import write_json
 from tumorlens.studies.provenance import code, machine

@@ -18,8 +18,8 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import IN_THE_BOX, Checkpoint
+from tumorlens.checkpoint.session import copies_of_training, describe, images_of
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
-from tumorlens.evaluation.evaluate import copies_of_training, images_of, predict
 from tumorlens.evaluation.scores import score
 from tumorlens.export.safetensors_file import light_one
 from tumorlens.files import environment, write_json
@@ -98,7 +98,8 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
 def answers(loaded: Checkpoint, data: Dataset) -> np.ndarray:
     """(N, K) logits."""
     device = torch.device("cpu")
-    return predict(loaded.network(), loaded.preprocessing, data.images, device=device)
+    network = loaded.network()
+    return describe(network, loaded.preprocessing, data.images, device=device)[0]
 
 
 if __name__ == "__main__":

@@ -1,17 +1,23 @@
-"""Where to compute: a name that a user gives becomes a torch device."""
+"""Where to compute: a name that a user gives becomes a torch device; cores, threads and memory.
+
+To import this loads no torch.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import ctypes
 import platform
 from collections.abc import Iterator
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from tumorlens.errors import TumorlensError
 from tumorlens.settings.shared import Precision
 
 Computed = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+if TYPE_CHECKING:
+    import torch
 
 # glibc's malloc.h. Keep all: give nothing back (M_TRIM_THRESHOLD), map no block anew (M_MMAP_MAX).
 _KEEP = ((-1, -1), (-4, 0))
@@ -26,6 +32,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         TumorlensError: PyTorch does not see the device asked for.
     """
+    import torch  # noqa: PLC0415 (see above)
+
     seen = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((kind for kind, there in seen.items() if there), "cpu")
@@ -44,6 +52,8 @@ def pick_precision(name: Precision, device: torch.device) -> Computed:
         name: "auto", or the arithmetic itself.
         device: where the training computes.
     """
+    import torch  # noqa: PLC0415 (slow to import)
+
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -53,16 +63,36 @@ def pick_precision(name: Precision, device: torch.device) -> Computed:
 
 def has_fast_bf16() -> bool:
     """Whether this processor multiplies bf16 numbers in hardware, by AMX or AVX512-BF16."""
+    import torch  # noqa: PLC0415 (slow to import)
+
     # PyTorch has no public function for it yet; where these go, 32-true is taken.
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in names)
 
 
+def usable_cores() -> int:
+    """How many cores' worth of processor time this process may use, at least 1.
+
+    The machine's cores, or fewer where the process is tied to some of them (CPU affinity), or where
+    its container has a quota, which is rounded up to whole cores.
+    """
+    from joblib import cpu_count  # noqa: PLC0415 (slow to import)
+
+    cores: int = cpu_count()
+    return cores
+
+
 @contextlib.contextmanager
 def cpu_threads(count: int | None) -> Iterator[None]:
-    """Compute with `count` CPU threads for as long as the context lasts; None changes nothing."""
+    """Compute with `count` CPU threads for as long as the context lasts.
+
+    None: as many as before, and no more than `usable_cores()`. PyTorch knows of no quota, and
+    threads above it wait for one another while the container is held back.
+    """
+    import torch  # noqa: PLC0415 (see above)
+
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count or min(before, usable_cores()))
     try:
         yield
     finally:

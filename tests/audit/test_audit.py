@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.audit.audit import Audit, PatientCounts, audit
+from tumorlens.audit.audit import Audit, audit
+from tumorlens.audit.overlap import PatientCounts
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.patients import FileTable
 from tumorlens.data.readers import read_grey, resize
@@ -198,7 +199,7 @@ def test_patients_in_two_splits_are_counted_by_class(folder: Path) -> None:
     }
     table = FileTable("p.csv", {path: {"patient": name} for path, name in names.items()}, ())
     found = audit(folder, patients=table)
-    test_train, test_valid = found.patient_overlap()
+    test_train, test_valid = found.patient_overlap
     assert (test_train.part, test_train.other) == ("test", "train")
     assert test_train.by_class["glioma"] == PatientCounts(images=3, known=2, shared=2, patients=1)
     assert test_train.by_class["notumor"] == PatientCounts(images=3, known=1, shared=0, patients=0)

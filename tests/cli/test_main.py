@@ -50,6 +50,18 @@ def test_training_asks_for_huge_pages_unless_the_user_has_decided(
     assert os.environ[name] == "1"
 
 
+def test_threads_sleep_while_they_wait_unless_the_user_has_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "OMP_WAIT_POLICY"
+    monkeypatch.setenv(name, "active")
+    assert main(["cache", "polish"]) == 2
+    assert os.environ[name] == "active"
+    monkeypatch.delenv(name)
+    assert main(["cache", "polish"]) == 2
+    assert os.environ[name] == "passive"
+
+
 def test_ctrl_c_ends_the_page_without_a_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

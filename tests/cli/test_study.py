@@ -1,3 +1,8 @@
+import os
+import shlex
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +40,37 @@ def test_study_does_what_is_missing_says_what_failed_and_compares(
     assert "Does SE help, and whom?" in capsys.readouterr().out
 
 
+def test_ctrl_c_ends_runs_side_by_side_and_names_the_command_that_goes_on(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = make_folder({"train": 8, "valid": 2, "test": 2})
+    argv = ["--data_dir", str(folder), "--out_dir", str(tmp_path / "results"), "--jobs", "2"]
+    argv += ["--runs_dir", str(tmp_path / "runs"), "--epochs", "1000", "--batch_size", "8"]
+    argv += ["--image_size", "32", "--device", "cpu"]
+    script = "import sys; from tumorlens.cli import main; sys.exit(main(sys.argv[1:]))"
+    asking = subprocess.Popen(
+        [sys.executable, "-c", script, "study", *argv],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    told = ""
+    try:
+        assert asking.stderr is not None
+        for line in asking.stderr:  # one from each run
+            told += line
+            if all(f"{name}-official" in told for name in (" resnet18", " se_resnet18")):
+                break
+        os.killpg(asking.pid, signal.SIGINT)
+        told = asking.communicate(timeout=60)[1]
+    finally:
+        asking.kill()
+        asking.wait()
+    assert asking.returncode == 130
+    assert f"The same command goes on.\n  tumorlens study {shlex.join(argv)}\n" in told
+    assert "Traceback" not in told
+
+
 def test_wrong_flags_are_one_sentence(
     make_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -56,6 +92,9 @@ def test_wrong_flags_are_one_sentence(
         str(tmp_path / "no.csv"),
     )
     assert "there is no such file" in told(*argv)
+    argv = ("--data_dir", str(folder), "--jobs", "2", "--cluster", "tcp://127.0.0.1:1")
+    assert "--jobs is for this machine alone" in " ".join(told(*argv).split())
+    assert "--jobs 0: expected 1 or more" in told("--data_dir", str(folder), "--jobs", "0")
     assert "--models" in told("--data_dir", str(folder), "--models", "vgg")
 
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import replace
 from statistics import mean, stdev
 
@@ -5,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, precision_score, roc_auc_score
 
-from tumorlens.comparison.paired import compare
-from tumorlens.comparison.pairing import Pair, pair_up
+from tumorlens.comparison.paired import Pair, compare, pair_up
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions
 
@@ -278,3 +278,15 @@ def test_patient_intervals_cover_a_difference_where_image_intervals_do_not() -> 
             covered[unit] += one.low <= truth <= one.high
     assert covered["patients"] / trials >= 0.88
     assert covered["images"] / trials < 0.75
+
+
+def test_memory_does_not_grow_with_positives_times_negatives() -> None:
+    labels = np.repeat([0, 1, 2, 3], 1000)
+    pair = Pair(*(_answers(labels, labels, noise=seed) for seed in (1, 2)))
+    tracemalloc.start()
+    try:
+        compare([pair], ("A", "B"), resamples=50)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30e6  # a number for each of 1,000 x 3,000 is 24 MB, eight times in all

@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tumorlens.data import cache
-from tumorlens.data.duplicates import connected, copies_in, duplicate_groups
-from tumorlens.data.hashing import transformed
+from tumorlens.data.duplicates import candidates, connected, copies_in, duplicate_groups
+from tumorlens.data.hashing import TRANSFORMS, transformed
 
 
 def _random(count: int, seed: int = 0) -> np.ndarray:
@@ -51,19 +49,86 @@ def test_copies_of_copies_are_one_group() -> None:
     assert len(set(groups.tolist())) == 50
 
 
-@pytest.mark.parametrize("pairs", [0, 50, 150, 400])
-def test_connected_components_are_scipys(pairs: int) -> None:
-    first, second = np.random.default_rng(pairs).integers(0, 300, (2, pairs))
-    graph = coo_matrix((np.ones(pairs), (first, second)), shape=(300, 300))
-    expected = connected_components(graph, directed=False)[1]
-    found = connected(first, second, 300)
-    assert len(np.unique(found)) == len(np.unique(expected))
-    assert len(np.unique(np.stack([found, expected]), axis=1).T) == len(np.unique(expected))
+def test_components_are_numbered_in_the_order_of_their_first() -> None:
+    first, second = np.array([5, 2, 6]), np.array([2, 0, 4])
+    assert connected(first, second, 7).tolist() == [0, 1, 0, 2, 3, 0, 3]
+    assert connected(first[:0], second[:0], 3).tolist() == [0, 1, 2]
 
 
 def test_long_chain_in_any_order_is_one_component() -> None:
     order = np.random.default_rng(0).permutation(5000)
     assert not connected(order[:-1], order[1:], 5000).any()
+
+
+def _with_errors(prints: np.ndarray, bits: int, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    flipped = np.unpackbits(prints, axis=1)
+    for row in flipped:
+        row[rng.choice(256, bits, replace=False)] ^= 1
+    return np.packbits(flipped, axis=1)
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_turned_copy_is_found_with_its_transform_and_distance(transform: str) -> None:
+    base = _random(300)
+    copies = transformed(_with_errors(base[:40], 11), transform)
+    found = candidates(np.concatenate([base, copies]))
+    assert found.first.tolist() == list(range(40))
+    assert found.second.tolist() == list(range(300, 340))
+    assert {list(TRANSFORMS)[code] for code in found.transform} == {transform}
+    assert set(found.distance.tolist()) == {11}
+
+
+def test_radius_is_the_largest_distance_found() -> None:
+    base = _random(50)
+    prints = np.concatenate([base, _with_errors(base[:1], 20), _with_errors(base[1:2], 21)])
+    assert candidates(prints, radius=20).second.tolist() == [50]
+
+
+def test_nothing_and_one_have_no_candidates() -> None:
+    assert len(candidates(_random(0)).first) == 0
+    assert len(candidates(_random(1)).first) == 0
+    assert len(copies_in(_random(3), _random(0)).found) == 0
+
+
+@pytest.mark.parametrize("radius", [0, 9, 32, 100, 120, 256])
+def test_candidates_are_those_of_counting_every_bit(radius: int) -> None:
+    base = _random(40, seed=3)
+    prints = np.concatenate(
+        [base, _with_errors(base[:20], 9), transformed(base[:9], "rot180"), base[:2]]
+    )
+    bits = np.unpackbits(prints, axis=1)
+    expected = [
+        (first, second, code, distance)
+        for first, second in itertools.combinations(range(len(prints)), 2)
+        for code, name in enumerate(TRANSFORMS)
+        if (
+            distance := int(
+                (np.unpackbits(transformed(prints[first : first + 1], name)) ^ bits[second]).sum()
+            )
+        )
+        <= radius
+    ]
+    found = candidates(prints, radius)
+    columns = (found.first, found.second, found.transform, found.distance)
+    assert list(zip(*(column.tolist() for column in columns), strict=True)) == expected
+
+
+def test_nearest_of_several_is_the_first_of_the_plainest_transform() -> None:
+    one, other = _random(2)
+    reference = np.stack([other, transformed(one[None], "flip_lr")[0], one, one])
+    copies = copies_in(reference, one[None])
+    assert (copies.index[0], copies.distance[0], copies.transform[0]) == (2, 0, "identity")
+
+
+def test_none_is_missed_among_more_than_one_block_of_them() -> None:
+    base = _random(2000)
+    found = candidates(np.concatenate([base, _with_errors(base[:1000], 32)]))
+    assert found.first.tolist() == list(range(1000))
+    assert found.second.tolist() == list(range(2000, 3000))
+    crowd = candidates(np.repeat(_random(2), 600, axis=0))
+    assert len(crowd.first) == 2 * 600 * 599 // 2
+    assert (crowd.first // 600 == crowd.second // 600).all()
 
 
 def test_annotated_pairs_of_the_real_set_are_told_from_fingerprints_alone(real_data: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from tumorlens.audit.audit import audit
 from tumorlens.data import cache
 from tumorlens.data.hashing import apply
-from tumorlens.data.partition import deal, joined, partition, write_partition
+from tumorlens.data.partition import in_folds, in_shares, joined, partition, write_partition
 from tumorlens.data.readers import read_grey
 from tumorlens.data.splits import assignment
 from tumorlens.errors import TumorlensError
@@ -29,12 +29,18 @@ def _groups(rng: np.random.Generator, labels: np.ndarray, largest: int) -> np.nd
     return groups
 
 
-@pytest.mark.parametrize("shares", [[0.2] * 5, [0.7, 0.15, 0.15], [0.5, 0.5]])
-def test_dealt_parts_are_stratified_and_divide_no_group(shares: list[float]) -> None:
+def _divided(labels: np.ndarray, groups: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
+    if len(set(shares)) == 1:
+        return in_folds(labels, groups, len(shares), seed)
+    return in_shares(labels, groups, shares, seed)
+
+
+@pytest.mark.parametrize("shares", [[0.2] * 5, [0.7, 0.15, 0.15], [0.6, 0.4], [0.5, 0.5]])
+def test_parts_are_stratified_and_divide_no_group(shares: list[float]) -> None:
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat([0, 1, 2], [400, 300, 60]))
     groups = _groups(rng, labels, largest=9)
-    part = deal(labels, groups, shares, seed=1)
+    part = _divided(labels, groups, shares, seed=1)
     for label, total in enumerate([400, 300, 60]):
         counts = np.bincount(part[labels == label], minlength=len(shares))
         assert np.abs(counts - np.array(shares) * total).max() <= 1
@@ -44,17 +50,19 @@ def test_dealt_parts_are_stratified_and_divide_no_group(shares: list[float]) -> 
     assert all(len(where) == 1 for where in of_group.values())
 
 
-def test_dealing_is_decided_by_its_seed() -> None:
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.8, 0.2]])
+def test_division_is_decided_by_its_seed(shares: list[float]) -> None:
     labels, groups = np.repeat([0, 1], 50), np.arange(100)
-    first = deal(labels, groups, [0.5, 0.5], seed=3)
-    np.testing.assert_array_equal(first, deal(labels, groups, [0.5, 0.5], seed=3))
-    assert (first != deal(labels, groups, [0.5, 0.5], seed=4)).any()
+    first = _divided(labels, groups, shares, seed=3)
+    np.testing.assert_array_equal(first, _divided(labels, groups, shares, seed=3))
+    assert (first != _divided(labels, groups, shares, seed=4)).any()
 
 
-def test_group_larger_than_its_share_stays_whole() -> None:
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.6, 0.4]])
+def test_group_larger_than_its_share_stays_whole(shares: list[float]) -> None:
     labels = np.zeros(10, dtype=np.int64)
     groups = np.array([0] * 8 + [1, 2])
-    part = deal(labels, groups, [0.5, 0.5], seed=0)
+    part = _divided(labels, groups, shares, seed=0)
     assert len(set(part[:8].tolist())) == 1
     assert set(part.tolist()) == {0, 1}
 

@@ -3,8 +3,13 @@ import pytest
 from sklearn import metrics as oracle
 
 from tumorlens.evaluation import metrics
-from tumorlens.evaluation.metrics import bias, confusion, figures
-from tumorlens.uncertainty.calibration import reliability
+from tumorlens.evaluation.metrics import (
+    bias,
+    confusion,
+    figures,
+    right_among_tumors,
+    tells_tumors,
+)
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -67,7 +72,6 @@ def test_brier_and_ece_by_hand() -> None:
     assert found["brier"][0] == pytest.approx(((0.2**2 + 0.2**2) + (0.6**2 + 0.6**2)) / 2)
     # one right at 0.8, one wrong at 0.6, in bins of their own
     assert found["ece"][0] == pytest.approx((0.2 + 0.6) / 2)
-    assert reliability(labels, probabilities).ece == pytest.approx(0.4)
 
 
 def test_bias_figures_by_hand() -> None:
@@ -107,3 +111,30 @@ def test_one_image_and_few_classes_do_not_break_it(classes: tuple[str, ...]) -> 
     assert found["accuracy"][0] == 1
     assert found["mcc"][0] == 0
     assert set(metrics.OVERALL) <= set(found)
+
+
+def test_removing_notumor_gives_its_share_to_the_next_likeliest() -> None:
+    labels = np.array([0, 1, 2, 3])
+    probabilities = np.array(
+        [
+            [0.3, 0.1, 0.6, 0.0],  # taken for no tumor; glioma is next: right
+            [0.3, 0.2, 0.5, 0.0],  # glioma is next: wrong
+            [0.9, 0.0, 0.1, 0.0],  # no tumor: not asked
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+    tumor, right = right_among_tumors(labels, probabilities, CLASSES)
+    assert tumor.tolist() == [True, True, False, True]
+    assert right.tolist() == [True, False, False, True]
+
+
+def test_hopeless_tumors_are_told_apart_where_notumor_took_all_but_a_trace() -> None:
+    labels = np.array([1])
+    _, right = right_among_tumors(labels, np.array([[1e-9, 2e-9, 1.0, 0.0]]), CLASSES)
+    assert right.tolist() == [True]
+
+
+def test_tumors_are_told_apart_where_there_are_two_and_something_else() -> None:
+    assert tells_tumors(CLASSES)
+    assert not tells_tumors(("a", "b", "c"))
+    assert not tells_tumors(("glioma", "notumor"))

@@ -1,11 +1,13 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
-from tumorlens.evaluation.scores import score
+from tumorlens.evaluation.scores import score, tumor_accuracy
 
 CLASSES = ("glioma", "meningioma", "notumor")
+FOUR = (*CLASSES, "pituitary")
 
 
 def _sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -103,3 +105,55 @@ def test_scores_become_json() -> None:
     content = score(labels, probabilities, CLASSES, copies=copies, resamples=100).to_dict()
     assert json.loads(json.dumps(content))["all"]["n"] == 300
     assert content["bias_pair"] == ["glioma", "meningioma"]
+
+
+def test_accuracy_among_tumors_leaves_notumor_out() -> None:
+    labels = np.array([0, 1, 2, 3])
+    probabilities = np.array(
+        [
+            [0.3, 0.1, 0.6, 0.0],  # taken for no tumor; glioma is next: right
+            [0.3, 0.2, 0.5, 0.0],  # glioma is next: wrong
+            [0.9, 0.0, 0.1, 0.0],  # no tumor: not asked
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+    found = tumor_accuracy(labels, probabilities, FOUR, np.arange(4))
+    assert found is not None
+    assert (found.value, found.n) == (pytest.approx(2 / 3), 3)
+
+
+def test_accuracy_among_tumors_has_no_meaning_without_notumor_or_without_tumors() -> None:
+    one = np.array([0])
+    assert tumor_accuracy(one, np.array([[1.0, 0.0]]), ("a", "b"), one) is None
+    no_tumor = np.array([2])
+    assert tumor_accuracy(no_tumor, np.full((1, 4), 0.25), FOUR, one) is None
+
+
+def test_interval_among_tumors_widens_when_images_are_copies_of_each_other() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(rng.choice([0, 1, 3], 100), 4)
+    right = np.repeat(rng.random(100) < 0.8, 4)
+    chosen = np.where(right, labels, (labels == 0).astype(int))
+    probabilities = np.eye(4)[chosen]
+    groups = np.repeat(np.arange(100), 4)
+    alone = tumor_accuracy(labels, probabilities, FOUR, np.arange(400), resamples=400)
+    grouped = tumor_accuracy(labels, probabilities, FOUR, groups, resamples=400)
+    assert alone is not None
+    assert grouped is not None
+    assert alone.value == grouped.value
+    assert (grouped.high - grouped.low) > 1.6 * (alone.high - alone.low)
+
+
+def test_scoring_holds_a_dozen_arrays_of_the_weights_and_none_with_the_bins_too() -> None:
+    labels = np.arange(1000) % 4
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 1000)
+    copies = np.where(labels == 0, "near", "")
+    score(labels, probabilities, FOUR, copies=copies, resamples=10)  # what is imported late is
+    tracemalloc.start()
+    try:
+        score(labels, probabilities, FOUR, copies=copies, resamples=1000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    weights = 1000 * 1000 * 8
+    assert peak < 13 * weights  # with the 15 bins it would be 20

@@ -14,8 +14,8 @@ from PIL import Image
 
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import describe
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
 from tumorlens.errors import TumorlensError
 from tumorlens.inference.onnx_backend import OnnxBackend

@@ -1,4 +1,6 @@
 import importlib.util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +29,18 @@ def test_rounder_hull_holds_the_cavity() -> None:
     assert (template.vault[coarse < -6] < 0).all()
 
 
-def test_template_that_nilearn_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_nilearn_is_said_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(TumorlensError, match=r"needs the package nilearn.*tumorlens\[phantom\]"):
+        load_template.__wrapped__()
+
+
+def test_template_that_nilearn_does_not_have_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bare = ModuleSpec("nilearn", None, is_package=True)
+    bare.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: bare)
     with pytest.raises(TumorlensError, match=r"nilearn/.*mni_icbm152_t1.*not found"):
         load_template.__wrapped__()
 

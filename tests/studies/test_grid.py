@@ -53,16 +53,16 @@ def folds(data: Path, tmp_path: Path) -> Path:
 
 def test_grid_has_every_run_once_and_pairs_first(data: Path, tmp_path: Path, folds: Path) -> None:
     both = ("resnet18", "se_resnet18")
-    asked = _settings(data, tmp_path, models=both, seeds=2, protocol="patients", splits=folds)
+    asked = _settings(data, tmp_path, models=both, seeds=2, protocol="folds", splits=folds)
     assert [job.name for job in jobs(asked)] == [
-        "resnet18-patients-fold0-seed0",
-        "se_resnet18-patients-fold0-seed0",
-        "resnet18-patients-fold1-seed0",
-        "se_resnet18-patients-fold1-seed0",
-        "resnet18-patients-fold0-seed1",
-        "se_resnet18-patients-fold0-seed1",
-        "resnet18-patients-fold1-seed1",
-        "se_resnet18-patients-fold1-seed1",
+        "resnet18-folds-fold0-seed0",
+        "se_resnet18-folds-fold0-seed0",
+        "resnet18-folds-fold1-seed0",
+        "se_resnet18-folds-fold1-seed0",
+        "resnet18-folds-fold0-seed1",
+        "se_resnet18-folds-fold0-seed1",
+        "resnet18-folds-fold1-seed1",
+        "se_resnet18-folds-fold1-seed1",
     ]
     official = jobs(_settings(data, tmp_path, models=both))
     assert [job.name for job in official] == [
@@ -83,10 +83,10 @@ def test_public_patients_are_the_default_and_strange_folds_are_refused(
 ) -> None:
     public = jobs(_settings(data, tmp_path, protocol="patients", folds=(3,)))
     assert str(public[0].train.splits) == "public-patients"
-    dealt = jobs(_settings(data, tmp_path, protocol="patients", splits=folds))
+    dealt = jobs(_settings(data, tmp_path, protocol="folds", splits=folds))
     assert {job.train.fold for job in dealt} == {0, 1}
     with pytest.raises(TumorlensError, match="--folds 2: .* has the folds 0, 1"):
-        jobs(_settings(data, tmp_path, protocol="patients", splits=folds, folds=(0, 2)))
+        jobs(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0, 2)))
     plain = tmp_path / "plain.csv"
     plain.write_text("path,split\na,train\n")
     for strange, told in (
@@ -95,12 +95,12 @@ def test_public_patients_are_the_default_and_strange_folds_are_refused(
         (tmp_path / "none.csv", "there is no such file"),
     ):
         with pytest.raises(TumorlensError, match=told):
-            jobs(_settings(data, tmp_path, protocol="patients", splits=strange))
+            jobs(_settings(data, tmp_path, protocol="folds", splits=strange))
 
 
 def test_settings_refuse_what_has_no_meaning(data: Path) -> None:
     for changes, told in (
-        ({"folds": (0,)}, "--folds goes with --protocol patients"),
+        ({"folds": (0,)}, "--folds goes with --protocol patients or folds"),
         ({"models": ()}, "--models"),
         (
             {"protocol": "patients", "folds": (1, 1)},
@@ -166,29 +166,44 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
         study(asked)
 
 
-def test_fold_run_knows_its_runs_and_scores_its_fold(
-    data: Path, tmp_path: Path, folds: Path
-) -> None:
-    result = study(_settings(data, tmp_path, protocol="patients", splits=folds, folds=(0,)))
+def test_fold_run_scores_its_fold(data: Path, tmp_path: Path, folds: Path) -> None:
+    result = study(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0,)))
     assert result.failed == {}
     (run,) = read_study(tmp_path / "results")
     answers = run.predictions()
     assert run.fold == 0
-    assert set(answers.runs or ()) == {"0", "2"}
+    assert answers.patients is None
     assert len(answers.paths) == 16  # of eight images a class, 0 and 4, 2 and 6
+
+
+def test_protocol_patients_needs_patients_and_keeps_them_in_the_predictions(
+    data: Path, tmp_path: Path, folds: Path
+) -> None:
+    asked = _settings(data, tmp_path, protocol="patients", splits=folds, folds=(0,))
+    with pytest.raises(TumorlensError, match="has no column `patient`; name the patients by"):
+        study(asked)
+    with pytest.raises(TumorlensError, match="--protocol folds: needs the splits file"):
+        study(_settings(data, tmp_path, protocol="folds"))
+    header, *rows = folds.read_text().splitlines()
+    named = [f"{row},{row.split('/')[1]}-{row.split(',')[2]}" for row in rows]
+    folds.write_text("\n".join([f"{header},patient", *named]))
+    assert study(asked).failed == {}
+    (run,) = read_study(tmp_path / "results")
+    assert run.name == "resnet18-patients-fold0-seed0"
+    assert len(set(run.predictions().patients or ())) == 8  # of four classes, two blocks each
+    assert run.record["scores"]["unit"] == "8 patients"
 
 
 def test_run_on_validation_images_too_says_so_and_scores_its_fold(
     data: Path, tmp_path: Path, folds: Path
 ) -> None:
-    asked = _settings(data, tmp_path, protocol="patients", splits=folds, folds=(0,))
+    asked = _settings(data, tmp_path, protocol="folds", splits=folds, folds=(0,))
     assert study(replace(asked, train_on_valid=True)).failed == {}
     (run,) = read_study(tmp_path / "results")
     assert run.record["images"] == {"train": 16, "valid": 0, "test": 16}
     assert run.record["selected"] == {"epoch": 1}
     assert run.record["training"]["train_on_valid"] is True
     assert "they train too and the last epoch is kept" in run.record["validation"]
-    assert set(run.predictions().runs or ()) == {"0", "2"}
 
 
 def test_run_that_cannot_be_done_fails_alone(data: Path, tmp_path: Path) -> None:
@@ -200,6 +215,37 @@ def test_run_that_cannot_be_done_fails_alone(data: Path, tmp_path: Path) -> None
     assert result.done == ("resnet18-official-seed1",)
     assert list(result.failed) == ["resnet18-official-seed0"]
     assert "was not written by tumorlens" in result.failed["resnet18-official-seed0"]
+
+
+def test_jobs_share_the_cores_unless_threads_are_named(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tumorlens.studies.grid.usable_cores", lambda: 5)
+
+    def threads(**changes: object) -> int | None:
+        (job,) = jobs(_settings(data, tmp_path, **changes))
+        return job.train.threads
+
+    assert threads(jobs=2, threads=None) == 2
+    assert threads(jobs=8, threads=None) == 1
+    assert threads(jobs=2, threads=4) == 4
+    assert threads(jobs=1, threads=None) is None
+
+
+def test_runs_side_by_side_leave_what_runs_one_after_another_do(data: Path, tmp_path: Path) -> None:
+    both = ("resnet18", "se_resnet18")
+    one_by_one = study(_settings(data, tmp_path / "a", models=both))
+    blocked = tmp_path / "b/runs/resnet18-official-seed0"
+    blocked.mkdir(parents=True)
+    (blocked / "best_model.pt").write_text("somebody else's")
+    beside = study(_settings(data, tmp_path / "b", models=both, jobs=2))
+    assert beside.done == ("se_resnet18-official-seed0",)
+    assert "best_model.pt" in beside.failed["resnet18-official-seed0"]
+    (blocked / "best_model.pt").unlink()
+    assert study(_settings(data, tmp_path / "b", models=both, jobs=2)).failed == {}
+    for name in one_by_one.done:
+        a, b = (tmp_path / side / f"results/{name}-predictions.csv" for side in "ab")
+        assert a.read_bytes() == b.read_bytes()
 
 
 def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) -> None:

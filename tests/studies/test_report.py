@@ -8,7 +8,7 @@ import pytest
 
 from tumorlens.cli import main
 from tumorlens.comparison.run_files import run_name
-from tumorlens.data import public_counts
+from tumorlens.data import public_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.settings import StudySettings
@@ -158,7 +158,9 @@ def test_report_tells_all_views_and_answers(
     assert (float(north["recall"]), float(south["recall"])) == (1.0, 0.5)
     page = (study / "report/report.md").read_text()
     assert "published" not in page  # these are other images
-    monkeypatch.setattr(public_counts, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}})
+    monkeypatch.setattr(
+        public_patients, "KNOWN_COUNTS", {9: {"Testing": dict.fromkeys(CLASSES, 40)}}
+    )
     assert main([*argv, "--resamples", "300"]) == 0
     page = (study / "report/report.md").read_text()
     assert "| ResNet18, published | 1 | 0.8940 | 0.8867 | 0.7233 | 0.8497 |" in page

@@ -3,6 +3,8 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +49,111 @@ def test_result_is_there_before_the_next_task_starts() -> None:
 
 def test_nothing_to_do_asks_for_no_cluster() -> None:
     assert list(run_all([], lambda task, progress: task, cluster="tcp://127.0.0.1:1")) == []
+
+
+def test_jobs_do_tasks_side_by_side_and_tell_of_each(tmp_path: Path) -> None:
+    def work(task: tuple[int, Path], progress: Progress) -> tuple[int, int]:
+        number, folder = task
+        progress("study", 50, 100, f"task {number}")
+        progress("epoch", 1, 2, f"of task {number}")
+        (folder / f"begun{number}").touch()
+        other = folder / f"begun{1 - number}"
+        for _ in range(600):  # neither ends before the other has begun
+            if other.exists():
+                return number, os.getpid()
+            time.sleep(0.1)
+        raise TimeoutError
+
+    heard: list[tuple[str, int, int, str]] = []
+    tasks = [(0, tmp_path), (1, tmp_path)]
+    found = dict(run_all(tasks, work, progress=lambda *news: heard.append(news), jobs=2))
+    assert set(found) == {0, 1}
+    assert len({*found.values(), os.getpid()}) == 3
+    assert [news for news in heard if news[0] == "epoch" and "task 0" in news[3]] == [
+        ("epoch", 1, 2, "of task 0")
+    ]
+    study = [news for news in heard if news[0] == "study"]
+    assert {total for _, _, total, _ in study} == {200}
+    assert [done for _, done, _, _ in study] == sorted(done for _, done, _, _ in study)
+    assert study[-1][1] == 200
+    assert any(note == "1 of 2: task 0; 2 of 2: task 1" for *_, note in study)
+
+
+def test_job_that_fails_or_dies_stops_no_other() -> None:
+    def work(task: int, progress: Progress) -> int:
+        if task == 0:
+            raise ZeroDivisionError
+        if task == 1:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the system does when memory is short
+        return task
+
+    def until_it_fails(tasks: list[int]) -> Iterator[int | BaseException]:
+        try:
+            yield from run_all(tasks, work, jobs=2)
+        except (TumorlensError, ZeroDivisionError) as error:
+            yield error
+
+    *done, error = until_it_fails([0, 2, 3])
+    assert sorted(done) == [2, 3]
+    assert isinstance(error, ZeroDivisionError)
+    *done, error = until_it_fails([1, 2, 3, 4])
+    assert sorted(done) == [2, 3, 4]
+    assert "--jobs 2: the process of run 1 of 4 died" in str(error)
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 7), (signal.SIGKILL, -9)])
+def test_jobs_end_with_the_one_who_asked(sent: signal.Signals, status: int, tmp_path: Path) -> None:
+    script = tmp_path / "asks.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, sys, time
+            from pathlib import Path
+            from tumorlens.studies.schedule import run_all
+
+            def work(task, progress):
+                Path(sys_path, f"{os.getpid()}.begun").touch()
+                while True:
+                    progress("epoch", 1, 2)
+                    time.sleep(0.1)
+
+            sys_path = sys.argv[1]
+            try:
+                list(run_all([1, 2], work, jobs=2))
+            except KeyboardInterrupt:
+                sys.exit(7)
+            """
+        )
+    )
+    asking = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path)],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun: list[int] = []
+    try:
+        for _ in range(600):
+            begun = [int(path.stem) for path in tmp_path.glob("*.begun")]
+            if len(begun) == 2:
+                break
+            time.sleep(0.1)
+        if sent == signal.SIGINT:
+            os.killpg(asking.pid, sent)  # as a terminal does: all of them get it
+        else:
+            asking.kill()
+        _, told = asking.communicate(timeout=60)
+    finally:
+        asking.kill()
+        asking.wait()
+    assert len(begun) == 2
+    assert asking.returncode == status, told
+    assert "Traceback" not in told
+    for _ in range(100):
+        if not any(Path(f"/proc/{one}").exists() for one in begun):
+            break
+        time.sleep(0.1)
+    assert not [one for one in begun if Path(f"/proc/{one}").exists()]
 
 
 @pytest.fixture

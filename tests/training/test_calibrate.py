@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import describe
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.session import describe
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model

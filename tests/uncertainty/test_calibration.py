@@ -30,8 +30,8 @@ def test_temperature_lowers_the_calibration_error_and_keeps_every_prediction() -
     labels, logits = _world()
     fitted = calibration.softmax(logits, calibration.fit_temperature(labels, logits))
     plain = calibration.softmax(logits)
-    assert calibration.reliability(labels, plain).ece > 0.1
-    assert calibration.reliability(labels, fitted).ece < 0.03
+    assert calibration.expected_calibration_error(labels, plain)[0] > 0.1
+    assert calibration.expected_calibration_error(labels, fitted)[0] < 0.03
     np.testing.assert_array_equal(fitted.argmax(axis=1), plain.argmax(axis=1))
 
 
@@ -83,3 +83,21 @@ def test_figures_say_what_a_temperature_changes_and_how_many_get_an_answer() -> 
 
 def test_without_a_temperature_there_are_no_figures() -> None:
     assert calibration.calibrated(np.array([0]), np.zeros((1, 2)), None, 0.5) is None
+
+
+def test_error_is_the_gap_of_the_bins_of_the_reliability_figure() -> None:
+    labels, logits = _world(n=500)
+    probabilities = calibration.softmax(logits)
+    bins = calibration.reliability(labels, probabilities)
+    gaps = np.abs(bins.accuracy - bins.confidence) * bins.count / 500
+    assert calibration.expected_calibration_error(labels, probabilities)[0] == pytest.approx(
+        np.nansum(gaps)
+    )
+
+
+def test_error_by_hand_and_of_a_resample_that_draws_one_image_twice() -> None:
+    labels = np.array([0, 1])
+    probabilities = np.array([[0.8, 0.2], [0.6, 0.4]])  # right at 0.8, wrong at 0.6
+    weights = np.array([[1.0, 1.0], [2.0, 0.0]])
+    found = calibration.expected_calibration_error(labels, probabilities, weights)
+    assert found == pytest.approx([0.4, 0.2])

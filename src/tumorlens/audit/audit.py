@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.audit.overlap import LEAKS, PatientOverlap, patient_facts, patient_overlap
 from tumorlens.audit.shortcuts import Shortcut, shortcuts
 from tumorlens.data import cache
-from tumorlens.data.candidates import RADIUS
-from tumorlens.data.details import SAME_DETAILS
+from tumorlens.data.duplicates import RADIUS
 from tumorlens.data.folder import SPLITS, DataFolder, ImageFile, scan
 from tumorlens.data.hashing import TRANSFORMS
-from tumorlens.data.pairs import THUMBNAIL, Pairs, find_pairs
+from tumorlens.data.pairs import SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
 from tumorlens.data.patients import Patients, PatientTable, overlaps
 from tumorlens.data.readers import SUFFIXES, ImageFacts
 from tumorlens.errors import TumorlensError
@@ -28,8 +28,6 @@ AUDIT_SCHEMA = 1
 
 # How a copy was made, the plainest first.
 KINDS = ("exact", "re-encoded", "mirrored", "turned")
-# A part that is scored or that chooses, and the part that its images must not be in.
-LEAKS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
 _FEWEST_FOR_SHORTCUTS = 20
 _SUFFIXES = tuple(SUFFIXES)
@@ -56,40 +54,6 @@ class Twins:
 
     def __len__(self) -> int:
         return len(self.image)
-
-
-@dataclass(frozen=True)
-class PatientCounts:
-    """Images of one part and class whose patient is in another part too.
-
-    Attributes:
-        images: all of them.
-        known: those whose patient is known.
-        shared: those whose patient the other part has.
-        patients: how many patients that is.
-    """
-
-    images: int
-    known: int
-    shared: int
-    patients: int
-
-
-@dataclass(frozen=True)
-class PatientOverlap:
-    """Two parts that share patients.
-
-    Attributes:
-        part: the one that is scored or that chooses.
-        other: the one that must not have its patients.
-        by_class: counts of each class of `part`.
-        whole: counts of all classes.
-    """
-
-    part: str
-    other: str
-    by_class: dict[str, PatientCounts]
-    whole: PatientCounts
 
 
 @dataclass(frozen=True)
@@ -180,34 +144,12 @@ class Audit:
             if len(found):
                 yield part, other, found
 
+    @cached_property
     def patient_overlap(self) -> list[PatientOverlap]:
         """Parts of `LEAKS` that share patients, and how many images that is; empty: none known."""
         if self.patients is None:
             return []
-        names = self.patients.names
-        found = []
-        for part, other in LEAKS:
-            inside = (self.splits == part) & (names != "")
-            shared = inside & np.isin(names, names[self.splits == other])
-            if not shared.any():
-                continue
-            rows = {
-                label: PatientCounts(
-                    images=int(((self.splits == part) & (self.labels == label)).sum()),
-                    known=int((inside & (self.labels == label)).sum()),
-                    shared=int((shared & (self.labels == label)).sum()),
-                    patients=len(np.unique(names[shared & (self.labels == label)])),
-                )
-                for label in sorted(set(self.labels[self.splits == part].tolist()))
-            }
-            whole = PatientCounts(
-                images=int((self.splits == part).sum()),
-                known=int(inside.sum()),
-                shared=int(shared.sum()),
-                patients=len(np.unique(names[shared])),
-            )
-            found.append(PatientOverlap(part, other, rows, whole))
-        return found
+        return patient_overlap(self.patients.names, self.splits, self.labels)
 
     def count_of(self, check: str) -> int:
         """How many there are of a check of --fail_on.
@@ -254,26 +196,6 @@ class Audit:
             **{kind: int((kinds == kind).sum()) for kind in KINDS},
         }
 
-    def _patients(self) -> dict[str, Any]:
-        assert self.patients is not None  # its caller saw to it
-        names = self.patients.names
-        found = overlaps(names, self.splits)
-        return {
-            "source": self.patients.source,
-            "patients": len(set(names.tolist()) - {""}),
-            "images_of_known_patients": int((names != "").sum()),
-            "patients_in_several_splits": len(found),
-            "overlap": [
-                {
-                    "part": one.part,
-                    "in": one.other,
-                    **asdict(one.whole),
-                    "by_class": {label: asdict(row) for label, row in one.by_class.items()},
-                }
-                for one in self.patient_overlap()
-            ],
-        }
-
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
         sizes = np.bincount(self.groups, minlength=1)
@@ -306,7 +228,9 @@ class Audit:
                 }
                 for part, other, found in self.leaks()
             ],
-            "patients": None if self.patients is None else self._patients(),
+            "patients": None
+            if self.patients is None
+            else patient_facts(self.patients, self.splits, self.patient_overlap),
             "conflicts": [
                 {
                     "paths": [self.paths[one], self.paths[other]],

@@ -6,19 +6,16 @@ before anything lands where the user wants it; an interrupted download goes on w
 
 import contextlib
 import errno
-import logging
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tumorlens.audit.audit import Audit
 from tumorlens.audit.files import audit_and_write
-from tumorlens.data.public_counts import KNOWN_COUNTS, Counts
+from tumorlens.data.public_patients import KNOWN_COUNTS, Counts
 from tumorlens.data.readers import SUFFIXES
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, claim, write_manifest
@@ -28,30 +25,13 @@ from tumorlens.settings import AuditSettings, DownloadSettings, primitives
 HANDLE = "masoudnickparvar/brain-tumor-mri-dataset"
 PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 PARTS = ("Training", "Testing")
+ABOUT_BYTES = 150_000_000
 
 # Where kagglehub keeps what it has so far: beside the result, so that the last step is a rename.
 _UNDER_WAY = ".download"
-_ABOUT_BYTES = 150_000_000
 # Archive and images lie side by side for a while; images are JPEG already and pack to nothing less.
 _ROOM = 2.2
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True)
-class Source:
-    """What Kaggle says of the set.
-
-    Attributes:
-        version: the one to fetch.
-        newest: the newest there is.
-        licence: as Kaggle names it; empty if it does not.
-        size: of the download, bytes.
-    """
-
-    version: int
-    newest: int
-    licence: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -78,14 +58,14 @@ class Downloaded:
 def download(
     settings: DownloadSettings,
     progress: Progress = silent,
-    announce: Callable[[Source], None] = lambda _: None,
+    announce: Callable[[], None] = lambda: None,
 ) -> Downloaded:
     """Fetch, check and audit the public set; where it is there already, check and audit it.
 
     Args:
         settings: see `DownloadSettings`.
-        progress: told of "downloading" (megabytes) and the stages of `audit`.
-        announce: told of licence and size before the first image is fetched.
+        progress: told of the stages of `audit`; kagglehub draws a bar of its own on stderr.
+        announce: called before the first image is fetched.
 
     Raises:
         TumorlensError: no network, no room, a folder that is taken, kagglehub is not installed, or
@@ -96,7 +76,7 @@ def download(
     check_claim(settings.audit_dir, "audit")
     there = all((out / part).is_dir() for part in PARTS)
     if not there:
-        _fetch(settings, progress, announce)
+        _fetch(settings, announce)
     counts = count(out)
     checked = verify(counts, settings.version, out)
     found = audit_and_write(AuditSettings(data_dir=out, out_dir=settings.audit_dir), progress)
@@ -148,18 +128,21 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
     return True
 
 
-def _fetch(
-    settings: DownloadSettings, progress: Progress, announce: Callable[[Source], None]
-) -> None:
-    out = settings.out
-    with _kagglehub(out / _UNDER_WAY, progress) as kaggle:
-        source = _ask(settings.version)
-        _see_room(out, source.size)
-        announce(source)
+def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
+    out, version = settings.out, settings.version
+    with _kagglehub(out, version) as kaggle:
+        _see_room(out)
+        announce()
+        new = not out.exists()
         claim(out, "download")
-        fetched = _resumed(kaggle, source.version)
         try:
-            verify(count(fetched), source.version, out)
+            fetched = _resumed(kaggle, version)
+        except Exception:
+            if new and not any(path.is_file() for path in (out / _UNDER_WAY).rglob("*")):
+                shutil.rmtree(out)  # nothing came
+            raise
+        try:
+            verify(count(fetched), version, out)
         except TumorlensError:
             shutil.rmtree(out / _UNDER_WAY)  # or the next attempt would find the same again
             raise
@@ -170,78 +153,55 @@ def _fetch(
         out,
         "download",
         settings=primitives(settings),
-        source=f"{PAGE}/versions/{source.version}",
-        licence=source.licence,
+        source=f"{PAGE}/versions/{version}",
+        licence=f"see {PAGE}",
         counts=count(out),
     )
 
 
-def _ask(version: int) -> Source:
-    from kagglehub.clients import build_kaggle_client  # noqa: PLC0415 (an extra)
-    from kagglesdk.datasets.types.dataset_api_service import (  # noqa: PLC0415
-        ApiGetDatasetRequest,
-    )
-
-    request = ApiGetDatasetRequest()
-    request.owner_slug, request.dataset_slug = HANDLE.split("/")
-    with build_kaggle_client() as client:
-        said = client.datasets.dataset_api_client.get_dataset(request)
-    newest = int(said.current_version_number or version)
-    if version > newest:
-        raise TumorlensError(
-            f"--version {version}: Kaggle has versions 1 to {newest} of {HANDLE}; name one of them."
-        )
-    # Kaggle tells the size of the newest version alone.
-    size = int(said.total_bytes or 0) if version == newest else 0
-    return Source(version, newest, str(said.license_name or ""), size or _ABOUT_BYTES)
-
-
-def _see_room(out: Path, size: int) -> None:
+def _see_room(out: Path) -> None:
     place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
     free = shutil.disk_usage(place).free
-    if free < _ROOM * size:
+    if free < _ROOM * ABOUT_BYTES:
         raise TumorlensError(
-            f"--out {out}: {free / 1e6:,.0f} MB are free there, {_ROOM * size / 1e6:,.0f} MB are "
-            "needed while the archive is unpacked; free some room or name another folder."
+            f"--out {out}: {free / 1e6:,.0f} MB are free there, {_ROOM * ABOUT_BYTES / 1e6:,.0f} "
+            "MB are needed while the archive is unpacked; free some room or name another folder."
         )
 
 
 def _resumed(kaggle: Any, version: int) -> Path:
     import requests  # noqa: PLC0415 (comes with the extra)
 
-    broken: Exception | None = None
-    for _ in range(_ATTEMPTS):
-        try:
+    for _ in range(_ATTEMPTS - 1):
+        # Where the line breaks, what came is kept, and the next attempt goes on.
+        with contextlib.suppress(
+            requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout
+        ):
             return Path(kaggle.dataset_download(f"{HANDLE}/versions/{version}"))
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.Timeout) as error:
-            broken = error  # the line broke: what came is kept, and the next attempt goes on
-    assert broken is not None
-    raise broken
+    return Path(kaggle.dataset_download(f"{HANDLE}/versions/{version}"))
 
 
 @contextlib.contextmanager
-def _kagglehub(under_way: Path, progress: Progress) -> Iterator[Any]:
-    """kagglehub with its cache in `under_way`, quiet; its failures as sentences."""
+def _kagglehub(out: Path, version: int) -> Iterator[Any]:
+    """kagglehub with its cache in `out`; its failures as sentences."""
     try:
         import kagglehub  # noqa: PLC0415 (an extra)
         import requests  # noqa: PLC0415
-        from kagglehub import clients, exceptions  # noqa: PLC0415
+        from kagglehub import exceptions  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise TumorlensError(
             "download needs the package kagglehub, which is not installed; install the extra: "
             "pip install 'tumorlens[download]'."
         ) from error
     again = "run the same command again and it goes on where it stopped"
-    logger = logging.getLogger("kagglehub")
-    level, before = logger.level, os.environ.get("KAGGLEHUB_CACHE")
-    bar = clients.tqdm
-    logger.setLevel(logging.ERROR)
-    os.environ["KAGGLEHUB_CACHE"] = str(under_way.absolute())
-    clients.tqdm = lambda **told: _Bar(progress, **told)
+    before = os.environ.get("KAGGLEHUB_CACHE")
+    os.environ["KAGGLEHUB_CACHE"] = str((out / _UNDER_WAY).absolute())
     try:
         yield kagglehub
     except exceptions.KaggleApiHTTPError as error:
-        raise TumorlensError(f"Kaggle refuses {HANDLE}: {_first(error)}; see {PAGE}.") from error
+        raise TumorlensError(
+            f"Kaggle refuses version {version} of {HANDLE}: {_first(error)}; see {PAGE}."
+        ) from error
     except requests.exceptions.HTTPError as error:
         raise TumorlensError(f"Kaggle answers with a fault: {_first(error)}; {again}.") from error
     except exceptions.DataCorruptionError as error:
@@ -257,11 +217,9 @@ def _kagglehub(under_way: Path, progress: Progress) -> Iterator[Any]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise TumorlensError(
-            f"--out {under_way.parent}: the disk is full; free some room, then {again}."
+            f"--out {out}: the disk is full; free some room, then {again}."
         ) from error
     finally:
-        clients.tqdm = bar
-        logger.setLevel(level)
         if before is None:
             del os.environ["KAGGLEHUB_CACHE"]
         else:
@@ -271,26 +229,3 @@ def _kagglehub(under_way: Path, progress: Progress) -> Iterator[Any]:
 def _first(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-class _Bar:
-    """Stands where kagglehub puts a tqdm bar; tells `progress` instead of printing."""
-
-    def __init__(self, progress: Progress, total: int, initial: int = 0, **_: object) -> None:
-        self.progress, self.total, self.done = progress, total, initial
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def update(self, size: int) -> None:
-        self.done += size
-        megabytes, whole = (math.ceil(count / 1e6) for count in (self.done, self.total))
-        self.progress("downloading", megabytes, whole, "MB")

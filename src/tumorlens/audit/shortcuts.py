@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.partition import deal
 from tumorlens.data.readers import ImageFacts, placement
 
 _FOLDS = 5
@@ -91,7 +90,7 @@ def shortcuts(
             [border(image, fact, size) for image, fact in zip(plain, facts, strict=True)]
         ),
     }
-    fold = deal(labels, groups, [1 / _FOLDS] * _FOLDS, seed=0)
+    fold = _folds(labels, groups)
     found = [
         _judged(name, values, labels, classes, groups, fold) for name, values in columns.items()
     ]
@@ -116,6 +115,15 @@ def border(image: npt.NDArray[np.uint8], facts: ImageFacts, size: int) -> float:
     return float(ring.mean())
 
 
+def _folds(labels: Indices, groups: Indices) -> Indices:
+    """(N,) fold of each image: the groups of each class, shuffled, go to the folds in turn."""
+    _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+    shuffled = np.random.default_rng(0).permutation(len(first))
+    fold = np.empty(len(first), dtype=np.int64)
+    fold[np.lexsort((shuffled, labels[first]))] = np.arange(len(first)) % _FOLDS
+    return fold[member]
+
+
 def _judged(
     name: str,
     values: npt.NDArray[Any],
@@ -124,84 +132,50 @@ def _judged(
     groups: Indices,
     fold: Indices,
 ) -> Shortcut:
+    from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - a second
+
     chance = 1 / len(classes)
-    questions, wording = _questions(name, values)
-    if not wording:
+    stump = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=0)
+    questions, words = _questions(values)
+    tree = stump.fit(questions, labels).tree_
+    if tree.node_count == 1:
         return Shortcut(name, chance, chance, chance, chance, told=False, sides=())
-    predictions = np.zeros_like(labels)
-    for number in range(_FOLDS):
-        held = fold == number
-        if held.any() and not held.all():
-            stump = _fitted(questions[~held], labels[~held], len(classes))
-            predictions[held] = stump.predict(questions[held])
-    right = predictions == labels
-    recalls, spread = [], 0.0
-    for label in range(len(classes)):
-        mine = labels == label
-        recall = float(right[mine].mean())
-        independent = len(np.unique(groups[mine]))
-        recalls.append(recall)
-        spread += recall * (1 - recall) / independent
-    score = float(np.mean(recalls))
-    half = 1.96 * spread**0.5 / len(classes)
-    stump = _fitted(questions, labels, len(classes))
-    low = questions[:, stump.column] <= stump.threshold
+    low = stump.apply(questions) == tree.children_left[0]
+    if len(words):
+        word = words[tree.feature[0]]
+        answers = f"{name} other than {word}", f"{name} {word}"
+    else:
+        at = f"{tree.threshold[0]:.4g} {'mean grey' if name == 'border' else 'pixels'}"
+        answers = f"{name} up to {at}", f"{name} above {at}"
     sides = tuple(
         Side(
             answer,
             {label: int((inside & (labels == at)).sum()) for at, label in enumerate(classes)},
         )
-        for answer, inside in zip(wording[stump.column](stump.threshold), (low, ~low), strict=True)
+        for answer, inside in zip(answers, (low, ~low), strict=True)
     )
+    predictions = np.zeros_like(labels)
+    for number in range(_FOLDS):
+        held = fold == number
+        if held.any() and not held.all():
+            stump.fit(questions[~held], labels[~held])
+            predictions[held] = stump.predict(questions[held])
+    recalls, spread = [], 0.0
+    for label in range(len(classes)):
+        mine = labels == label
+        recall = float((predictions[mine] == label).mean())
+        recalls.append(recall)
+        spread += recall * (1 - recall) / len(np.unique(groups[mine]))
+    score = float(np.mean(recalls))
+    half = 1.96 * spread**0.5 / len(classes)
     told = score - half > chance + _MARGIN
     return Shortcut(name, score, score - half, score + half, chance, told, sides)
 
 
-def _questions(name: str, values: npt.NDArray[Any]) -> tuple[Floats, list[Any]]:
-    """Columns that a stump may ask about, and for each the wording of its two answers."""
-    found = np.unique(values)
-    if len(found) < 2:
-        return np.zeros((len(values), 0)), []
+def _questions(values: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
+    """(N, Q) columns that a stump may ask about, and the word for each; no words: a measure."""
     if values.dtype.kind == "f":
-        unit = "mean grey" if name == "border" else "pixels"
-        return values[:, None], [
-            lambda at: (f"{name} up to {at:.4g} {unit}", f"{name} above {at:.4g} {unit}")
-        ]
-    columns = (values[:, None] == found[None, :]).astype(np.float64)
-    return columns, [
-        lambda _, word=word: (f"{name} other than {word}", f"{name} {word}") for word in found
-    ]
-
-
-@dataclass(frozen=True)
-class _Stump:
-    """Values up to `threshold` in `column` are of class `low`, others of class `high`."""
-
-    column: int
-    threshold: float
-    low: int
-    high: int
-
-    def predict(self, questions: Floats) -> Indices:
-        below = questions[:, self.column] <= self.threshold
-        return np.where(below, self.low, self.high)
-
-
-def _fitted(questions: Floats, labels: Indices, classes: int) -> _Stump:
-    """The stump of the highest balanced accuracy (scikit-learn's takes a second to import)."""
-    best, found = -1.0, _Stump(0, 0.0, 0, 0)
-    share = 1 / np.maximum(1, np.bincount(labels, minlength=classes))
-    for column, values in enumerate(questions.T):
-        levels, level = np.unique(values, return_inverse=True)
-        weights = np.zeros((len(levels), classes))
-        np.add.at(weights, (level, labels), share[labels])
-        below = np.cumsum(weights, axis=0)  # recall of each class, were it said of all up to here
-        above = below[-1] - below
-        gain = below.max(axis=1) + above.max(axis=1)
-        at = int(gain.argmax())
-        if gain[at] > best and len(levels) > 1:
-            at = min(at, len(levels) - 2)
-            middle = float(levels[at] + levels[at + 1]) / 2
-            best = float(gain[at])
-            found = _Stump(column, middle, int(below[at].argmax()), int(above[at].argmax()))
-    return found
+        return values[:, None], np.zeros(0)
+    found = np.unique(values)
+    words = found if len(found) > 2 else found[:1]  # of two, one question asks for both
+    return (values[:, None] == words).astype(np.float64), words

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tumorlens.audit.audit import Audit, PatientOverlap, Twins
+    from tumorlens.audit.audit import Audit, Twins
+    from tumorlens.audit.overlap import PatientOverlap
 
 _MOST_LINES = 10
 
@@ -42,7 +43,7 @@ def _print(found: Audit, console: Console) -> None:
         console.print(_leak(found, part, other, twins))
     if not leaks and found.count_of_splits() > 1:
         console.print("[green]No picture is in two splits.[/green]")
-    overlap = found.patient_overlap()
+    overlap = found.patient_overlap
     for one in overlap:
         console.print(_patients(one))
     if found.patients is not None and not overlap and found.count_of_splits() > 1:

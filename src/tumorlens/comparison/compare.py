@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from tumorlens.comparison import plot as comparison_plots
-from tumorlens.comparison.paired import Comparison, compare
-from tumorlens.comparison.pairing import Pair, pair_up
+from tumorlens.comparison.paired import Comparison, Pair, compare, pair_up
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
 from tumorlens.data import splits
@@ -209,9 +208,19 @@ def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple
         name = table.stem.removesuffix("-predictions")
         return read(table), table.parent.name if name == "predictions" else name
     # torch is loaded for checkpoints alone.
-    from tumorlens.comparison.answers import of_checkpoint  # noqa: PLC0415
+    from tumorlens.checkpoint.session import ImageChoice, open_session  # noqa: PLC0415
+    from tumorlens.device import cpu_threads, pick_device  # noqa: PLC0415
+    from tumorlens.evaluation.evaluate import predictions_of  # noqa: PLC0415
 
-    return of_checkpoint(path, settings, progress)
+    with cpu_threads(settings.threads):
+        session = open_session(
+            path,
+            ImageChoice(settings.data_dir, patients=settings.patients),
+            device=pick_device(settings.device),
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+        return predictions_of(session), session.checkpoint.model_name
 
 
 def _same_images(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:

@@ -8,7 +8,7 @@ be. Both together make the interval: sums of a draw of images and a draw of seed
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from tumorlens.comparison.pairing import Pair
-from tumorlens.comparison.tango import paired_interval
 from tumorlens.comparison.tests import (
     error_of_runs,
     holm,
@@ -26,16 +24,86 @@ from tumorlens.comparison.tests import (
     two_sided,
     votes,
 )
-from tumorlens.data.patients import unit_words
+from tumorlens.data.patients import PatientTable, unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
-from tumorlens.evaluation.intervals import FEW, percentile_interval, resampled_weights
+from tumorlens.evaluation.intervals import (
+    FEW,
+    paired_interval,
+    percentile_interval,
+    resampled_weights,
+)
+from tumorlens.evaluation.metrics import Mask
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.proportions import Mask, proportions
 
 Floats = npt.NDArray[np.float64]
 
-LEVEL = 0.05
+
+@dataclass(frozen=True)
+class Pair:
+    """Two networks' answers to the same images, in the same order.
+
+    Attributes:
+        a, b: the answers; differences are b minus a.
+        fold, seed: of the two runs; None where that is not known or has no meaning.
+    """
+
+    a: Predictions
+    b: Predictions
+    fold: int | None = None
+    seed: int | None = None
+
+    def only(self, keep: Mask) -> "Pair":
+        """The images that `keep` marks."""
+        return replace(self, a=self.a.only(keep), b=self.b.only(keep))
+
+    def grouped(self, named: Mapping[str, str]) -> "Pair":
+        """The same with the groups of `named`, by path; who is not named there is alone."""
+        return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
+
+    def of_patients(self, table: PatientTable) -> "Pair":
+        """The same with the patients of a table, which knows images by path."""
+        return replace(self, a=self.a.of_patients(table), b=self.b.of_patients(table))
+
+
+def pair_up(
+    a: Predictions, b: Predictions, fold: int | None = None, seed: int | None = None
+) -> Pair:
+    """Put two networks' answers side by side.
+
+    Raises:
+        TumorlensError: the images, their labels or the classes differ.
+    """
+    strangers = sorted(set(a.paths) ^ set(b.paths))
+    if strangers:
+        shared = len(set(a.paths) & set(b.paths))
+        raise TumorlensError(
+            f"{a.source} and {b.source}: differ in {len(strangers)} images ({strangers[0]} is in "
+            f"one of them alone; {shared} are in both), and networks are compared on the same "
+            "images; score both on the same part."
+        )
+    if set(a.classes) != set(b.classes):
+        raise TumorlensError(
+            f"{a.source} and {b.source}: have the classes {', '.join(a.classes)} and "
+            f"{', '.join(b.classes)}; networks are compared on the same classes."
+        )
+    place = {path: index for index, path in enumerate(b.paths)}
+    ordered = b.only(np.array([place[path] for path in a.paths], dtype=np.int64))
+    columns = [b.classes.index(name) for name in a.classes]
+    back = np.array([a.classes.index(name) for name in b.classes], dtype=np.int64)
+    ordered = replace(
+        ordered,
+        classes=a.classes,
+        labels=back[ordered.labels],
+        probabilities=ordered.probabilities[:, columns],
+    )
+    differing = np.flatnonzero(ordered.labels != a.labels)
+    if len(differing):
+        raise TumorlensError(
+            f"{a.source} and {b.source}: give {a.paths[differing[0]]} different labels; networks "
+            "are compared on the same labels."
+        )
+    return Pair(a, ordered, fold, seed)
 
 
 @dataclass(frozen=True)
@@ -76,7 +144,7 @@ class Difference:
     @property
     def beyond_chance(self) -> bool:
         """Whether the difference is more than chance, all figures looked at counted in."""
-        return self.p_holm < LEVEL
+        return self.p_holm < 0.05
 
 
 @dataclass(frozen=True)
@@ -134,34 +202,15 @@ def compare(
     Raises:
         TumorlensError: pairs of one fold have different images.
     """
-    classes = pairs[0].a.classes
     folds = _by_fold(pairs)
-    bias = metrics.bias(_confusion(pairs), classes)
+    bias = metrics.bias(_confusion(pairs), pairs[0].a.classes)
     rng = np.random.default_rng(seed)
-    point: list[list[tuple[dict[str, Floats], dict[str, Floats]]]] = []
-    drawn: dict[str, Floats] = {}
-    patients = groups = 0
-    for index, units in enumerate(folds):
-        members = units[0].a.units()
-        of_patients, others = units[0].a.unit_counts()
-        patients, groups = patients + of_patients, groups + others
-        figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
-        ones = np.ones((1, len(members)))
-        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
-        blocks: dict[str, list[Floats]] = {}
-        for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            found = [_minus(of_b(weights), of_a(weights)) for of_a, of_b in figures]
-            for name in found[0]:
-                mean = np.mean([one[name] for one in found], axis=0)
-                blocks.setdefault(name, []).append(mean)
-        for name, parts in blocks.items():
-            drawn[name] = drawn.get(name, np.zeros(resamples)) + np.concatenate(parts) / len(folds)
-    mcnemar = tuple(_mcnemar(one) for units in folds for one in units)
+    point, drawn = _resampled(folds, bias, resamples, seed)
     differences = {
         name: _difference(
             name,
-            [[float(unit[0][name][0]) for unit in units] for units in point],
-            [[float(unit[1][name][0]) for unit in units] for units in point],
+            [[float(a[name][0]) for a, _ in fold] for fold in point],
+            [[float(b[name][0]) for _, b in fold] for fold in point],
             values,
             rng,
             pairs[0] if len(pairs) == 1 else None,
@@ -169,20 +218,43 @@ def compare(
         for name, values in drawn.items()
     }
     images = sum(len(units[0].a.paths) for units in folds)
+    counts = [units[0].a.unit_counts() for units in folds]
     return Comparison(
         a=names[0],
         b=names[1],
-        classes=classes,
+        classes=pairs[0].a.classes,
         images=images,
-        unit=unit_words(patients, groups, images),
+        unit=unit_words(sum(known for known, _ in counts), sum(n for _, n in counts), images),
         runs=len(pairs),
         seeds=len({one.seed for one in pairs}),
         folds=len(folds),
         differences=_with_holm(differences),
-        mcnemar=mcnemar,
+        mcnemar=tuple(_mcnemar(one) for units in folds for one in units),
         bias_pair=bias,
         resamples=resamples,
     )
+
+
+def _resampled(
+    folds: list[list[Pair]], bias: tuple[str, str] | None, resamples: int, seed: int
+) -> tuple[list[list[tuple[dict[str, Floats], dict[str, Floats]]]], dict[str, Floats]]:
+    """Figures of a and b, fold by fold and run by run; (resamples,) draws of each's difference."""
+    point = []
+    drawn: dict[str, Floats] = {}
+    for index, units in enumerate(folds):
+        members = units[0].a.units()
+        figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
+        ones = np.ones((1, len(members)))
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
+        start = 0
+        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+            found = [(of_a(weights), of_b(weights)) for of_a, of_b in figures]
+            for name in found[0][0]:
+                mean = np.mean([b[name] - a[name] for a, b in found], axis=0)
+                values = drawn.setdefault(name, np.zeros(resamples))
+                values[start : start + len(weights)] += mean / len(folds)
+            start += len(weights)
+    return point, drawn
 
 
 def higher_is_better(figure: str) -> bool:
@@ -206,22 +278,15 @@ def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def _confusion(pairs: Sequence[Pair]) -> Floats:
-    tables = [
-        metrics.confusion(
-            one.labels,
-            one.probabilities.argmax(axis=1),
-            len(one.classes),
-            np.ones((1, len(one.labels))),
-        )[0]
-        for pair in pairs
-        for one in (pair.a, pair.b)
-    ]
-    total: Floats = np.sum(tables, axis=0)
+    total = np.zeros((len(pairs[0].a.classes),) * 2)
+    for one in (answers for pair in pairs for answers in (pair.a, pair.b)):
+        predicted, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.labels)))
+        total += metrics.confusion(one.labels, predicted, len(one.classes), ones)[0]
     return total
 
 
 def _events(answers: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
-    return proportions(answers, (bias, bias[::-1]) if bias else ())
+    return metrics.proportions(answers, (bias, bias[::-1]) if bias else ())
 
 
 def _figures(
@@ -231,7 +296,6 @@ def _figures(
     classes, labels = answers.classes, answers.labels
     events = _events(answers, bias)
     predicted = answers.probabilities.argmax(axis=1)
-    kernels = [_kernel(labels == k, answers.probabilities[:, k]) for k in range(len(classes))]
 
     def figures(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
@@ -244,23 +308,11 @@ def _figures(
             }
             for index, name in enumerate(classes):
                 found[f"precision_{name}"] = counted[f"precision_{name}"]
-                positive = labels == index
-                own, others = weights[:, positive], weights[:, ~positive]
-                above = ((own @ kernels[index]) * others).sum(axis=1)
-                found[f"auroc_{name}"] = above / (own.sum(axis=1) * others.sum(axis=1))
+                scores = answers.probabilities[:, index]
+                found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
         return found
 
     return figures
-
-
-def _kernel(positive: Mask, scores: Floats) -> Floats:
-    """(P, Q) 1 where a positive scores above a negative, a half where they tie."""
-    gap = scores[positive][:, None] - scores[~positive][None, :]
-    return (np.sign(gap) + 1) / 2
-
-
-def _minus(b: dict[str, Floats], a: dict[str, Floats]) -> dict[str, Floats]:
-    return {name: b[name] - a[name] for name in b}
 
 
 def _difference(
@@ -287,11 +339,10 @@ def _difference(
         t_low, t_high = value - reach, value + reach
         draws = drawn + run_draws(runs, len(drawn), rng)
     low, high = percentile_interval(draws)
-    p, test = (
-        two_sided(draws),
-        "draws of images and seeds" if len(every) > 1 else "draws of images",
-    )
-    events = _events_of(single, name)
+    p, test = two_sided(draws), "draws of images"
+    if len(every) > 1:
+        test = "draws of images and seeds"
+    events = None if single is None else _events_of(single, name)
     if single is not None and events is not None:
         asked, before, after = events
         members = single.a.units()[asked]
@@ -318,11 +369,9 @@ def _difference(
     )
 
 
-def _events_of(single: Pair | None, name: str) -> tuple[Mask, Mask, Mask] | None:
-    if single is None:
-        return None
-    one, other = name.split("->") if "->" in name else ("", "")
-    bias = (one, other) if one else None
+def _events_of(single: Pair, name: str) -> tuple[Mask, Mask, Mask] | None:
+    one, arrow, other = name.partition("->")
+    bias = (one, other) if arrow else None
     before, after = _events(single.a, bias).get(name), _events(single.b, bias).get(name)
     return None if before is None or after is None else (before[0], before[1], after[1])
 

@@ -82,6 +82,19 @@ class Dataset:
         """(N,) what is resampled as a whole: patients where known, else near-duplicate groups."""
         return units(duplicate_groups(self.fingerprints), self.patients)
 
+    def only(self, keep: npt.NDArray[np.int64]) -> "Dataset":
+        """Some of its images, by index."""
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in keep),
+            images=self.images[keep],
+            labels=self.labels[keep],
+            parts=self.parts[keep],
+            fingerprints=self.fingerprints[keep],
+            digests=self.digests[keep],
+            patients=self.patients.only(keep) if self.patients else None,
+        )
+
     def paths_of(self, part: str) -> tuple[str, ...]:
         """Paths of the images in `part`."""
         return tuple(self.paths[index] for index in self.indices(part))

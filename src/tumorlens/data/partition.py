@@ -1,4 +1,4 @@
-"""Dealing images to folds or parts: stratified, balanced, and never a group in two of them."""
+"""Dividing images into folds or parts: stratified, balanced, and never a group in two of them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,12 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data import cache
-from tumorlens.data.candidates import candidates
-from tumorlens.data.duplicates import SAME_PICTURE, connected
+from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.folder import SPLITS, refuse, scan
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.patients import Patients, joined, read_patients, units
-from tumorlens.data.splits import read_groups
+from tumorlens.data.splits import hold_out, read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.files import csv_text, write_text
 from tumorlens.progress import Progress, silent
@@ -78,38 +77,49 @@ class Partition:
         return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
-def deal(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
-    """Deal images to parts, groups undivided.
-
-    Largest groups first, each goes where its classes are furthest from their share; the images
-    without a group come last and even things out.
+def in_folds(labels: Indices, groups: Indices, folds: int, seed: int) -> Indices:
+    """Stratified folds that divide no group.
 
     Args:
         labels: (N,) class indices.
         groups: (N,) images of one group go together.
-        shares: of the images for each of P parts; they add up to 1.
-        seed: decides among groups of one size.
+        folds: how many, of about N / folds images each.
+        seed: decides among groups that bring the same classes.
+
+    Returns:
+        (N,) the fold of each image, 0..folds-1.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415 - a second
+
+    _, member = np.unique(groups, return_inverse=True)
+    # Its own shuffling loses the stratification before scikit-learn 1.8: the groups are renamed.
+    renamed = np.random.default_rng(seed).permutation(len(labels))[member]
+    fold = np.zeros(len(labels), dtype=np.int64)
+    parts = StratifiedGroupKFold(folds).split(labels, labels, renamed)
+    for number, (_, inside) in enumerate(parts):
+        fold[inside] = number
+    return fold
+
+
+def in_shares(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
+    """Stratified parts of unlike size that divide no group.
+
+    Args:
+        labels: (N,) class indices.
+        groups: (N,) images of one group go together.
+        shares: of the images for each of P parts; they add up to 1. The first gets what is left.
+        seed: of the choice.
 
     Returns:
         (N,) the part of each image, 0..P-1.
     """
-    _, member = np.unique(groups, return_inverse=True)
-    classes = int(labels.max(initial=0)) + 1
-    brings = np.zeros((int(member.max(initial=-1)) + 1, classes))
-    np.add.at(brings, (member, labels), 1)
-    total = np.maximum(1, np.bincount(labels, minlength=classes))
-    wanted = np.outer(np.asarray(shares), total)
-    part = np.zeros(len(brings), dtype=np.int64)
-    shuffled = np.random.default_rng(seed).permutation(len(brings))
-    order = shuffled[np.argsort(-brings[shuffled].sum(axis=1), kind="stable")]
-    for group in order:
-        # Rare classes count as much as common ones; over all classes decides where that ties.
-        need = wanted @ (brings[group] / total) + 1e-9 * wanted.sum(axis=1)
-        best = int(need.argmax())
-        part[group] = best
-        wanted[best] -= brings[group]
-    dealt: Indices = part[member]
-    return dealt
+    part = np.zeros(len(labels), dtype=np.int64)
+    for number in range(len(shares) - 1, 0, -1):
+        rest = np.flatnonzero(part == 0)
+        share = shares[number] / sum(shares[: number + 1])
+        if share:
+            part[rest[hold_out(labels[rest], groups[rest], share, seed)]] = number
+    return part
 
 
 def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
@@ -125,8 +135,7 @@ def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indi
     count = len(cached.images)
     parts = np.full(count, "")
     pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, parts, progress)
-    near = candidates(cached.fingerprints, SAME_PICTURE)
-    return joined(pairs.groups(count), connected(near.first, near.second, count))
+    return joined(pairs.groups(count), duplicate_groups(cached.fingerprints))
 
 
 def partition(settings: SplitSettings, progress: Progress = silent) -> Partition:
@@ -163,20 +172,23 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         groups = joined(groups, given)
         notes += note
     if settings.folds is not None:
-        names = tuple(str(fold) for fold in range(settings.folds))
-        shares = [1 / settings.folds] * settings.folds
+        names = used = tuple(str(fold) for fold in range(settings.folds))
     else:
         names = SPLITS
         shares = [1 - settings.valid - settings.test, settings.valid, settings.test]
-    _enough(root, folder.classes, labels, groups, sum(share > 0 for share in shares))
-    dealt = deal(labels, groups, shares, settings.seed)
+        used = tuple(name for name, share in zip(names, shares, strict=True) if share > 0)
+    _enough(root, folder.classes, labels, groups, len(used))
+    if settings.folds is not None:
+        part = in_folds(labels, groups, settings.folds, settings.seed)
+    else:
+        part = in_shares(labels, groups, shares, settings.seed)
     return Partition(
         paths=paths,
         classes=folder.classes,
         labels=labels,
         groups=groups,
-        parts=np.array(names)[dealt],
-        names=tuple(name for name, share in zip(names, shares, strict=True) if share > 0),
+        parts=np.array(names)[part],
+        names=used,
         column="split" if settings.folds is None else "fold",
         skipped=dict(cached.faults),
         notes=tuple(notes),

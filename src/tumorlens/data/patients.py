@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from tumorlens.data import public_patients
 from tumorlens.data.duplicates import connected
-from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
+from tumorlens.files import read_table
 
 PUBLIC = "public"
 # Other names that tables give to a column.

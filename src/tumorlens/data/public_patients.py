@@ -9,7 +9,8 @@ by name second.
 """
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as remembered
 from importlib import resources
@@ -20,6 +21,16 @@ import numpy.typing as npt
 from tumorlens.data.duplicates import SAME_PICTURE, copies_in
 from tumorlens.data.hashing import TRANSFORMS, transformed
 from tumorlens.errors import TumorlensError
+
+Counts = dict[str, dict[str, int]]
+
+# Images by version, part and class.
+KNOWN_COUNTS: dict[int, Counts] = {
+    1: {
+        "Training": {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
+        "Testing": {"glioma": 300, "meningioma": 306, "notumor": 405, "pituitary": 300},
+    }
+}
 
 NAME = "public-patients"
 FOLDS = 5
@@ -62,6 +73,16 @@ class Match:
     rows: npt.NDArray[np.int64]
     known: npt.NDArray[np.bool_]
     by_name: npt.NDArray[np.bool_]
+
+
+def is_testing(labels: Iterable[str]) -> bool:
+    """Whether these are the labels of the public set's whole `Testing`, of a version known here.
+
+    Args:
+        labels: a class name for each image.
+    """
+    counted = Counter(labels)
+    return any(counted == parts["Testing"] for parts in KNOWN_COUNTS.values())
 
 
 def refuse_withdrawn(name: str) -> None:

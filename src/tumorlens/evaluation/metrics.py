@@ -13,13 +13,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.uncertainty.calibration import BINS, bin_of
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 OVERALL = ("accuracy", "balanced_accuracy", "macro_f1", "mcc", "log_loss", "brier", "ece")
 PER_CLASS = ("recall", "precision", "specificity", "f1", "auroc", "average_precision")
+NOTUMOR = "notumor"
 
 
 def confusion(labels: Labels, predictions: Labels, classes: int, weights: Floats) -> Floats:
@@ -59,7 +62,7 @@ def figures(
         found["brier"] = weights @ ((probabilities - truth) ** 2).sum(axis=1) / total
         found["ece"] = expected_calibration_error(labels, probabilities, weights)
         for index, name in enumerate(classes):
-            area, precision = _ranking(labels == index, probabilities[:, index], weights)
+            area, precision = ranking(labels == index, probabilities[:, index], weights)
             found[f"auroc_{name}"] = area
             found[f"average_precision_{name}"] = precision
     return found
@@ -126,14 +129,81 @@ def bias(table: Floats, classes: Sequence[str]) -> tuple[str, str] | None:
     return classes[int(row)], classes[int(column)]
 
 
-def expected_calibration_error(labels: Labels, probabilities: Floats, weights: Floats) -> Floats:
-    """(B,) ECE of the top probability over equal-width bins (Guo et al. 2017, eq. 3)."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    which = np.eye(BINS)[bin_of(confidence)]
-    gap = (weights[:, :, None] * (right - confidence)[None, :, None] * which[None]).sum(axis=1)
-    error: Floats = np.abs(gap).sum(axis=1) / weights.sum(axis=1)
-    return error
+def tells_tumors(classes: Sequence[str]) -> bool:
+    """Whether there is a class without tumor and at least two with one."""
+    return NOTUMOR in classes and len(classes) > 2
+
+
+def right_among_tumors(
+    labels: Labels, probabilities: Floats, classes: Sequence[str]
+) -> tuple[Mask, Mask]:
+    """Which images show a tumor, and of which the likeliest tumor class is the true one.
+
+    In the public set the images without tumor come from other sources altogether, so that part of
+    their recall is recognising the source. What is left without them, `notumor` rows and its
+    probability removed, is the harder and more honest question.
+
+    Args:
+        labels: (N,) indices into `classes`.
+        probabilities: (N, K).
+        classes: K names, one of them "notumor".
+
+    Returns:
+        (N,) has a tumor; (N,) right, False where there is no tumor.
+    """
+    absent = list(classes).index(NOTUMOR)
+    tumor = labels != absent
+    without = probabilities.copy()
+    without[:, absent] = -1.0
+    return tumor, tumor & (without.argmax(axis=1) == labels)
+
+
+def proportions(
+    answers: Predictions, confusions: Sequence[tuple[str, str]] = ()
+) -> dict[str, tuple[Mask, Mask]]:
+    """The figures that are shares of images: (N,) asked and (N,) counted of each.
+
+    Accuracy, recalls, tumor-only accuracy and confusions.
+
+    Args:
+        answers: to N images.
+        confusions: classes, true and answered, whose "TRUE->ANSWERED" is wanted too.
+    """
+    classes, labels = answers.classes, answers.labels
+    predicted = answers.probabilities.argmax(axis=1)
+    right = predicted == labels
+    found = {"accuracy": (np.ones(len(labels), dtype=bool), right)}
+    if tells_tumors(classes):
+        found["tumor_accuracy"] = right_among_tumors(labels, answers.probabilities, classes)
+    for index, name in enumerate(classes):
+        found[f"recall_{name}"] = (labels == index, right & (labels == index))
+    for one, other in confusions:
+        asked = labels == classes.index(one)
+        found[f"{one}->{other}"] = (asked, asked & (predicted == classes.index(other)))
+    return found
+
+
+def ranking(positive: Mask, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """One-vs-rest (B,) area under the ROC curve and average precision, ties counted as one step.
+
+    Args:
+        positive: (N,) whether each image is of the class.
+        scores: (N,) its probability.
+        weights: (B, N) counts.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    ordered = weights[:, order]
+    hits = np.cumsum(ordered * positive[order], axis=1)[:, ends]
+    alarms = np.cumsum(ordered * ~positive[order], axis=1)[:, ends]
+    all_hits, all_alarms = hits[:, -1], alarms[:, -1]
+    new_hits = np.diff(hits, axis=1, prepend=0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0)
+    # A step adds the alarms it brings times the hits before it and half of those it brings.
+    area = (new_alarms * (hits - new_hits / 2)).sum(axis=1) / (all_hits * all_alarms)
+    seen = np.maximum(hits + alarms, 1e-300)
+    precision = (new_hits * hits / seen).sum(axis=1) / all_hits
+    return area, precision
 
 
 def _mean(values: Floats) -> Floats:
@@ -148,22 +218,3 @@ def _matthews(diagonal: Floats, actual: Floats, predicted: Floats, total: Floats
     covariance = right * total - (actual * predicted).sum(axis=1)
     spread = (total**2 - (predicted**2).sum(axis=1)) * (total**2 - (actual**2).sum(axis=1))
     return np.where(spread > 0, covariance / np.sqrt(np.maximum(spread, 1e-300)), 0.0)
-
-
-def _ranking(
-    positive: npt.NDArray[np.bool_], scores: Floats, weights: Floats
-) -> tuple[Floats, Floats]:
-    """One-vs-rest (B,) area under the ROC curve and average precision, ties counted as one step."""
-    order = np.argsort(-scores, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    ordered = weights[:, order]
-    hits = np.cumsum(ordered * positive[order], axis=1)[:, ends]
-    alarms = np.cumsum(ordered * ~positive[order], axis=1)[:, ends]
-    all_hits, all_alarms = hits[:, -1], alarms[:, -1]
-    new_hits = np.diff(hits, axis=1, prepend=0)
-    new_alarms = np.diff(alarms, axis=1, prepend=0)
-    # A step adds the alarms it brings times the hits before it and half of those it brings.
-    area = (new_alarms * (hits - new_hits / 2)).sum(axis=1) / (all_hits * all_alarms)
-    seen = np.maximum(hits + alarms, 1e-300)
-    precision = (new_hits * hits / seen).sum(axis=1) / all_hits
-    return area, precision

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from tumorlens.evaluation.intervals import exact_interval
 from tumorlens.files import replacing
-from tumorlens.uncertainty.calibration import BINS
+from tumorlens.uncertainty.calibration import BINS, expected_calibration_error
 from tumorlens.uncertainty.calibration import reliability as reliability_bins
 
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -113,6 +113,7 @@ def reliability(
     Whiskers: exact 95% intervals, each image for itself.
     """
     bins = reliability_bins(labels, probabilities)
+    ece = float(expected_calibration_error(labels, probabilities)[0])
     figure = Figure(figsize=(5.2, 5.8), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     filled = bins.count > 0
@@ -131,7 +132,7 @@ def reliability(
         markersize=4,
         elinewidth=0.9,
         capsize=2,
-        label=f"these images (ECE {bins.ece:.3f})",
+        label=f"these images (ECE {ece:.3f})",
     )
     upper.set_ylabel("share predicted right")
     upper.set_ylim(-0.02, 1.02)

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.patients import Patients, PatientTable, count_units, units
-from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError
-from tumorlens.files import csv_text
+from tumorlens.files import csv_text, read_table
 
 _PROBABILITY = "prob_"
 

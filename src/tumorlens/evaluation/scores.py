@@ -15,6 +15,7 @@ from tumorlens.evaluation.intervals import (
     bootstrap,
     percentile_interval,
     proportion_interval,
+    share_estimate,
     with_width,
 )
 
@@ -121,18 +122,16 @@ def score(
     """
     if groups is None:
         groups = np.arange(len(labels))
-    whole = np.ones(len(labels), dtype=bool)
-    masks = {"all": whole}
+    masks = {"all": np.ones(len(labels), dtype=bool)}
     if copies is not None:
-        masks["without_exact_copies"] = copies != "exact"
-        masks["without_copies"] = copies == ""
+        masks |= {"without_exact_copies": copies != "exact", "without_copies": copies == ""}
+    masks = {name: mask for name, mask in masks.items() if mask.any()}
 
     def figures(weights: Floats) -> dict[str, Floats]:
         found: dict[str, Floats] = {}
         for name, mask in masks.items():
-            if mask.any():
-                part = metrics.figures(labels[mask], probabilities[mask], classes, weights[:, mask])
-                found |= {f"{name}/{figure}": values for figure, values in part.items()}
+            part = metrics.figures(labels[mask], probabilities[mask], classes, weights[:, mask])
+            found |= {f"{name}/{figure}": values for figure, values in part.items()}
         return found
 
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -143,7 +142,6 @@ def score(
     subsets = {
         name: _subset(name, mask, labels, probabilities, classes, groups, point, resampled)
         for name, mask in masks.items()
-        if mask.any()
     }
     clean = subsets.get("without_copies")
     return Scores(
@@ -159,6 +157,31 @@ def score(
         resamples=resamples,
         unit=unit or unit_words(0, len(np.unique(groups)), len(labels)),
     )
+
+
+def tumor_accuracy(
+    labels: npt.NDArray[np.int64],
+    probabilities: Floats,
+    classes: Sequence[str],
+    groups: npt.NDArray[np.int64],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate | None:
+    """Accuracy over the tumor classes alone, with its 95% interval; None where it isn't asked.
+
+    Args:
+        labels, probabilities, classes: see `metrics.right_among_tumors`.
+        groups: (N,) images of one group are resampled together.
+        resamples, seed: of the interval.
+    """
+    if not metrics.tells_tumors(classes):
+        return None
+    tumor, right = metrics.right_among_tumors(labels, probabilities, classes)
+    if not tumor.any():
+        return None
+    hits = right[tumor].astype(np.float64)
+    return share_estimate(hits, groups[tumor], resamples=resamples, seed=seed)
 
 
 def _subset(

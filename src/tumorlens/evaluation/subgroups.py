@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tumorlens.evaluation.intervals import Estimate, bootstrap, proportion_interval
+from tumorlens.evaluation.intervals import Estimate, share_estimate
 from tumorlens.evaluation.predictions import Predictions
 
 
@@ -43,6 +44,7 @@ def recall_by(
     predictions: Predictions,
     subgroups: Sequence[str] | None,
     *,
+    hits: npt.NDArray[np.float64] | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[SubgroupRecall, ...]:
@@ -51,12 +53,16 @@ def recall_by(
     Args:
         predictions: of N images.
         subgroups: (N,) name of each image's; "" belongs to none. None: not known.
+        hits: (N,) share of several networks that are right of each image; None: whether the
+            predictions are.
         resamples, seed: of the intervals, over patients where they are known.
     """
     if subgroups is None:
         return ()
     names = np.array(subgroups)
-    predicted = predictions.probabilities.argmax(axis=1)
+    if hits is None:
+        right = predictions.probabilities.argmax(axis=1) == predictions.labels
+        hits = right.astype(np.float64)
     found = []
     for index, label in enumerate(predictions.classes):
         for name in sorted(set(subgroups) - {""}):
@@ -64,20 +70,6 @@ def recall_by(
             if not len(inside):
                 continue
             part = predictions.only(inside)
-            hits = (predicted[inside] == index).astype(np.float64)
-            units = part.units()
-            drawn = bootstrap(
-                lambda weights, hits=hits: {"": weights @ hits / weights.sum(axis=1)},  # type: ignore[misc]
-                units,
-                resamples,
-                seed,
-            )
-            value = float(hits.mean())
-            low, high = proportion_interval(value, drawn[""], units)
-            patients, groups = part.unit_counts()
-            found.append(
-                SubgroupRecall(
-                    label, name, Estimate(value, low, high, len(inside)), patients, groups
-                )
-            )
+            recall = share_estimate(hits[inside], part.units(), resamples=resamples, seed=seed)
+            found.append(SubgroupRecall(label, name, recall, *part.unit_counts()))
     return tuple(found)

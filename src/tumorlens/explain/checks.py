@@ -14,8 +14,8 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
+from tumorlens.evaluation.intervals import estimates, primitives
 from tumorlens.explain import plots as draw
-from tumorlens.explain.estimates import estimates, primitives
 from tumorlens.explain.faithfulness import GAMES, ORDERS, Faithfulness, faithfulness
 from tumorlens.explain.mapped import Maps, Part, Way, load_part, maps_of
 from tumorlens.explain.regions import read_boxes

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.intervals import Estimate
-from tumorlens.explain.estimates import estimates, primitives
+from tumorlens.evaluation.intervals import Estimate, estimates, primitives
 from tumorlens.explain.localization import (
     LOOKING,
     RATIOS,

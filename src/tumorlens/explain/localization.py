@@ -19,7 +19,7 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import part_caveats
-from tumorlens.explain.estimates import Estimates, estimates, primitives
+from tumorlens.evaluation.intervals import Estimates, estimates, primitives
 from tumorlens.explain.map_metrics import Looking, border, centre_map, head, look, skull
 from tumorlens.explain.mapped import Part, Way, answers, load_part, maps_of, parts_there
 from tumorlens.explain.measures import THRESHOLDS, Fit, fit, frame, in_frame

@@ -8,11 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens.checkpoint.features import input_batches
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.session import describe, images_of, input_batches
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.folder import scan
-from tumorlens.evaluation.evaluate import images_of, patients_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import MAP_LAYER, MAP_METHOD, MapMethod
@@ -131,7 +130,7 @@ def load_part(
             part=split,
             assignment=assignment,
             on_bad_image="skip",
-            patients=patients_of(checkpoint, None, None, root),
+            patients=checkpoint.data.patients if checkpoint.data else None,
             progress=progress,
         )
         for side in dict.fromkeys((own, size))
@@ -157,11 +156,12 @@ def answers(
     progress: Progress = silent,
 ) -> npt.NDArray[np.float64]:
     """(N, K) logits at the network's own size."""
-    return predict(
-        network,
+    return describe(
+        network,  # type: ignore[arg-type]
         checkpoint.preprocessing,
         part.data.images,
         device=device,
         batch_size=batch_size,
+        stage="predicting",
         progress=progress,
-    )
+    )[0]

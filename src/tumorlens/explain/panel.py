@@ -13,12 +13,12 @@ from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import describe, images_of
 from tumorlens.data.dataset import load_for_scoring
 from tumorlens.data.readers import SUFFIXES, fit_square, read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.evaluate import images_of, predict
 from tumorlens.explain import gradcam
 from tumorlens.explain import report as measures
 from tumorlens.explain.gradcam import TITLES, find_layer
@@ -160,7 +160,7 @@ def _choose(
             f"--class {settings.class_name}: no {part} image in {root} has this label; name "
             "another class or --split."
         )
-    logits = predict(
+    logits, _ = describe(
         model,
         loaded.preprocessing,
         data.images[candidates],

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.readers import SUFFIXES, read_grey, resize
-from tumorlens.data.table import read_table
 from tumorlens.errors import TumorlensError, UnreadableImageError
+from tumorlens.files import read_table
 
 Floats = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]

@@ -13,8 +13,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from tumorlens.checkpoint.features import describe, described
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import describe, described
 from tumorlens.errors import TumorlensError
 from tumorlens.export.parity import Parity
 from tumorlens.inference.onnx_backend import session

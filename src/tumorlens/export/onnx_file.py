@@ -10,10 +10,10 @@ import onnx
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import images_of
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import images_of
 from tumorlens.export import int8
 from tumorlens.export.graph import graph_of, parity
 from tumorlens.export.parity import Exported, Parity, pictures_for, target

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import images_of
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.folder import scan
 from tumorlens.data.readers import fit_square, read_grey
 from tumorlens.errors import TumorlensError, UnreadableImageError
-from tumorlens.evaluation.evaluate import images_of
 from tumorlens.settings import ExportSettings
 
 if TYPE_CHECKING:

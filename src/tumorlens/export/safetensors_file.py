@@ -7,8 +7,8 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint import half_precision
-from tumorlens.checkpoint.features import describe
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import describe
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
 from tumorlens.export.parity import Exported, Parity, pictures_for, target

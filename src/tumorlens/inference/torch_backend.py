@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import describe
+from tumorlens.checkpoint.session import describe
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.explain import gradcam
 from tumorlens.inference.backends import Floats

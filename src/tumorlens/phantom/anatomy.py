@@ -110,9 +110,13 @@ def load_template() -> Template:
 def _volume(name: str) -> npt.NDArray[np.uint8]:
     # The files are read where they lie: importing nilearn itself takes seconds.
     spec = importlib.util.find_spec("nilearn")
-    roots = list(spec.submodule_search_locations or ()) if spec else []
+    if spec is None:
+        raise TumorlensError(
+            "phantom needs the package nilearn for its MNI152 template, which is not installed; "
+            "install the extra: pip install 'tumorlens[phantom]'."
+        )
     file = f"datasets/data/mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    for root in roots:
+    for root in spec.submodule_search_locations or ():
         path = Path(root) / file
         if path.is_file():
             return np.ascontiguousarray(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
-Protocol = Literal["official", "patients"]
+Protocol = Literal["official", "patients", "folds"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
@@ -30,7 +30,16 @@ GROUPS = {
         *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
         *("class_weights", "train_on_valid", "resume", "batch_size"),
     ),
-    "hardware": ("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
+    "hardware": (
+        "device",
+        "threads",
+        "devices",
+        "num_nodes",
+        "precision",
+        "batch_size",
+        "cluster",
+        "jobs",
+    ),
     "output": (
         *("out", "out_dir", "runs_dir", "audit_dir", "csv", "json", "heatmaps", "save_maps"),
         *("format", "int8"),

@@ -144,7 +144,8 @@ class StudySettings(TrainingOptions):
     """How many seeds, 0 and up."""
     protocol: Protocol = "official"
     """`official`: the folder's own training and test splits. `patients`: each fold of --splits
-    (default: `public-patients`) is the test once, and no patient is in two splits."""
+    (default: `public-patients`) is the test once, and no patient is in two splits. `folds`: the
+    same of a splits file whose patients are not known."""
     folds: tuple[int, ...] = ()
     """Folds to run; default: all of them."""
     boxes: Path | None = None
@@ -161,12 +162,22 @@ class StudySettings(TrainingOptions):
     cluster: str | None = None
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""
+    jobs: int = 1
+    """Runs side by side on this machine, each with its share of the cores and the memory of a
+    training."""
     resamples: int | None = None
     """Bootstrap resamples behind each interval; default: 2000, and 5000 for differences."""
+    threads: int | None = None
+    """CPU threads for each run; default: all cores, with --jobs its share of them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, seeds=1, resamples=100)
+        at_least(self, seeds=1, resamples=100, jobs=1)
+        if self.jobs > 1 and self.cluster is not None:
+            raise ValueError(
+                "--jobs is for this machine alone, and --cluster deals the runs out itself; leave "
+                "one of the two out."
+            )
         for name in ("models", "folds"):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (name == "models" and not values):
@@ -174,7 +185,7 @@ class StudySettings(TrainingOptions):
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:
-            raise ValueError("--folds goes with --protocol patients; leave it out.")
+            raise ValueError("--folds goes with --protocol patients or folds; leave it out.")
         if self.report:
             return
         if self.groups is not None:

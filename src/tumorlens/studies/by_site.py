@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tumorlens.comparison.run_files import RunFiles
-from tumorlens.evaluation.intervals import Estimate, bootstrap, proportion_interval
+from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.subgroups import recall_by
 from tumorlens.files import csv_text
 
 
@@ -51,48 +53,43 @@ def by_site(
         parts = [answers[run.name] for run in mine]
         if any(one.sites is None or one.patients is None for one in parts):
             continue
-        for label in parts[0].classes:
-            sites = sorted({site for one in parts for site in _sites(one, label)} - {""})
-            found += [
-                _recall(mine, parts, label, site, resamples, seed, protocol) for site in sites
-            ]
+        pooled, hits = _pooled(mine, parts)
+        found += [
+            RecallBySite(protocol, model, one.label, one.subgroup, one.recall, one.patients)
+            for one in recall_by(pooled, pooled.sites, hits=hits, resamples=resamples, seed=seed)
+        ]
     return tuple(found)
 
 
-def _sites(answers: Predictions, label: str) -> list[str]:
-    names = np.array(answers.sites)[answers.labels == answers.classes.index(label)]
-    return [str(name) for name in names]
+def _pooled(
+    runs: Sequence[RunFiles], parts: Sequence[Predictions]
+) -> tuple[Predictions, npt.NDArray[np.float64]]:
+    """The images of all folds, by patient, and of each the share of its fold's runs that is right.
 
-
-def _recall(
-    runs: Sequence[RunFiles],
-    parts: Sequence[Predictions],
-    label: str,
-    site: str,
-    resamples: int,
-    seed: int,
-    protocol: str,
-) -> RecallBySite:
+    Images of unknown patients count each for itself; the probabilities are left out.
+    """
     hits: dict[tuple[int | None, str], list[bool]] = {}
-    patient_of: dict[tuple[int | None, str], str] = {}
+    shown: dict[tuple[int | None, str], tuple[str, str, str]] = {}
     for run, one in zip(runs, parts, strict=True):
-        index = one.classes.index(label)
-        inside = np.flatnonzero((one.labels == index) & (np.array(one.sites) == site))
-        part = one.only(inside)
-        right = part.probabilities.argmax(axis=1) == index
-        for path, unit, hit in zip(part.paths, part.patients or (), right.tolist(), strict=True):
+        right = (one.probabilities.argmax(axis=1) == one.labels).tolist()
+        labels = [one.classes[label] for label in one.labels]
+        known = zip(one.patients or (), labels, one.sites or (), strict=True)
+        for path, hit, facts in zip(one.paths, right, known, strict=True):
             hits.setdefault((run.fold, path), []).append(hit)
-            patient_of[run.fold, path] = unit or f"\0{path}"
-    shares = np.array([np.mean(values) for values in hits.values()])
-    units = np.unique(list(patient_of.values()), return_inverse=True)[1].astype(np.int64)
-    drawn = bootstrap(
-        lambda weights: {"": weights @ shares / weights.sum(axis=1)}, units, resamples, seed
+            shown[run.fold, path] = facts
+    keys = sorted(hits, key=lambda key: shown[key][0] or f"\0{key[1]}")
+    patients, names, sites = zip(*(shown[key] for key in keys), strict=True)
+    classes = parts[0].classes
+    pooled = Predictions(
+        source=runs[0].model,
+        classes=classes,
+        paths=tuple(path for _, path in keys),
+        labels=np.array([classes.index(name) for name in names]),
+        probabilities=np.zeros((len(keys), len(classes))),
+        patients=patients,
+        sites=sites,
     )
-    value = float(shares.mean())
-    low, high = proportion_interval(value, drawn[""], units)
-    recall = Estimate(value, low, high, len(shares))
-    known = len({name for name in patient_of.values() if not name.startswith("\0")})
-    return RecallBySite(protocol, runs[0].model, label, site, recall, known)
+    return pooled, np.array([np.mean(hits[key]) for key in keys])
 
 
 def by_site_csv(found: Sequence[RecallBySite]) -> str:

@@ -16,6 +16,7 @@ _VIEWS = {
     "official": "all test\nimages",
     "official_without_copies": "without\nnear-duplicates",
     "patients": "unseen\npatients",
+    "folds": "folds",
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
 _LOOKS = {

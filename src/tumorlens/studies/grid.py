@@ -6,8 +6,9 @@ from typing import Any
 
 from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.data import public_patients
+from tumorlens.data.patients import table_for
 from tumorlens.data.splits import folds_in
-from tumorlens.device import pick_device, pick_precision
+from tumorlens.device import pick_device, pick_precision, usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
@@ -62,7 +63,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
         write_manifest(settings.out_dir, "study", command=["tumorlens", "study"])
     done: list[str] = []
     failed: dict[str, str] = {}
-    for outcome in run_all(missing, do_run, settings.cluster, progress):
+    for outcome in run_all(missing, do_run, settings.cluster, progress, settings.jobs):
         assert isinstance(outcome, Outcome)
         if outcome.error is None:
             done.append(outcome.name)
@@ -82,9 +83,19 @@ def jobs(settings: StudySettings) -> list[Job]:
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits = settings.splits
     folds: tuple[int | None, ...] = (None,)
-    if settings.protocol == "patients":
-        splits = splits or Path(public_patients.NAME)
+    if settings.protocol != "official":
+        if settings.protocol == "patients":
+            splits = splits or Path(public_patients.NAME)
+        if splits is None:
+            raise TumorlensError(
+                "--protocol folds: needs the splits file that has the folds; name it by --splits."
+            )
         public_patients.refuse_withdrawn(str(splits))
+        if settings.protocol == "patients" and table_for(settings.patients, splits) is None:
+            raise TumorlensError(
+                f"--protocol patients: {splits} has no column `patient`; name the patients by "
+                "--patients, or take --protocol folds, which claims nothing of patients."
+            )
         public = str(splits) == public_patients.NAME
         there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
         strange = sorted(set(settings.folds) - set(there))
@@ -101,6 +112,8 @@ def jobs(settings: StudySettings) -> list[Job]:
     given["splits"] = splits
     # Settled here, so that runs on other machines compute alike or are refused.
     given["precision"] = pick_precision(settings.precision, pick_device(settings.device))
+    if settings.jobs > 1 and settings.threads is None:
+        given["threads"] = max(1, usable_cores() // settings.jobs)
     found = []
     for seed in range(settings.seeds):
         for fold in folds:

@@ -63,7 +63,7 @@ def looks(runs: Sequence[RunFiles]) -> tuple[Look, ...]:
     """Networks, their difference and the centre baseline, in every class; empty without boxes."""
     measured = [run for run in runs if run.record.get("localization")]
     found: list[Look] = []
-    for protocol in ("official", "patients"):
+    for protocol in ("official", "patients", "folds"):
         mine = [run for run in measured if run.protocol == protocol]
         for part in sorted({_where(run)["part"] for run in mine}):
             found += _of_part(protocol, part, [r for r in mine if _where(r)["part"] == part])

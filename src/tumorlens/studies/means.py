@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.comparison.tests import run_draws
-from tumorlens.evaluation import metrics, tumor_classes
+from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
     Estimate,
     percentile_interval,
@@ -15,7 +15,6 @@ from tumorlens.evaluation.intervals import (
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.proportions import proportions
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,7 +86,7 @@ def over_runs(
 
 def _asked(name: str, classes: Sequence[str]) -> bool:
     if name == "tumor_accuracy":
-        return tumor_classes.asked(classes)
+        return metrics.tells_tumors(classes)
     if "->" in name:
         return set(name.split("->")) <= set(classes)
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
@@ -97,7 +96,7 @@ def _proportions(
     answers: Predictions, wanted: Sequence[str]
 ) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
-    return proportions(answers, confusions)
+    return metrics.proportions(answers, confusions)
 
 
 def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
@@ -108,7 +107,7 @@ def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> di
     )
     found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
     if "tumor_accuracy" in wanted:
-        tumor, right = proportions(answers)["tumor_accuracy"]
+        tumor, right = metrics.proportions(answers)["tumor_accuracy"]
         with np.errstate(invalid="ignore", divide="ignore"):
             found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
     return found

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from tumorlens.comparison import plot as comparison_plots
 from tumorlens.comparison.compare import compared_record, differences_csv, pairs_of_study
-from tumorlens.comparison.paired import Comparison, compare
-from tumorlens.comparison.pairing import Pair
+from tumorlens.comparison.paired import Comparison, Pair, compare
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import sentence, whom
 from tumorlens.data.patients import PatientTable, read_patients, unit_words
-from tumorlens.data.public_counts import is_testing
+from tumorlens.data.public_patients import is_testing
 from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.plots import save
@@ -29,6 +28,12 @@ from tumorlens.studies.views import FIGURES, LOOKS, PUBLISHED, Seen, View, views
 # Draws behind each interval; as `compare` for differences.
 _RESAMPLES = 2000
 _OF_DIFFERENCES = 5000
+# How the answer begins for each protocol.
+_PROTOCOLS = {
+    "official": "On the official split",
+    "patients": "On unseen patients",
+    "folds": "On the folds",
+}
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,11 @@ def answer(comparisons: Mapping[str, Comparison]) -> str:
             "protocol, fold and seed in common."
         )
     told = []
-    for name, what in (("official", "On the official split"), ("patients", "On unseen patients")):
+    for name, what in (
+        ("official", "On the official split"),
+        ("patients", "On unseen patients"),
+        ("folds", "On the folds"),
+    ):
         found = comparisons.get(name)
         if found is not None:
             told.append(f"{what}: {sentence(found)} {whom(found)}")

@@ -24,9 +24,9 @@ from tumorlens.comparison.run_files import (
 )
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import tumor_classes
 from tumorlens.evaluation.evaluate import Report, evaluate
 from tumorlens.evaluation.predictions import Predictions, table
+from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.explain.localization import localize
 from tumorlens.explain.mapped import Way
 from tumorlens.explain.regions import read_boxes
@@ -251,7 +251,7 @@ def _run_record(
         subsets["without_exact_copies"] = answers.only(seen != "exact")
         subsets["without_copies"] = answers.only(seen == "")
     tumors = {
-        name: tumor_classes.accuracy(
+        name: tumor_accuracy(
             part.labels,
             part.probabilities,
             part.classes,

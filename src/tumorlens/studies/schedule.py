@@ -1,4 +1,4 @@
-"""Runs dealt out by joblib: one after another here, or to the workers of a Dask cluster."""
+"""Runs dealt out by joblib: one after another or side by side here, or on a Dask cluster."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +8,7 @@ from joblib import Parallel, delayed, parallel_config
 
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
+from tumorlens.studies.side_by_side import side_by_side
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -21,6 +22,7 @@ def run_all(
     work: Callable[[Task, Progress], Result],
     cluster: str | None = None,
     progress: Progress = silent,
+    jobs: int = 1,
 ) -> Iterator[Result]:
     """Do `work` on each task; results come as they are ready.
 
@@ -28,17 +30,22 @@ def run_all(
     one left on the shared disk; only when several die of one task is it an error.
 
     Args:
-        tasks: the runs; with a cluster they travel by pickle.
+        tasks: the runs; with a cluster or several jobs they travel by pickle.
         work: from a task and a listener to its result.
-        cluster: address of a Dask scheduler; None: here, one after another.
+        cluster: address of a Dask scheduler; None: here.
         progress: told of "study" in hundredths of a task over all tasks. From a cluster's workers
             nothing is heard before a task is done.
+        jobs: without a cluster, how many at a time, in processes of their own; 1: one after
+            another, in this one.
 
     Raises:
-        TumorlensError: no such cluster, no worker, several that died of one task, or the extra
-            is not installed.
+        TumorlensError: no such cluster, no worker, several that died of one task, a job's process
+            that died, or the extra is not installed.
     """
     if not tasks:
+        return
+    if cluster is None and jobs > 1:
+        yield from side_by_side(tasks, work, jobs, progress)
         return
     if cluster is None:
         one_by_one = Parallel(n_jobs=1, return_as="generator")

@@ -127,4 +127,5 @@ def views() -> list[View]:
             "unseen patients, one image of each near-duplicate group",
             one_of_each_group,
         ),
+        View("folds", "folds", "folds of the splits file, all test images", everything),
     ]

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from tumorlens.checkpoint.features import describe
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import describe
 from tumorlens.data.dataset import Dataset
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent

@@ -31,13 +31,6 @@ class Reliability:
     confidence: npt.NDArray[np.float64]
     accuracy: npt.NDArray[np.float64]
 
-    @property
-    def ece(self) -> float:
-        """Expected calibration error: mean gap of accuracy and confidence over images, 0..1."""
-        filled = self.count > 0
-        gaps = np.abs(self.accuracy[filled] - self.confidence[filled])
-        return float((gaps * self.count[filled]).sum() / max(1, self.count.sum()))
-
 
 def bin_of(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """(N,) top probabilities to (N,) bins; a bin holds its upper edge, not its lower."""
@@ -59,6 +52,30 @@ def reliability(
             np.bincount(which, confidence, BINS) / count,
             np.bincount(which, right, BINS) / count,
         )
+
+
+def expected_calibration_error(
+    labels: npt.NDArray[np.int64],
+    probabilities: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float64]:
+    """ECE of the top probability over the bins (Guo et al. 2017, eq. 3), 0..1.
+
+    Args:
+        labels: (N,) indices of the true classes.
+        probabilities: (N, K), rows sum to 1.
+        weights: (B, N) how often each image counts in each resample; None: one row of ones.
+
+    Returns:
+        (B,).
+    """
+    if weights is None:
+        weights = np.ones((1, len(labels)))
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    gap = weights @ ((right - confidence)[:, None] * np.eye(BINS)[bin_of(confidence)])
+    error: npt.NDArray[np.float64] = np.abs(gap).sum(axis=1) / weights.sum(axis=1)
+    return error
 
 
 def softmax(logits: npt.NDArray[np.float64], temperature: float = 1.0) -> npt.NDArray[np.float64]:
@@ -161,8 +178,8 @@ def calibrated(
     judged = threshold is not None
     return Calibrated(
         temperature=temperature,
-        ece_before=reliability(labels, softmax(logits)).ece,
-        ece_after=reliability(labels, probabilities).ece,
+        ece_before=float(expected_calibration_error(labels, softmax(logits))[0]),
+        ece_after=float(expected_calibration_error(labels, probabilities)[0]),
         nll_before=negative_log_likelihood(labels, logits),
         nll_after=negative_log_likelihood(labels, logits, temperature),
         threshold=threshold,

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.features import described
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import described
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError

@@ -1,0 +1,319 @@
+"""A checkpoint with its images, opened once and handed down.
+
+Whoever scores, compares or explains a network starts here: the checkpoint is read, its images are
+found and decoded, patients and near-duplicates of training are told, and the network's logits and
+features are computed once and kept.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing, load
+from tumorlens.data import cache, splits
+from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.duplicates import copies_in
+from tumorlens.data.patients import PatientTable, check_overlap, table_for
+from tumorlens.errors import TumorlensError
+from tumorlens.models.resnet import ResNet
+from tumorlens.progress import Progress, silent
+
+Floats = npt.NDArray[np.float64]
+Assignment = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ImageChoice:
+    """Which images a checkpoint is asked about, as the flags of the same names say.
+
+    Attributes:
+        data_dir: None: the folder remembered from training.
+        split: "auto": test where there is one, else validation.
+        splits, fold: a split that overrides the remembered one.
+        patients: a patients table that overrides the remembered one.
+        allow_patient_overlap: say it instead of refusing, where patients were in training.
+        on_bad_image: "stop" or "skip".
+    """
+
+    data_dir: Path | None = None
+    split: str = "auto"
+    splits: Path | None = None
+    fold: int | None = None
+    patients: Path | None = None
+    allow_patient_overlap: bool = False
+    on_bad_image: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A checkpoint and the images of one split.
+
+    Attributes:
+        checkpoint: as read.
+        path: the file, as the user named it.
+        network: in evaluation mode, on `device`.
+        data: N images at the network's own size.
+        overlap: a sentence where patients of these images were in training; else "".
+        device: where to compute.
+        batch_size: images at once.
+        progress: told of the stages of the work.
+    """
+
+    checkpoint: Checkpoint
+    path: Path
+    network: ResNet
+    data: Dataset
+    overlap: str
+    device: torch.device
+    batch_size: int = 64
+    progress: Progress = field(default=silent, repr=False)
+
+    @property
+    def split(self) -> str:
+        """ "train", "valid", "test", or "all" where the folder has no splits."""
+        return str(self.data.parts[0])
+
+    @cached_property
+    def logits(self) -> Floats:
+        """(N, K) float64."""
+        return self.outputs[0]
+
+    @cached_property
+    def outputs(self) -> tuple[Floats, Floats]:
+        """Logits (N, K) and features (N, D), float64."""
+        return describe(
+            self.network,
+            self.checkpoint.preprocessing,
+            self.data.images,
+            device=self.device,
+            batch_size=self.batch_size,
+            stage="predicting",
+            progress=self.progress,
+        )
+
+    @cached_property
+    def copies(self) -> npt.NDArray[np.str_] | None:
+        """(N,) near-duplicates of training images: "", "exact" or "near"; None: not known."""
+        record = self.checkpoint.data
+        if record is None or self.split == "train":
+            return None
+        return copies_of_training(record, self.data)
+
+    def images_at(self, size: int) -> npt.NDArray[np.uint8]:
+        """(N, size, size) uint8: the same images at another size."""
+        if size == self.checkpoint.preprocessing.image_size:
+            return self.data.images
+        return cache.load(self.data.root, self.data.paths, size, self.progress).images
+
+    def only(self, keep: npt.NDArray[np.int64]) -> "Session":
+        """Some of its images."""
+        return replace(self, data=self.data.only(keep))
+
+
+def open_session(
+    checkpoint: Path,
+    images: ImageChoice,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = silent,
+) -> Session:
+    """Read a checkpoint and decode the images that it is asked about.
+
+    Raises:
+        TumorlensError: faults of the checkpoint, the folder, the split or the patients table.
+    """
+    loaded = load(checkpoint)
+    root, assignment = images_of(loaded, images.data_dir, images.splits, images.fold, progress)
+    data = load_for_scoring(
+        root,
+        loaded.preprocessing.image_size,
+        loaded.classes,
+        part=images.split,
+        assignment=assignment,
+        on_bad_image=images.on_bad_image,
+        patients=_patients_of(loaded, images, root),
+        progress=progress,
+    )
+    return Session(
+        checkpoint=loaded,
+        path=checkpoint,
+        network=loaded.network().to(device),
+        data=data,
+        overlap=_overlap(loaded, data, images),
+        device=device,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def images_of(
+    loaded: Checkpoint,
+    data_dir: Path | None = None,
+    splits_file: Path | None = None,
+    fold: int | None = None,
+    progress: Progress = silent,
+) -> tuple[Path, Assignment | None]:
+    """The data folder to use with a checkpoint, and which image is in which split of it.
+
+    Args:
+        loaded: the checkpoint, which remembers its data folder and split.
+        data_dir: the user's own choice; the remembered split still holds where the folder has the
+            same files (a folder that was moved), else the folder's own layout does.
+        splits_file, fold: a split that overrides both.
+        progress: see `data.cache.load`.
+
+    Returns:
+        The folder, and path to split, or None for the folder's own layout.
+
+    Raises:
+        TumorlensError: no folder is known, or the remembered one is gone.
+    """
+    record = loaded.data
+    root = data_dir or loaded.data_dir
+    if root is None:
+        raise TumorlensError(
+            f"--checkpoint {loaded.path}: remembers no data folder; name one with --data_dir."
+        )
+    if not root.is_dir() and data_dir is None:
+        raise TumorlensError(
+            f"--checkpoint {loaded.path}: the data folder that it remembers, {root}, is gone; name "
+            "its new place with --data_dir."
+        )
+    if splits_file is not None:
+        size = loaded.preprocessing.image_size
+        return root, splits.resolve(splits_file, fold, root, size, progress)[0]
+    if record is None:
+        return root, None
+    held_back = [*record.test, *record.valid]
+    if data_dir is not None and not all((root / path).is_file() for path in held_back):
+        return root, None
+    parts = {"train": record.train, "valid": record.valid, "test": record.test}
+    return root, {path: part for part, paths in parts.items() for path in paths}
+
+
+def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
+    """Which of N images are near-duplicates of images that the network was trained on.
+
+    From what the checkpoint keeps of the training images: the digest of each file's bytes, and a
+    perceptual hash. The training images themselves are not needed.
+
+    Returns:
+        (N,) "", "exact" or "near".
+    """
+    near = copies_in(record.fingerprints, data.fingerprints).found
+    known = {digest.tobytes() for digest in record.digests}
+    exact = np.array([digest.tobytes() in known for digest in data.digests], dtype=bool)
+    return np.where(exact, "exact", np.where(near, "near", ""))
+
+
+def _patients_of(loaded: Checkpoint, images: ImageChoice, root: Path) -> PatientTable | None:
+    """The table of the images: the user's, else the one that the checkpoint remembers.
+
+    That one tells of its own images; where it lists none of the folder's, it tells nothing.
+    """
+    given = table_for(images.patients, images.splits)
+    if given is not None or loaded.data is None or loaded.data.patients is None:
+        return given
+    kept = loaded.data.patients
+    return kept if any((root / path).is_file() for path in kept.rows) else None
+
+
+def _overlap(loaded: Checkpoint, data: Dataset, images: ImageChoice) -> str:
+    """A sentence where patients of the images were in training; "" where none was.
+
+    Raises:
+        TumorlensError: some were, and that is not allowed.
+    """
+    record, part = loaded.data, str(data.parts[0])
+    if record is None or data.patients is None or part == "train":
+        return record.overlap if record else ""
+    known = table_for(images.patients, images.splits) or record.patients
+    assert known is not None  # it told of these images
+    trained = known.of(record.train, record.fingerprints).names
+    names = np.concatenate([trained, data.patients.names])
+    parts = np.array(["train"] * len(trained) + [part] * len(data.paths))
+    # What was allowed when the network was trained is told, not asked for again.
+    allowed = images.allow_patient_overlap or bool(record.overlap)
+    return check_overlap(names, parts, data.patients.source, allowed=allowed)
+
+
+def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, C, H, W) inputs to logits (N, K) and features (N, 512), the last layer's input.
+
+    The features are the last block's output, averaged over all positions.
+    """
+    features = torch.flatten(network.avgpool(network.forward_features(inputs)), 1)
+    return network.fc(features), features
+
+
+def input_batches(
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    indices: npt.NDArray[np.int64] | None = None,
+    *,
+    device: torch.device,
+    batch_size: int,
+) -> Iterator[tuple[Tensor, int]]:
+    """Images as a network's inputs, batch by batch.
+
+    Args:
+        preprocessing, images, indices, device, batch_size: see `describe`.
+
+    Yields:
+        (n, C, S, S) on `device`, channels last, and how many images came before it.
+    """
+    count = len(images) if indices is None else len(indices)
+    for start in range(0, count, batch_size):
+        part = slice(start, start + batch_size)
+        some = images[part] if indices is None else images[indices[part]]
+        batch = torch.from_numpy(np.array(some)).to(device)
+        yield preprocessing(batch).contiguous(memory_format=torch.channels_last), start
+
+
+def describe(
+    network: ResNet,
+    preprocessing: Preprocessing,
+    images: npt.NDArray[np.uint8],
+    indices: npt.NDArray[np.int64] | None = None,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    stage: str = "describing",
+    progress: Progress = silent,
+) -> tuple[Floats, Floats]:
+    """`described` of many images, by a network in evaluation mode.
+
+    Args:
+        network: moved to `device`.
+        preprocessing: from image to input.
+        images: (M, S, S) uint8.
+        indices: (N,) which of them, in this order; None: all.
+        device: where to compute.
+        batch_size: images at once.
+        stage: what `progress` is told.
+        progress: images done of all.
+
+    Returns:
+        Logits (N, K) and features (N, D), float64.
+    """
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    total = len(images) if indices is None else len(indices)
+    logits, features = [], []
+    with torch.inference_mode():
+        for inputs, before in input_batches(
+            preprocessing, images, indices, device=device, batch_size=batch_size
+        ):
+            outputs, of_them = described(network, inputs)
+            # To the CPU first: not every device has 64-bit numbers.
+            logits.append(outputs.cpu().double().numpy())
+            features.append(of_them.cpu().double().numpy())
+            progress(stage, before + len(inputs), total)
+    return np.concatenate(logits), np.concatenate(features)
