@@ -34,10 +34,10 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.checkpoint.session import described
 from tumorlens.cli import VERBS
-from tumorlens.export.graph import graph_of
 from tumorlens.export.int8 import quantise
+from tumorlens.export.onnx_file import graph_of
 from tumorlens.files import environment
-from tumorlens.inference.onnx_backend import session
+from tumorlens.inference.backends import onnx_session
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
 from tumorlens.models.build import build_model
 from tumorlens.uncertainty.decision import judge_of
@@ -162,7 +162,7 @@ def _ways(loaded: Checkpoint, files: dict[str, Path], threads: int) -> dict[str,
         return run
 
     def by_onnx(path: Path) -> Way:
-        running = session(path, threads)
+        running = onnx_session(path, threads)
         return lambda squares: running.run([LOGITS, FEATURES], {SQUARES: squares})
 
     return {

@@ -22,7 +22,7 @@ from tumorlens.audit.audit import KINDS, Audit, audit
 from tumorlens.evaluation.predictions import read
 from tumorlens.evaluation.scores import score
 from tumorlens.files import write_json
-from tumorlens.studies.provenance import code, machine
+from tumorlens.studies.run import code, machine
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "leak.json"
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")

@@ -27,7 +27,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tumorlens.data import splits
 from tumorlens.data.dataset import load_for_training
 from tumorlens.settings import TrainSettings
-from tumorlens.studies.provenance import code, machine
+from tumorlens.studies.run import code, machine
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES
 

@@ -32,7 +32,7 @@ from tumorlens.data.dataset import load_for_training
 from tumorlens.data.readers import fit_square, to_grey
 from tumorlens.evaluation.intervals import exact_interval
 from tumorlens.files import write_json
-from tumorlens.studies.provenance import code, machine
+from tumorlens.studies.run import code, machine
 from tumorlens.training.calibrate import calibrate
 
 Grey = npt.NDArray[np.uint8]

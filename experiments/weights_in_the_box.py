@@ -24,7 +24,7 @@ from tumorlens.evaluation.scores import score
 from tumorlens.export.safetensors_file import light_one
 from tumorlens.files import environment, write_json
 from tumorlens.labels import MODEL_NAMES
-from tumorlens.studies.provenance import code, machine
+from tumorlens.studies.run import code, machine
 from tumorlens.training.calibrate import calibrate
 from tumorlens.uncertainty.calibration import calibrated, softmax
 

@@ -62,10 +62,10 @@ COMMANDS = {
 
 def predict(chosen: settings.PredictSettings, progress: Progress) -> "list[Prediction]":
     """Predict; all predictions are kept in memory."""
-    from tumorlens.inference.predict import predict_and_write
+    from tumorlens.inference import predict as module
 
     found: list[Prediction] = []
-    predict_and_write(chosen, progress, found.append)
+    module.predict(chosen, progress, found.append)
     return found
 
 

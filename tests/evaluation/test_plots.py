@@ -56,6 +56,7 @@ def test_curves_mark_the_best_epoch() -> None:
         for epoch in (1, 2, 3)
     ]
     assert "epoch 2: 0.700" in _texts(plots.training_curves(rows))
+    assert "epoch 3: 0.600" in _texts(plots.training_curves(rows, "valid_loss"))
     plots.training_curves(rows[:1])
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
+from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
-from tumorlens.inference.onnx_backend import OnnxBackend
+from tumorlens.inference.backends import OnnxBackend
 from tumorlens.models.build import build_model
+from tumorlens.progress import silent
+from tumorlens.settings import ExportSettings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -168,7 +172,7 @@ def test_file_tells_all_that_the_checkpoint_knows_and_no_path(
 def test_another_network_is_not_taken_for_the_checkpoints(
     exported: tuple[Path, Path, str],
 ) -> None:
-    from tumorlens.export.graph import parity
+    from tumorlens.export.onnx_file import parity
 
     checkpoint, path, _ = exported
     loaded = checkpoints.load(checkpoint)
@@ -209,7 +213,7 @@ import json
 from pathlib import Path
 import numpy as np
 from tumorlens.data.readers import fit_square, read_grey
-from tumorlens.inference.onnx_backend import OnnxBackend
+from tumorlens.inference.backends import OnnxBackend
 
 backend = OnnxBackend(Path(sys.argv[1]), threads=1)
 squares = [fit_square(read_grey(Path(path)), backend.image_size) for path in sys.argv[2:]]
@@ -296,6 +300,37 @@ def test_eight_bits_need_images_that_did_not_train(
     assert main(["export", "--checkpoint", str(checkpoint), "--int8"]) == 2
     assert "was trained on its validation images too" in " ".join(capsys.readouterr().err.split())
     assert not list(checkpoint.parent.glob("*.onnx"))
+
+
+def test_eight_bits_are_never_checked_on_images_that_trained(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    from tumorlens.export.onnx_file import _train_and_valid
+
+    root = make_folder({"Training": 20, "Testing": 2})
+    data = load_for_training(root, SIDE, seed=5)
+    train = data.indices("train")
+    record = DataRecord(
+        data_dir=str(root),
+        layout=data.layout,
+        protocol=data.protocol,
+        train=data.paths_of("train"),
+        valid=data.paths_of("valid"),
+        test=data.paths_of("test"),
+        skipped={},
+        fingerprints=data.fingerprints[train],
+        digests=data.digests[train],
+    )
+    loaded = Checkpoint(
+        "resnet18", data.classes, Preprocessing(SIDE, 0.5, 0.2), {}, record, {"seed": 5}, {}
+    )
+    # One file less: not the folder that the checkpoint remembers.
+    (root / data.paths_of("test")[0]).unlink()
+    settings = ExportSettings(tmp_path / "best_model.pt", int8=True, data_dir=root)
+    assert _train_and_valid(loaded, settings, silent).paths_of("valid") == record.valid
+    every = replace(record, fingerprints=data.fingerprints, digests=data.digests)
+    with pytest.raises(TumorlensError, match="no valid image of"):
+        _train_and_valid(replace(loaded, data=every), settings, silent)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 import csv
-import io
-import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image
 from tumorlens.errors import TumorlensError
 from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Floats
-from tumorlens.inference.predict import Prediction, predict_and_write, predictions
+from tumorlens.inference.predict import Prediction, predict, predictions
 from tumorlens.settings import PredictSettings
 from tumorlens.uncertainty.decision import Judge
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
@@ -128,22 +127,25 @@ def test_series_in_a_folder_comes_in_the_order_of_the_body(tmp_path: Path) -> No
     assert [_.picture is not None for _ in sources.slices(tmp_path / "00001")] == [True]
 
 
-def test_table_and_json_lines_hold_the_same(
-    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_table_and_listener_are_told_the_same(
+    write: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write("a.png", 150)
     (tmp_path / "b.png").write_bytes(b"")
     monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
-    out = io.StringIO()
-    summary = predict_and_write(
-        _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True), json_to=out
+    heard: list[Prediction] = []
+    summary = predict(
+        _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True), told=heard.append
     )
     assert summary.verdicts == {"confident": 1, "unreadable": 1}
     assert summary.unreadable == 1
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:5] == ["path", "prediction", "verdict", "prob_glioma", "prob_notumor"]
-    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    lines = [one.to_dict() for one in heard]
     assert [row["verdict"] for row in rows] == [line["verdict"] for line in lines]
     assert float(rows[0]["prob_glioma"]) == pytest.approx(
         lines[0]["probabilities"]["glioma"], abs=1e-6
@@ -151,6 +153,38 @@ def test_table_and_json_lines_hold_the_same(
     assert (
         rows[1]["reason"] == lines[1]["reason"] == "the file is empty (0 bytes), expected an image"
     )
+    assert capsys.readouterr().out == ""  # the terminal alone prints
+
+
+def test_exported_network_that_is_asked_to_run_on_a_gpu_says_that_it_does_not(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.png", 150)
+    monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
+    for checkpoint, device, note in (
+        ("x.onnx", "cuda", "--device cuda: an exported network runs on the CPU."),
+        ("x.onnx", "auto", ""),
+        ("x.pt", "cuda", ""),
+    ):
+        asked = PredictSettings(Path(checkpoint), (tmp_path / "a.png",), device=device)
+        assert predict(asked).note == note
+
+
+def test_every_folder_is_gone_through_once(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("in/a.png", 150)
+    write("in/b.png", 150)
+    walked = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda folder: walked.append(folder) or walk(folder))
+    told: list[tuple[int, int]] = []
+    found = predictions(
+        _settings(tmp_path / "in"), _Brightness(), lambda _, done, total: told.append((done, total))
+    )
+    assert len(list(found)) == 2
+    assert told == [(1, 2), (2, 2)]
+    assert walked == [tmp_path / "in"]
 
 
 def test_interruption_leaves_the_old_table(
@@ -164,6 +198,6 @@ def test_interruption_leaves_the_old_table(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict_and_write(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), told=stop)
+        predict(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), told=stop)
     assert (tmp_path / "out.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]

@@ -8,13 +8,17 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tumorlens.checkpoint.session import Session, open_session
 from tumorlens.comparison.run_files import read_study
 from tumorlens.errors import TumorlensError
-from tumorlens.settings import StudySettings
+from tumorlens.progress import Progress
+from tumorlens.settings import StudySettings, TrainSettings
 from tumorlens.studies.grid import jobs, study
+from tumorlens.training.fit import TrainingResult, train
 
 
 def _settings(data: Path, out: Path, **changes: object) -> StudySettings:
@@ -246,6 +250,42 @@ def test_runs_side_by_side_leave_what_runs_one_after_another_do(data: Path, tmp_
     for name in one_by_one.done:
         a, b = (tmp_path / side / f"results/{name}-predictions.csv" for side in "ab")
         assert a.read_bytes() == b.read_bytes()
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "no space"), RuntimeError("out of memory")])
+def test_run_that_fails_by_the_machine_stops_no_other(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def fail_once(settings: TrainSettings, progress: Progress) -> TrainingResult:
+        if settings.seed == 0:
+            raise fault
+        return train(settings, progress)
+
+    monkeypatch.setattr("tumorlens.studies.run.train", fail_once)
+    result = study(_settings(data, tmp_path, seeds=2))
+    assert result.done == ("resnet18-official-seed1",)
+    assert result.failed == {"resnet18-official-seed0": f"{type(fault).__name__}: {fault}"}
+
+    def stop(*_: object) -> TrainingResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tumorlens.studies.run.train", stop)
+    with pytest.raises(KeyboardInterrupt):
+        study(_settings(data, tmp_path, seeds=2))
+
+
+def test_checkpoint_of_a_run_is_opened_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    def counted(path: Path, *args: Any, **kwargs: Any) -> Session:
+        opened.append(path.name)
+        return open_session(path, *args, **kwargs)
+
+    monkeypatch.setattr("tumorlens.studies.run.open_session", counted)
+    assert study(_settings(data, tmp_path)).failed == {}
+    assert opened == ["best_model.pt"]
 
 
 def test_killed_study_goes_on_from_the_last_epoch(data: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from tumorlens.data import public_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.settings import StudySettings
-from tumorlens.studies.means import over_runs
 from tumorlens.studies.report import draw_report
+from tumorlens.studies.summary import over_runs
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -296,4 +296,22 @@ def test_report_of_runs_that_were_trained_in_different_ways_is_refused(
     told = "se_resnet18-official-seed0 was trained with train_on_valid True, resnet18-.* with False"
     with pytest.raises(TumorlensError, match=told):
         draw_report(study)
+    assert not (tmp_path / "study/report").exists()
+
+
+def test_runs_of_one_fold_on_other_images_have_no_mean(
+    finish: Callable[..., None], tmp_path: Path
+) -> None:
+    finish("resnet18", 0, 0.5)
+    finish("resnet18", 1, 0.5)
+    file = tmp_path / "study/resnet18-official-seed1-predictions.csv"
+    first, *rest = file.read_text().splitlines(keepends=True)
+    study = StudySettings(out_dir=tmp_path / "study", report=True)
+    for changed, told in (
+        ("".join([first, *rest[1:]]), "is in one of the two alone"),
+        ("".join([first, *reversed(rest)]), "in another order"),
+    ):
+        file.write_text(changed)
+        with pytest.raises(TumorlensError, match=f"seed0 and .*seed1 were scored on .*{told}"):
+            draw_report(study)
     assert not (tmp_path / "study/report").exists()

@@ -48,19 +48,3 @@ def test_batches_are_whole_and_carry_their_own_labels() -> None:
         assert pictures.shape == (10, 3, 3)
         assert (pictures[:, 0, 0] == indices % 256).all()
         assert (targets == indices % 4).all()
-
-
-def test_images_of_one_group_take_turns() -> None:
-    indices = np.arange(10, 20)
-    groups = np.array([0, 0, 0, 1, 2, 2, 3, 4, 5, 5])
-    sampler = EpochSampler(indices, 3, 0, 1, seed=0, groups=groups)
-    drawn = []
-    for epoch in range(40):
-        sampler.set_epoch(epoch)
-        order = list(sampler)
-        assert len(order) == len(sampler) == 6
-        assert sorted(groups[np.array(order) - 10]) == [0, 1, 2, 3, 4, 5]
-        drawn += order
-    # Of 40 draws among three images each comes; the only image of its group always.
-    assert min(drawn.count(index) for index in (10, 11, 12)) >= 5
-    assert drawn.count(13) == 40

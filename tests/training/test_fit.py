@@ -15,8 +15,15 @@ from lightning.pytorch import Callback
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.errors import TumorlensError
+from tumorlens.progress import silent
 from tumorlens.settings import TrainSettings
-from tumorlens.training.fit import TrainingInterruptedError, memory_of, train
+from tumorlens.training.fit import (
+    TrainingInterruptedError,
+    _images,
+    _trainer,
+    memory_of,
+    train,
+)
 from tumorlens.training.recipes import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -266,6 +273,80 @@ def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
     resumed = train(TrainSettings(resume=run, threads=1, device="cpu"))
     assert _same_weights(resumed.checkpoint, whole.checkpoint)
     assert resumed.epochs == 3
+
+
+def test_run_that_stopped_early_and_died_while_calibrating_ends_like_one_that_did_not(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worse = {"epochs": 6, "lr": 0.05, "schedule": "constant", "patience": 2}
+    whole = train(_settings(data, tmp_path / "whole", **worse))
+    assert whole.stopped_early
+
+    def stop(*_args: object, **_kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tumorlens.training.fit.calibrate", stop)
+        with pytest.raises(TrainingInterruptedError) as stopped:
+            train(_settings(data, tmp_path / "model", **worse))
+    run = stopped.value.run_dir
+    assert not (tmp_path / "model/best_model.pt").exists()
+    resumed = train(TrainSettings(resume=run, threads=1, device="cpu"))
+    assert (resumed.epochs, resumed.selected) == (whole.epochs, whole.selected)
+    assert _same_weights(resumed.checkpoint, whole.checkpoint)
+    ends = [checkpoints.load(result.checkpoint) for result in (resumed, whole)]
+    assert ends[0].temperature == ends[1].temperature is not None
+    last = [torch.load(r.run_dir / "last.ckpt", weights_only=True) for r in (whole, resumed)]
+    assert last[0]["global_step"] == last[1]["global_step"]
+
+
+def test_run_goes_on_from_any_directory_and_keeps_the_command_that_started_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--model", "se_resnet18"])
+    settings = _settings(data.relative_to(tmp_path), Path("model"), epochs=2)
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        train(settings, extra_callbacks=(_StopIn(1),))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--resume", "there"])
+    resumed = train(
+        TrainSettings(resume=Path("..") / stopped.value.run_dir, threads=1, device="cpu")
+    )
+    assert resumed.checkpoint == tmp_path / "model/best_model.pt"
+    assert resumed.checkpoint.is_file()
+    assert list(elsewhere.iterdir()) == []
+    manifest = json.loads((resumed.run_dir / "manifest.json").read_text())
+    assert manifest["complete"]
+    assert manifest["command"] == ["train.py", "--model", "se_resnet18"]
+
+
+def test_loss_that_chooses_the_epoch_is_the_one_that_is_told(data: Path, tmp_path: Path) -> None:
+    told = []
+    train(
+        _settings(data, tmp_path / "model", monitor="loss"),
+        lambda stage, done, total, note="": told.append(note) if stage == "epoch" else None,
+    )
+    losses = [float(note.split("valid loss ")[1].split(" ")[0]) for note in told]
+    assert f"valid loss {losses[-1]:.3f} (best {min(losses):.3f}), accuracy" in told[-1]
+    assert told[-1].count("best") == 1
+
+
+def test_process_of_the_second_machine_knows_that_it_is_not_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    # As on a plain cluster: neither RANK nor LOCAL_RANK is set.
+    for name, value in (("NODE_RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    settings = _settings(data, tmp_path, num_nodes=2, precision="32-true")
+    recipe = resolve(settings)
+    trainer = _trainer(settings, recipe, _images(settings, recipe, silent)[0])
+    assert (trainer.global_rank, trainer.is_global_zero) == (1, False)
 
 
 def test_resume_wants_a_run_folder(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from tumorlens.data.patients import FileTable
 from tumorlens.errors import TumorlensError
 from tumorlens.files import replacing, write_json
 from tumorlens.labels import MODEL_NAMES
-from tumorlens.models.build import build_model
+from tumorlens.models.build import build_shell
 from tumorlens.models.resnet import ResNet
 from tumorlens.uncertainty.decision import Judge
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
@@ -131,9 +131,13 @@ class Checkpoint:
 
     def network(self) -> ResNet:
         """The network with its trained weights, in evaluation mode, on the CPU."""
-        network = build_model(self.model_name, len(self.classes))
-        network.load_state_dict(dict(self.weights))
-        return network.eval()
+        network = build_shell(self.model_name, len(self.classes))
+        copies = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in self.weights.items()
+        }
+        network.load_state_dict(copies, assign=True)
+        return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
         """Where the training images lie, for novelty; None: not kept."""
@@ -307,7 +311,9 @@ def load(path: Path) -> Checkpoint:
             novelty_threshold=content.get("novelty_threshold"),
             calibration=dict(content.get("calibration", {})),
         )
-        checkpoint.network()
+        # Names and shapes: the network is not built for that.
+        shell = build_shell(checkpoint.model_name, len(checkpoint.classes))
+        shell.load_state_dict(dict(checkpoint.weights), assign=True)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise TumorlensError(
             f"--checkpoint {path}: a tumorlens checkpoint with a damaged entry "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,22 +23,27 @@ def run(argv: Sequence[str], prog: str) -> int:
     settings = parse(PredictSettings, argv, prog, positional=("paths",))
     from tumorlens.cli import DONE, FAILED_CHECK
     from tumorlens.cli.console import of_results, shown
-    from tumorlens.inference.predict import UNREADABLE, predict_and_write
+    from tumorlens.inference.predict import UNREADABLE, predict
 
     rows: list[Prediction] = []
 
     def told(one: Prediction) -> None:
+        if settings.json:
+            print(json.dumps(one.to_dict(), ensure_ascii=False))
+            return
         few = len(rows) < _MOST_ROWS
         if few or (one.verdict == UNREADABLE and len(rows) < 2 * _MOST_ROWS):
             rows.append(one)
 
     with shown() as progress:
-        found = predict_and_write(settings, progress, told)
+        found = predict(settings, progress, told)
     console = of_results(stderr=settings.json)
     if not settings.json:
         _print(rows, sum(found.verdicts.values()), console)
     counts = ", ".join(f"{number:,} {verdict}" for verdict, number in found.verdicts.items())
     console.print(f"{found.network}: {counts}.")
+    if found.note:
+        console.print(f"Note: {found.note}")
     if not found.calibrated:
         console.print(
             "Note: this checkpoint has no calibration, so nothing is judged: a probability of 0.9 "

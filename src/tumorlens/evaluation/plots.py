@@ -197,12 +197,13 @@ def error_gallery(
     return figure
 
 
-def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
+def training_curves(rows: Sequence[Mapping[str, float]], monitor: str = "valid_macro_f1") -> Figure:
     """Loss, validation figures and learning rate, epoch by epoch.
 
     Args:
         rows: one an epoch with the keys epoch, train_loss and lr, and, where there are validation
             images, valid_loss, valid_accuracy and valid_macro_f1.
+        monitor: by which of the last three the epoch was chosen; of a loss the lowest is best.
     """
     validated = "valid_loss" in rows[-1]
     panels = {
@@ -238,12 +239,14 @@ def training_curves(rows: Sequence[Mapping[str, float]]) -> Figure:
     loss.set_ylim(bottom=0)
     loss.legend(frameon=False, fontsize=9)
     if validated:
-        _mark_best(list(shown.values()), shown["validation figure"], rows)
+        _mark_best(list(shown.values()), shown["validation figure"], rows, monitor)
     return figure
 
 
-def _mark_best(panels: Sequence[Axes], score: Axes, rows: Sequence[Mapping[str, float]]) -> None:
-    best = max(rows, key=lambda row: row["valid_macro_f1"])
+def _mark_best(
+    panels: Sequence[Axes], score: Axes, rows: Sequence[Mapping[str, float]], monitor: str
+) -> None:
+    best = (min if monitor == "valid_loss" else max)(rows, key=lambda row: row[monitor])
     for axes in panels:
         axes.axvline(best["epoch"], color=_GREY, linewidth=0.8, linestyle=":")
     score.legend(frameon=False, fontsize=9, loc="lower right")

@@ -23,7 +23,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from tumorlens.evaluation.metrics import confusion, from_confusion
-from tumorlens.inference.onnx_backend import session
+from tumorlens.inference.backends import onnx_session
 from tumorlens.inference.onnx_metadata import LOGITS, SQUARES
 from tumorlens.progress import Progress, silent
 
@@ -113,7 +113,7 @@ def logits_of(
     path: Path, squares: Squares, threads: int | None, progress: Progress, stage: str
 ) -> Floats:
     """(N, S, S) pictures to (N, K) logits of an ONNX file; `progress` is told of `stage`."""
-    running = session(path, threads)
+    running = onnx_session(path, threads)
     found = []
     for start in range(0, len(squares), _BATCH):
         batch = np.array(squares[start : start + _BATCH])

@@ -1,40 +1,52 @@
-"""A checkpoint as one ONNX file, checked before it is kept."""
+"""A checkpoint as one ONNX file, which takes grey 8-bit squares, checked before it is kept."""
 
+import contextlib
+import logging
 import tempfile
-from dataclasses import asdict
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
+import torch
+from torch import Tensor, nn
 
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import images_of
+from tumorlens.checkpoint.session import copies_of_training, describe, described, images_of
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
 from tumorlens.export import int8
-from tumorlens.export.graph import graph_of, parity
-from tumorlens.export.parity import Exported, Parity, pictures_for, target
+from tumorlens.export.parity import Exported, Parity, checkpoint_and_images, spread_out
 from tumorlens.files import replacing
-from tumorlens.inference.onnx_backend import OnnxBackend
-from tumorlens.inference.onnx_metadata import ExportedFile
+from tumorlens.inference.backends import OnnxBackend, onnx_session
+from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
 
+# Largest difference of a logit or a feature from PyTorch's that is taken for rounding.
+TOLERANCE = 1e-4
 
-def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
-    """Write `settings.checkpoint` as an ONNX file.
+
+def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> Exported:
+    """Write `settings.checkpoint` to `out` as an ONNX file.
 
     Raises:
         TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
             as the checkpoint does, and was not kept.
     """
-    loaded = checkpoints.load(settings.checkpoint)
-    out = target(settings, ".int8.onnx" if settings.int8 else ".onnx")
-    data = _parts(loaded, settings, progress) if settings.int8 else None
-    squares, pictures = pictures_for(loaded, settings, data)
+    data = None
+    if settings.int8:
+        loaded = checkpoints.load(settings.checkpoint)
+        data = _train_and_valid(loaded, settings, progress)
+        squares, pictures = spread_out(data.images[data.indices("valid")]), "validation images"
+    else:
+        loaded, squares, pictures = checkpoint_and_images(settings, progress)
     progress("exporting", 0, 2 + settings.int8)
     model = graph_of(loaded)
     progress("exporting", 1, 2 + settings.int8)
@@ -66,7 +78,7 @@ def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
     )
 
 
-def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
+def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
     """Training and validation images, as the checkpoint was trained with or as the flags say."""
     if loaded.trained_on_valid:
         raise TumorlensError(
@@ -76,13 +88,24 @@ def _parts(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> 
     root, assignment = images_of(
         loaded, settings.data_dir, settings.splits, settings.fold, progress
     )
+    record = loaded.data
+    known = record.patients if record is not None and assignment is None else None
     data = load_for_training(
         root,
         loaded.preprocessing.image_size,
         assignment=assignment,
         on_bad_image="skip",
+        # Where the folder has no validation part, the same images are set aside as in the run.
+        seed=int(loaded.settings.get("seed") or 0),
+        patients=known if known and any((root / path).is_file() for path in known.rows) else None,
+        allow_patient_overlap=True,
         progress=progress,
     )
+    if record is not None and (assignment is None or settings.splits is not None):
+        # Another folder, or another split of it, than the run's: what trained tells of no loss.
+        valid = data.indices("valid")
+        trained = valid[copies_of_training(record, data.only(valid)) != ""]
+        data = data.only(np.setdiff1d(np.arange(len(data.paths)), trained))
     if data.classes != loaded.classes:
         raise TumorlensError(
             f"--data_dir {root}: has the classes {', '.join(data.classes)}, the checkpoint was "
@@ -159,3 +182,117 @@ def _describe(
     onnx.helper.set_model_props(model, about.to_metadata())
     model.producer_name = "tumorlens"
     model.producer_version = __version__
+
+
+class Exportable(nn.Module):
+    """Preprocessing and network as one: (N, S, S) uint8 to logits (N, K) and features (N, 512).
+
+    The network sees the same grey picture in each of its channels. Here it sees it once, and the
+    first convolution's weights are summed over the channels: the same sums in another order.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.preprocessing = replace(checkpoint.preprocessing, channels=1)
+        self.network = checkpoint.network()
+        stem = self.network.conv1
+        stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
+        stem.in_channels = 1
+        self.eval()
+
+    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and features."""
+        return described(self.network, self.preprocessing(squares))
+
+
+def graph_of(checkpoint: Checkpoint) -> onnx.ModelProto:
+    """The graph, its batch of any size; it names no file and no folder of this machine."""
+    side = checkpoint.preprocessing.image_size
+    # Two pictures: a size of 1 would be taken for a constant.
+    example = torch.zeros(2, side, side, dtype=torch.uint8)
+    with _quietly():
+        program = torch.onnx.export(
+            Exportable(checkpoint),
+            (example,),
+            input_names=[SQUARES],
+            output_names=[LOGITS, FEATURES],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    _forget_traces(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _forget_traces(model: onnx.ModelProto) -> None:
+    # The exporter notes at each node which line of which file it came from.
+    graph = model.graph
+    described_parts = (
+        *(graph, *graph.node, *graph.input, *graph.output),
+        *(*graph.initializer, *graph.value_info),
+    )
+    for part in described_parts:
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    model.ClearField("doc_string")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's remarks on torchvision and on its own use of torch."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def parity(
+    path: Path,
+    checkpoint: Checkpoint,
+    squares: npt.NDArray[np.uint8],
+    pictures: str,
+    threads: int | None = None,
+) -> Parity:
+    """Compare an ONNX file with the checkpoint that it was made of, one by one and as a batch.
+
+    Args:
+        path: the file.
+        checkpoint: its network is run by PyTorch, as `evaluate` would.
+        squares: (N, S, S), N at least 2.
+        pictures: what they are, in words.
+        threads: of onnxruntime; None: all cores.
+
+    Raises:
+        TumorlensError: they differ by more than `TOLERANCE`.
+    """
+    running = onnx_session(path, threads)
+    expected = describe(
+        checkpoint.network(), checkpoint.preprocessing, squares, device=torch.device("cpu")
+    )
+    whole = running.run([LOGITS, FEATURES], {SQUARES: squares})
+    alone = running.run([LOGITS, FEATURES], {SQUARES: squares[:1]})
+    logits, features = (
+        max(
+            float(np.abs(together - wanted).max()),
+            float(np.abs(single - wanted[:1]).max()),
+        )
+        for together, single, wanted in zip(whole, alone, expected, strict=True)
+    )
+    if not (logits <= TOLERANCE and features <= TOLERANCE):  # NaN is no agreement
+        raise TumorlensError(
+            f"--checkpoint {checkpoint.path}: the exported network differs from the checkpoint's "
+            f"by {logits:.2g} in a logit and {features:.2g} in a feature on {len(squares)} "
+            f"{pictures}, expected at most {TOLERANCE:g}; it was not kept. The checkpoint's "
+            "weights may be out of range; train again, or report this with the versions of torch "
+            "and onnxruntime."
+        )
+    return Parity(pictures, len(squares), logits, features)

@@ -1,23 +1,23 @@
 """What an export is compared with its checkpoint on, before it is kept."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import images_of
-from tumorlens.data.dataset import Dataset
-from tumorlens.data.folder import scan
-from tumorlens.data.readers import fit_square, read_grey
-from tumorlens.errors import TumorlensError, UnreadableImageError
+from tumorlens.checkpoint.file import Checkpoint, load
+from tumorlens.checkpoint.session import ImageChoice, open_session
+from tumorlens.errors import TumorlensError
+from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
 
 if TYPE_CHECKING:
     from tumorlens.export.int8 import Cost
+
+Squares = npt.NDArray[np.uint8]
 
 # Pictures for the comparison.
 COMPARED = 32
@@ -60,79 +60,43 @@ class Parity:
     features: float
 
 
-def target(settings: ExportSettings, ending: str) -> Path:
-    """The file to write: as the flag says, or beside the checkpoint.
-
-    Args:
-        settings: of the verb.
-        ending: what the checkpoint's own ending is replaced by, such as ".int8.onnx".
-
-    Raises:
-        TumorlensError: another ending, a folder, or the checkpoint itself.
-    """
-    out = settings.out or settings.checkpoint.with_suffix(ending)
-    last = ending[ending.rindex(".") :]
-    if out.suffix != last:
-        raise TumorlensError(f"--out {out}: expected a name that ends in {last}.")
-    if out.is_dir():
-        raise TumorlensError(f"--out {out}: is a folder, expected a file; name another --out.")
-    if out.exists() and settings.checkpoint.exists() and out.samefile(settings.checkpoint):
-        raise TumorlensError(
-            f"--out {out}: is the checkpoint itself, which is not overwritten; name another --out."
-        )
-    return out
-
-
-def pictures_for(
-    loaded: Checkpoint, settings: ExportSettings, data: Dataset | None
-) -> tuple[npt.NDArray[np.uint8], str]:
-    """A few pictures and what they are: validation images where they can be had, else noise.
-
-    Args:
-        loaded: the checkpoint, which remembers its data folder and split.
-        settings: its `data_dir`, `splits` and `fold` override that.
-        data: these images, where they are loaded already.
+def checkpoint_and_images(
+    settings: ExportSettings, progress: Progress = silent
+) -> tuple[Checkpoint, Squares, str]:
+    """The checkpoint, and a few validation images; where none can be had and none named, noise.
 
     Returns:
-        (N, S, S), at least 2 of them, and their name for a person.
+        The checkpoint; (N, S, S), at least 2 of them; what they are, for a person.
     """
-    side = loaded.preprocessing.image_size
-    if data is not None:
-        valid = data.indices("valid")
-        return data.images[valid[_spread(len(valid))]], "validation images"
+    images = ImageChoice(
+        settings.data_dir,
+        "valid",
+        settings.splits,
+        settings.fold,
+        allow_patient_overlap=True,  # nothing is scored
+        on_bad_image="skip",
+    )
     try:
-        root, assignment = images_of(loaded, settings.data_dir, settings.splits, settings.fold)
+        session = open_session(
+            settings.checkpoint, images, device=torch.device("cpu"), progress=progress
+        )
+        loaded, squares = session.checkpoint, spread_out(session.data.images)
     except TumorlensError:
         if settings.data_dir is not None or settings.splits is not None:
             raise
-        return _noise(side), "pictures of noise"
-    paths = _valid_paths(root, assignment)
-    squares = []
-    for path in [paths[place] for place in _spread(len(paths))]:
-        try:
-            squares.append(fit_square(read_grey(root / path), side))
-        except UnreadableImageError:
-            continue
+        loaded, squares = load(settings.checkpoint), np.empty((0, 0, 0), dtype=np.uint8)
     if len(squares) < 2:
-        return _noise(side), "pictures of noise"
-    return np.stack(squares), "validation images"
+        return loaded, _noise(loaded.preprocessing.image_size), "pictures of noise"
+    return loaded, squares, "validation images"
 
 
-def _valid_paths(root: Path, assignment: Mapping[str, str] | None) -> list[str]:
-    if assignment is None:
-        files = {file.path: file.split for file in scan(root).files}
-    else:
-        files = {path: part for path, part in assignment.items() if (root / path).is_file()}
-    return sorted(path for path, part in files.items() if part == "valid")
+def spread_out(images: Squares) -> Squares:
+    """At most `COMPARED` images, evenly from first to last: classes lie in a row."""
+    places = np.linspace(0, max(len(images) - 1, 0), min(COMPARED, len(images)))
+    return images[places.round().astype(np.int64)]
 
 
-def _spread(count: int) -> npt.NDArray[np.int64]:
-    """At most `COMPARED` places of `count`, evenly from first to last: classes lie in a row."""
-    places = np.linspace(0, max(count - 1, 0), min(COMPARED, count))
-    return places.round().astype(np.int64)
-
-
-def _noise(side: int) -> npt.NDArray[np.uint8]:
+def _noise(side: int) -> Squares:
     """Noise of every grain, from single pixels to large patches, dark to bright."""
     rng = np.random.default_rng(0)
     pictures = []

@@ -1,6 +1,7 @@
 """A checkpoint in half precision, to be handed on: without the data folder, checked, then kept."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import describe
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
-from tumorlens.export.parity import Exported, Parity, pictures_for, target
+from tumorlens.export.parity import Exported, Parity, checkpoint_and_images
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
 
@@ -21,16 +22,14 @@ TOLERANCE = 0.05
 _PLACES = ("data_dir", "out_dir", "splits", "resume")
 
 
-def write(settings: ExportSettings, progress: Progress = silent) -> Exported:
-    """Write `settings.checkpoint` as safetensors that every verb takes as --checkpoint.
+def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> Exported:
+    """Write `settings.checkpoint` to `out` as safetensors that every verb takes as --checkpoint.
 
     Raises:
         TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
             as the checkpoint does, and was not kept.
     """
-    loaded = checkpoints.load(settings.checkpoint)
-    out = target(settings, half_precision.SUFFIX)
-    squares, pictures = pictures_for(loaded, settings, None)
+    loaded, squares, pictures = checkpoint_and_images(settings, progress)
     progress("exporting", 0, 2)
     light = light_one(loaded)
     with cpu_threads(settings.threads):

@@ -1,6 +1,7 @@
 """Files, folders and patterns as grey slices, one after another. No torch.
 
-Nothing is kept but the slice at hand: a million files take no more memory than the largest of them.
+Of the images nothing is kept but the slice at hand: a million files take little more memory than
+the largest of them.
 """
 
 import glob
@@ -38,11 +39,10 @@ class Found:
     reason: str = ""
 
 
-def files(paths: Sequence[Path], *, in_order: bool = True) -> Iterator[Path]:
+def files(paths: Sequence[Path]) -> Iterator[Path]:
     """Every file that `paths` name, in their order; folders are gone through by name.
 
-    Within a folder the files of a DICOM series come in the order in which they lie in the body;
-    not so with `in_order` False, which is enough to count them and reads no header.
+    Within a folder the files of a DICOM series come in the order in which they lie in the body.
 
     Raises:
         TumorlensError: a path or pattern that names nothing, or a folder without a picture.
@@ -50,7 +50,7 @@ def files(paths: Sequence[Path], *, in_order: bool = True) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             found = False
-            for file in _in_folder(path, in_order):
+            for file in _in_folder(path):
                 found = True
                 yield file
             if not found:
@@ -69,14 +69,14 @@ def files(paths: Sequence[Path], *, in_order: bool = True) -> Iterator[Path]:
                 )
             for match in matches:
                 file = Path(match)
-                yield from _in_folder(file, in_order) if file.is_dir() else (file,)
+                yield from _in_folder(file) if file.is_dir() else (file,)
 
 
-def _in_folder(folder: Path, in_order: bool) -> Iterator[Path]:
+def _in_folder(folder: Path) -> Iterator[Path]:
     for here, inner, names in os.walk(folder):
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         taken = [Path(here, name) for name in sorted(names) if _is_taken(Path(here, name))]
-        yield from _placed(taken) if in_order else taken
+        yield from _placed(taken)
 
 
 def _placed(taken: list[Path]) -> list[Path]:

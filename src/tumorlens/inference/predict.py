@@ -6,13 +6,11 @@ cannot be read is told with its reason, and the others go on.
 
 import contextlib
 import csv
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +19,11 @@ from tumorlens.data.readers import fit_square
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, claim, replacing, write_manifest
 from tumorlens.inference import inputs as sources
-from tumorlens.inference.backends import Backend
+from tumorlens.inference.backends import Backend, TorchBackend, backend_of
 from tumorlens.inference.inputs import Found
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PredictSettings
 from tumorlens.uncertainty.decision import Judged
-
-if TYPE_CHECKING:
-    from tumorlens.inference.torch_backend import TorchBackend
 
 UNREADABLE = "unreadable"
 
@@ -42,28 +37,30 @@ class Prediction:
         index: of the slice in its file, 0-based; None: the file is one picture.
         judged: class, verdict and probabilities; None: the file is unreadable.
         reason: why it is unreadable, uncertain or unlike the training data; else empty.
+        classes: name of each probability.
     """
 
     path: str
     index: int | None
     judged: Judged | None
     reason: str = ""
+    classes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
         """ "confident", "uncertain", "unlike the training data", "not judged" or "unreadable"."""
         return self.judged.verdict if self.judged else UNREADABLE
 
-    def to_dict(self, classes: Iterable[str]) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As primitives."""
-        found = self.judged
+        found, names = self.judged, self.classes
         return {
             "path": self.path,
             "slice": self.index,
             "prediction": found.prediction if found else None,
             "verdict": self.verdict,
             "probabilities": (
-                dict(zip(classes, map(float, found.probabilities), strict=True)) if found else None
+                dict(zip(names, map(float, found.probabilities), strict=True)) if found else None
             ),
             "distance": found.distance if found else None,
             "reason": self.reason or None,
@@ -78,31 +75,18 @@ class Summary:
         verdicts: verdict to how many.
         network: its name.
         calibrated: whether the probabilities are.
+        note: a flag that changed nothing, and why; else empty.
     """
 
     verdicts: dict[str, int]
     network: str
     calibrated: bool
+    note: str = ""
 
     @property
     def unreadable(self) -> int:
         """How many files could not be read."""
         return self.verdicts.get(UNREADABLE, 0)
-
-
-def backend_of(settings: PredictSettings) -> Backend:
-    """The network that `--checkpoint` and `--backend` name.
-
-    Raises:
-        TumorlensError: the file is missing, of another kind, or its backend is not installed.
-    """
-    if settings.runs_onnx:
-        from tumorlens.inference.onnx_backend import OnnxBackend  # noqa: PLC0415 (no torch in it)
-
-        return OnnxBackend(settings.checkpoint, settings.threads)
-    from tumorlens.inference.torch_backend import TorchBackend  # noqa: PLC0415 (seconds)
-
-    return TorchBackend(settings.checkpoint, settings.device, settings.threads)
 
 
 def predictions(
@@ -122,12 +106,12 @@ def predictions(
     Raises:
         TumorlensError: a path that names nothing.
     """
-    total = sum(1 for _ in sources.files(settings.paths, in_order=False))
+    files = list(sources.files(settings.paths))
 
     def found() -> Iterator[Found]:
-        for count, file in enumerate(sources.files(settings.paths), start=1):
+        for count, file in enumerate(files, start=1):
             yield from sources.slices(file, settings.axis, settings.slice)
-            progress("predicting", count, total)
+            progress("predicting", count, len(files))
 
     every = found()
     while batch := list(islice(every, settings.batch_size)):
@@ -143,22 +127,20 @@ def predictions(
         for one in batch:
             answer = None if one.picture is None else next(answers)
             reason = backend.judge.why(answer) if answer else one.reason
-            yield Prediction(one.path.as_posix(), one.index, answer, reason)
+            yield Prediction(one.path.as_posix(), one.index, answer, reason, backend.judge.classes)
 
 
-def predict_and_write(
+def predict(
     settings: PredictSettings,
     progress: Progress = silent,
     told: Callable[[Prediction], None] | None = None,
-    json_to: TextIO | None = None,
 ) -> Summary:
     """Predict, and leave what the flags ask for.
 
     Args:
-        settings: see `PredictSettings`.
+        settings: see `PredictSettings`; `json` is for who is told.
         progress: told of "predicting", in files.
         told: given each prediction as it comes.
-        json_to: where `--json` writes its lines; default: standard output.
 
     Raises:
         TumorlensError: faults of the flags, the checkpoint or the paths; nothing is written then.
@@ -168,27 +150,24 @@ def predict_and_write(
     if settings.csv is not None and settings.csv.is_dir():
         raise TumorlensError(f"--csv {settings.csv}: is a folder; name a file in it.")
     backend = backend_of(settings)
-    classes = backend.judge.classes
     verdicts: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         listeners: list[Callable[[Prediction], None]] = [] if told is None else [told]
-        if settings.json:
-            stream = json_to or sys.stdout
-            listeners.append(
-                lambda one: print(json.dumps(one.to_dict(classes), ensure_ascii=False), file=stream)
-            )
         draw = None
         if settings.heatmaps is not None:
             draw = _Heatmaps(settings.heatmaps, backend).draw
         if settings.csv is not None:
-            listeners.append(stack.enter_context(_table(settings.csv, classes)))
+            listeners.append(stack.enter_context(_table(settings.csv, backend.judge.classes)))
         for one in predictions(settings, backend, progress, draw):
             verdicts[one.verdict] = verdicts.get(one.verdict, 0) + 1
             for listener in listeners:
                 listener(one)
     if settings.heatmaps is not None:
         write_manifest(settings.heatmaps, "predict", checkpoint=settings.checkpoint.name)
-    return Summary(verdicts, backend.name, backend.judge.temperature is not None)
+    note = ""
+    if settings.runs_onnx and settings.device not in ("auto", "cpu"):
+        note = f"--device {settings.device}: an exported network runs on the CPU."
+    return Summary(verdicts, backend.name, backend.judge.temperature is not None, note)
 
 
 @contextlib.contextmanager
@@ -218,12 +197,12 @@ class _Heatmaps:
     """One picture a slice: the slice, and on it the map of the predicted class."""
 
     def __init__(self, folder: Path, backend: Backend) -> None:
-        if not hasattr(backend, "maps"):
+        if not isinstance(backend, TorchBackend):
             raise TumorlensError(
                 "--heatmaps: an exported network has no maps; name the checkpoint (.pt) that it "
                 "was exported from."
             )
-        self.backend: TorchBackend = backend  # type: ignore[assignment]
+        self.backend = backend
         self.folder = claim(folder, "predict")
         self.count = 0
 

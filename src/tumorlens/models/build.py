@@ -25,17 +25,31 @@ def build_model(name: str, num_classes: int, seed: int = 0) -> ResNet:
     Raises:
         TumorlensError: no such network.
     """
-    if name not in MODEL_NAMES:
-        raise TumorlensError(
-            f"--model {name}: no such network; there are {' and '.join(MODEL_NAMES)}."
-        )
     with torch.random.fork_rng(devices=[]):
-        network = ResNet(num_classes, se_reduction=_SE_REDUCTION[name])
+        network = _network(name, num_classes)
         torch.manual_seed(
             seed
         )  # only now: the constructors drew more numbers for the gated network
         _initialise(network)
     return network
+
+
+def build_shell(name: str, num_classes: int) -> ResNet:
+    """The same network on the device "meta": names and shapes, and no numbers yet.
+
+    Raises:
+        TumorlensError: no such network.
+    """
+    with torch.device("meta"):
+        return _network(name, num_classes)
+
+
+def _network(name: str, num_classes: int) -> ResNet:
+    if name not in MODEL_NAMES:
+        raise TumorlensError(
+            f"--model {name}: no such network; there are {' and '.join(MODEL_NAMES)}."
+        )
+    return ResNet(num_classes, se_reduction=_SE_REDUCTION[name])
 
 
 def _initialise(network: ResNet) -> None:

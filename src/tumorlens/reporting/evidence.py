@@ -8,7 +8,7 @@ it. No torch: everything here is JSON, CSV and PNG.
 import csv
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,28 +129,26 @@ def gather(settings: ReportSettings) -> Evidence:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     gaps: list[Gap] = []
     if not manifest.get("complete"):
-        gaps.append(
-            Gap(
-                "the rest of the training",
-                "The run is not complete: what follows is its best epoch so far.",
-                f"tumorlens train --resume {run_dir}",
-            )
-        )
+        why = "The run is not complete: what follows is its best epoch so far."
+        gaps.append(Gap("the rest of the training", why, f"tumorlens train --resume {run_dir}"))
     places = _places(run_dir)
 
-    def of_checkpoint(verb: str, file: str, given: Path | None, what: str, more: str) -> Any:
-        command = f"tumorlens {verb} --checkpoint {checkpoint}{more}"
-        return _find(
-            verb, file, given, places, gaps, Gap(what, "", command), {"checkpoint_sha256": digest}
-        )
+    def of_checkpoint(
+        verb: str, file: str, given: Path | None, what: str, more: str = ""
+    ) -> Folder | None:
+        gap = Gap(what, "", f"tumorlens {verb} --checkpoint {checkpoint}{more}")
+
+        def foreign(found: Folder) -> str:
+            same = found.manifest.get("checkpoint_sha256") == digest
+            return "" if same else f"{found.path} is of another checkpoint."
+
+        return _find(verb, file, given, places, gaps, gap, foreign)
 
     evaluation = of_checkpoint(
-        "evaluate", "metrics.json", settings.evaluation, "scores on held-out images", ""
+        "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
-    pair = _classes_to_explain(summary)
-    gradcam = of_checkpoint(
-        "gradcam", "gradcam.json", settings.gradcam, "Grad-CAM pictures", f" --class {pair}"
-    )
+    more = f" --class {_class_to_explain(summary)}"
+    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "Grad-CAM pictures", more)
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
     if settings.compare is not None:
@@ -222,16 +220,22 @@ def _find(
     places: Sequence[Path],
     gaps: list[Gap],
     gap: Gap,
-    expected: Record,
+    foreign: Callable[[Folder], str],
 ) -> Folder | None:
+    """A verb's folder, given or in one of `places`; None, and a gap more, where there is none.
+
+    Args:
+        foreign: in a sentence why a folder is not the run's; "" where it is.
+    """
     name = {"evaluate": "evaluation"}.get(verb, verb)
     reason = ""
     for path in [given] if given else [place / name for place in places]:
         found = _folder(path, verb, file)
         if isinstance(found, Folder):
-            if all(found.manifest.get(key) == value for key, value in expected.items()):
+            other = foreign(found)
+            if not other:
                 return found
-            found = f"{path} is of another checkpoint."
+            found = other
         if given:
             raise TumorlensError(f"--{name} {given}: {found}")
         if path.is_dir():
@@ -258,24 +262,15 @@ def _find_audit(
 ) -> Folder | None:
     known = (summary.get("data") or {}).get("data_dir")
     command = f"tumorlens audit {known or 'DATA_DIR'} --out_dir {places[0] / 'audit'}"
-    reason = ""
-    paths = [settings.audit] if settings.audit else [p / "audit" for p in (*places, Path())]
-    for path in paths:
-        found = _folder(path, "audit", "audit.json")
-        if isinstance(found, Folder):
-            audited = str(found.content.get("data_dir", ""))
-            of_this = known is not None and _same_place(audited, known, path)
-            if of_this or settings.audit:
-                return found
-            found = f"{path} is of another data folder."
-        if settings.audit:
-            raise TumorlensError(f"--audit {settings.audit}: {found}")
-        if path.is_dir():
-            reason = found
-    gaps.append(
-        Gap("the audit of the data: copies, conflicting labels, shortcuts", reason, command)
-    )
-    return None
+    gap = Gap("the audit of the data: copies, conflicting labels, shortcuts", "", command)
+
+    def foreign(found: Folder) -> str:
+        audited = str(found.content.get("data_dir", ""))
+        if settings.audit or (known is not None and _same_place(audited, known, found.path)):
+            return ""
+        return f"{found.path} is of another data folder."
+
+    return _find("audit", "audit.json", settings.audit, (*places, Path()), gaps, gap, foreign)
 
 
 def _same_place(audited: str, known: str, audit: Path) -> bool:
@@ -311,6 +306,6 @@ def _history(path: Path) -> tuple[dict[str, str], ...]:
         return ()
 
 
-def _classes_to_explain(summary: Record) -> str:
+def _class_to_explain(summary: Record) -> str:
     classes = [str(name) for name in summary.get("classes", [])]
     return "glioma" if "glioma" in classes or not classes else classes[0]

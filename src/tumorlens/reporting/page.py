@@ -14,6 +14,7 @@ import jinja2
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_text
+from tumorlens.progress import Progress, silent
 from tumorlens.reporting import claim
 from tumorlens.reporting import tables as figures
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
@@ -46,8 +47,12 @@ class RunReport:
     filled: int
 
 
-def report(settings: ReportSettings) -> RunReport:
+def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
     """Write the page and the model card of a run.
+
+    Args:
+        settings: see `ReportSettings`.
+        progress: told of "reporting", files done of two.
 
     Raises:
         TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
@@ -64,30 +69,23 @@ def report(settings: ReportSettings) -> RunReport:
     card = page.parent / CARD
     kept = card.exists() and not _untouched(card)
     items = claim.checklist(found)
+    progress("reporting", 0, 2)
     write_text(page, html(found, items))
+    progress("reporting", 1, 2)
     if not kept:
         write_text(card, sealed(markdown(found, items)))
+    progress("reporting", 2, 2)
     return RunReport(page, card, kept, found.gaps, sum(bool(item.answer) for item in items))
 
 
 def html(found: Evidence, items: tuple[claim.Item, ...]) -> str:
     """The page: no script, no resource from elsewhere; pictures are inside."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return _render(environment, "report.html", found, items)
+    return _render("report.html", found, items, autoescape=True)
 
 
 def markdown(found: Evidence, items: tuple[claim.Item, ...]) -> str:
     """The model card, in the order of Mitchell et al. 2019, "Model Cards for Model Reporting"."""
-    environment = jinja2.Environment(
-        autoescape=False,
-        finalize=_plain,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return _render(environment, "model_card.md", found, items)
+    return _render("model_card.md", found, items, finalize=_plain)
 
 
 def sealed(card: str) -> str:
@@ -114,26 +112,14 @@ def _plain(value: object) -> object:
     return re.sub(r"([|<>`*\[\]\\])", r"\\\1", " ".join(value.split()))
 
 
-def _render(
-    environment: jinja2.Environment, name: str, found: Evidence, items: tuple[claim.Item, ...]
-) -> str:
+def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options: Any) -> str:
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, **options
+    )
     text = resources.files("tumorlens.reporting").joinpath(f"templates/{name}").read_text("utf-8")
     metrics = found.evaluation.content if found.evaluation else None
     model = str(found.summary["model_name"])
     classes = [str(item) for item in found.summary["classes"]]
-    scores: dict[str, Any] = {}
-    if metrics:
-        scores = {
-            "overall": figures.rows(metrics, figures.OVERALL),
-            "calibration": figures.rows(metrics, figures.CALIBRATION),
-            "classes": list(figures.by_class(metrics)),
-            "bias": figures.bias(metrics),
-            "clean": figures.clean_subset(metrics),
-            "copies": figures.copies_verdict(metrics),
-            "verdict": figures.bias_verdict(metrics),
-            "wrong": figures.wrong(metrics),
-            "headline": _headline(metrics),
-        }
     return environment.from_string(text).render(
         found=found,
         version=__version__,
@@ -156,19 +142,29 @@ def _render(
         environment=claim.environment(found),
         command=_command(found),
         flat=_flat,
-        scores=scores,
+        scores=_scores(metrics) if metrics else {},
     )
+
+
+def _scores(metrics: figures.Record) -> dict[str, Any]:
+    headline = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+    headline |= {f"recall_{name}": f"{name} recall" for name in metrics.get("bias_pair") or ()}
+    return {
+        "overall": figures.rows(metrics, figures.OVERALL),
+        "calibration": figures.rows(metrics, figures.CALIBRATION),
+        "classes": list(figures.by_class(metrics)),
+        "bias": figures.bias(metrics),
+        "clean": figures.clean_subset(metrics),
+        "copies": figures.copies_verdict(metrics),
+        "verdict": figures.bias_verdict(metrics),
+        "wrong": figures.wrong(metrics),
+        "headline": figures.rows(metrics, headline),
+    }
 
 
 def _counts(found: Evidence) -> str:
     images = (found.summary.get("data") or {}).get("images", {})
     return ", ".join(f"{count:,} {part}" for part, count in images.items())
-
-
-def _headline(metrics: figures.Record) -> list[figures.Row]:
-    names = {"accuracy": "accuracy", "macro_f1": "macro F1"}
-    names |= {f"recall_{name}": f"{name} recall" for name in metrics.get("bias_pair") or ()}
-    return figures.rows(metrics, names)
 
 
 def _pictures(found: Evidence) -> dict[str, str]:

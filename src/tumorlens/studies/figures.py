@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 
 from tumorlens.comparison.text import figure_title, title
 from tumorlens.evaluation.plots import COLOURS
-from tumorlens.studies.looks import CENTRE, Look
-from tumorlens.studies.views import PUBLISHED, Seen
+from tumorlens.studies.summary import PUBLISHED, Seen
+from tumorlens.studies.summary_by_class import CENTRE, Look
 
 _FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
 _VIEWS = {

@@ -81,30 +81,7 @@ def jobs(settings: StudySettings) -> list[Job]:
         TumorlensError: no such fold, or faults of the splits file.
     """
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
-    splits = settings.splits
-    folds: tuple[int | None, ...] = (None,)
-    if settings.protocol != "official":
-        if settings.protocol == "patients":
-            splits = splits or Path(public_patients.NAME)
-        if splits is None:
-            raise TumorlensError(
-                "--protocol folds: needs the splits file that has the folds; name it by --splits."
-            )
-        public_patients.refuse_withdrawn(str(splits))
-        if settings.protocol == "patients" and table_for(settings.patients, splits) is None:
-            raise TumorlensError(
-                f"--protocol patients: {splits} has no column `patient`; name the patients by "
-                "--patients, or take --protocol folds, which claims nothing of patients."
-            )
-        public = str(splits) == public_patients.NAME
-        there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
-        strange = sorted(set(settings.folds) - set(there))
-        if strange:
-            raise TumorlensError(
-                f"--folds {strange[0]}: {splits} has the folds {', '.join(map(str, there))}; name "
-                "some of them."
-            )
-        folds = settings.folds or there
+    splits, folds = _folds(settings)
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
     given: dict[str, Any] = {
         item.name: getattr(settings, item.name) for item in fields(TrainingOptions)
@@ -138,6 +115,34 @@ def jobs(settings: StudySettings) -> list[Job]:
                     )
                 )
     return found
+
+
+def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]]:
+    """The splits file of the protocol, and its folds that are asked for."""
+    splits = settings.splits
+    if settings.protocol == "official":
+        return splits, (None,)
+    if settings.protocol == "patients":
+        splits = splits or Path(public_patients.NAME)
+    if splits is None:
+        raise TumorlensError(
+            "--protocol folds: needs the splits file that has the folds; name it by --splits."
+        )
+    public_patients.refuse_withdrawn(str(splits))
+    if settings.protocol == "patients" and table_for(settings.patients, splits) is None:
+        raise TumorlensError(
+            f"--protocol patients: {splits} has no column `patient`; name the patients by "
+            "--patients, or take --protocol folds, which claims nothing of patients."
+        )
+    public = str(splits) == public_patients.NAME
+    there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
+    strange = sorted(set(settings.folds) - set(there))
+    if strange:
+        raise TumorlensError(
+            f"--folds {strange[0]}: {splits} has the folds {', '.join(map(str, there))}; name "
+            "some of them."
+        )
+    return splits, settings.folds or there
 
 
 def finished(job: Job) -> bool:

@@ -1,39 +1,38 @@
 """The verb study --report: what the finished runs say, as tables, figures and one answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tumorlens.comparison import plot as comparison_plots
-from tumorlens.comparison.compare import compared_record, differences_csv, pairs_of_study
-from tumorlens.comparison.paired import Comparison, Pair, compare
+from tumorlens.comparison.compare import compared_record, differences_csv
+from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
-from tumorlens.comparison.text import sentence, whom
-from tumorlens.data.patients import PatientTable, read_patients, unit_words
-from tumorlens.data.public_patients import is_testing
+from tumorlens.comparison.text import confusion_sentence, figure_title, title
+from tumorlens.data.patients import read_patients
 from tumorlens.data.splits import read_groups
-from tumorlens.errors import TumorlensError
+from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.predictions import Predictions, copies_of_any
 from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
-from tumorlens.studies.by_site import RecallBySite, by_site, by_site_csv
-from tumorlens.studies.looks import Look, looks, looks_csv
-from tumorlens.studies.means import over_runs
-from tumorlens.studies.page import looks_file, page
-from tumorlens.studies.views import FIGURES, LOOKS, PUBLISHED, Seen, View, views
+from tumorlens.studies.summary import (
+    FIGURES,
+    HEADLINE,
+    PUBLISHED,
+    RESAMPLES,
+    Seen,
+    answer,
+    on_public_testing,
+    predictions_by_run,
+    summarize,
+    unit_of,
+)
+from tumorlens.studies.summary_by_class import LOOKS, Look, Mean, RecallBySite, by_site, looks
 
-# Draws behind each interval; as `compare` for differences.
-_RESAMPLES = 2000
-_OF_DIFFERENCES = 5000
-# How the answer begins for each protocol.
-_PROTOCOLS = {
-    "official": "On the official split",
-    "patients": "On unseen patients",
-    "folds": "On the folds",
-}
+_BY_VIEW = (*HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
 
 
 @dataclass(frozen=True)
@@ -79,148 +78,22 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     refuse_mixed(runs)
     named = read_groups(settings.groups) if settings.groups else None
     table = read_patients(settings.patients) if settings.patients else None
+    answers = predictions_by_run(runs, named, table)
     folder = claim(settings.out_dir / "report", "study")
-    there = {run.protocol for run in runs}
-    asked = [view for view in views() if view.protocol in there]
-    seen: list[Seen] = []
-    comparisons: dict[str, Comparison] = {}
-    answers = _answers(runs, named, table)
-    pairs = {name: _pairs([run for run in runs if run.protocol == name], answers) for name in there}
-    for done, view in enumerate(asked, start=1):
-        of_view = [run for run in runs if run.protocol == view.protocol]
-        for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
-            mine = [run for run in of_view if run.model == model]
-            found = _seen(view, model, mine, answers, settings.resamples or _RESAMPLES)
-            if found is not None:
-                seen.append(found)
-        compared = _compared(view, pairs[view.protocol], settings.resamples or _OF_DIFFERENCES)
-        if compared is not None:
-            comparisons[view.name] = compared
-        progress("reporting", done, len(asked), view.what)
+    seen, comparisons = summarize(runs, answers, settings.resamples, progress)
     report = StudyReport(
         answer(comparisons),
         len(runs),
-        tuple(seen),
+        seen,
         comparisons,
-        by_site(runs, answers, resamples=settings.resamples or _RESAMPLES),
+        by_site(runs, answers, resamples=settings.resamples or RESAMPLES),
         looks(runs),
-        {name: _unit(runs, answers, name) for name in sorted(there)},
-        _on_public_testing(runs, answers),
+        {name: unit_of(runs, answers, name) for name in sorted({run.protocol for run in runs})},
+        on_public_testing(runs, answers),
         folder,
     )
     _write(report, runs, settings)
     return report
-
-
-def _on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:
-    official = [answers[run.name] for run in runs if run.protocol == "official"]
-    named = [[one.classes[label] for label in one.labels] for one in official]
-    return bool(named) and all(map(is_testing, named))
-
-
-def _unit(runs: Sequence[RunFiles], answers: Mapping[str, Predictions], protocol: str) -> str:
-    """What is resampled over all folds of a protocol, in words."""
-    tests = {run.fold: answers[run.name] for run in runs if run.protocol == protocol}
-    counts = [one.unit_counts() for one in tests.values()]
-    return unit_words(
-        sum(patients for patients, _ in counts),
-        sum(groups for _, groups in counts),
-        sum(len(one.paths) for one in tests.values()),
-    )
-
-
-def _answers(
-    runs: Sequence[RunFiles], named: Mapping[str, str] | None, table: PatientTable | None
-) -> dict[str, Predictions]:
-    """Each run's answers by its name, in the groups of `named`, with the patients of `table`.
-
-    A copy that any run of a test part has in training is one for all of them, where that is known.
-    """
-    found = {run.name: run.predictions() for run in runs}
-    for test in {(run.protocol, run.fold) for run in runs}:
-        of_test = [run.name for run in runs if (run.protocol, run.fold) == test]
-        copies = copies_of_any(found[name] for name in of_test)
-        if copies is not None:
-            found |= {name: found[name].with_copies(copies) for name in of_test}
-    if named is not None:
-        found = {name: one.grouped(named) for name, one in found.items()}
-    if table is not None:
-        found = {name: one.of_patients(table) for name, one in found.items()}
-    return found
-
-
-def _kept(view: View, answers: Predictions) -> Predictions | None:
-    keep = view.keep(answers)
-    return answers.only(keep) if keep is not None and keep.any() else None
-
-
-def _seen(
-    view: View,
-    model: str,
-    runs: Sequence[RunFiles],
-    answers: Mapping[str, Predictions],
-    resamples: int,
-) -> Seen | None:
-    parts = []
-    for run in runs:
-        left = _kept(view, answers[run.name])
-        if left is None:
-            return None
-        parts.append((run.fold, left))
-    found, values = over_runs(parts, FIGURES, resamples=resamples)
-    return Seen(
-        view=view,
-        model=model,
-        runs=len(runs),
-        seeds=len({run.seed for run in runs}),
-        folds=len({run.fold for run in runs}),
-        images=sum({fold: len(left.paths) for fold, left in parts}.values()),
-        figures=found,
-        values=values,
-    )
-
-
-def _pairs(
-    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
-) -> tuple[list[Pair], tuple[str, str]] | None:
-    """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
-    try:
-        return pairs_of_study(runs, answers)
-    except TumorlensError:
-        return None
-
-
-def _compared(
-    view: View, pairs: tuple[list[Pair], tuple[str, str]] | None, resamples: int
-) -> Comparison | None:
-    if pairs is None:
-        return None
-    kept = []
-    for pair in pairs[0]:
-        keep = view.keep(pair.a)
-        if keep is None or not keep.any():
-            return None
-        kept.append(pair.only(keep))
-    return compare(kept, pairs[1], resamples=resamples)
-
-
-def answer(comparisons: Mapping[str, Comparison]) -> str:
-    """Does squeeze-and-excitation help, and whom? A sentence or two for each protocol."""
-    if not comparisons:
-        return (
-            "Does SE help, and whom? Not known yet: the two networks have no finished run of one "
-            "protocol, fold and seed in common."
-        )
-    told = []
-    for name, what in (
-        ("official", "On the official split"),
-        ("patients", "On unseen patients"),
-        ("folds", "On the folds"),
-    ):
-        found = comparisons.get(name)
-        if found is not None:
-            told.append(f"{what}: {sentence(found)} {whom(found)}")
-    return "Does SE help, and whom? " + " ".join(told)
 
 
 def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySettings) -> None:
@@ -230,32 +103,7 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
     if report.comparisons:
         write_text(folder / "comparison.csv", differences_csv(report.comparisons))
     write_text(folder / "report.md", page(report, runs))
-    write_json(
-        folder / "report.json",
-        {
-            "answer": report.answer,
-            "runs": [run.name for run in runs],
-            "means": [
-                {
-                    "view": one.view.name,
-                    "model": one.model,
-                    "runs": one.runs,
-                    "seeds": one.seeds,
-                    "folds": one.folds,
-                    "images": one.images,
-                    "figures": {
-                        name: value.to_dict()
-                        | {"std_of_runs": one.std(name), "runs": one.values[name]}
-                        for name, value in one.figures.items()
-                    },
-                }
-                for one in report.seen
-            ],
-            "comparisons": {
-                name: compared_record(found) for name, found in report.comparisons.items()
-            },
-        },
-    )
+    write_json(folder / "report.json", _record(report, runs))
     save(figures.story(report.seen, published=report.public), folder / "story.png")
     if report.by_site:
         write_text(folder / "by_site.csv", by_site_csv(report.by_site))
@@ -276,6 +124,29 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
             "resamples": settings.resamples,
         },
     )
+
+
+def _record(report: StudyReport, runs: Sequence[RunFiles]) -> dict[str, Any]:
+    return {
+        "answer": report.answer,
+        "runs": [run.name for run in runs],
+        "means": [
+            {
+                "view": one.view.name,
+                "model": one.model,
+                "runs": one.runs,
+                "seeds": one.seeds,
+                "folds": one.folds,
+                "images": one.images,
+                "figures": {
+                    name: value.to_dict() | {"std_of_runs": one.std(name), "runs": one.values[name]}
+                    for name, value in one.figures.items()
+                },
+            }
+            for one in report.seen
+        ],
+        "comparisons": {name: compared_record(found) for name, found in report.comparisons.items()},
+    }
 
 
 def means_csv(seen: Sequence[Seen]) -> str:
@@ -312,3 +183,209 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
         selected = record["selected"].get("epoch", "")
         rows.append([*facts, scored["n"], selected, *numbers, minutes, record["device"], commit])
     return csv_text([*header, *FIGURES, *LOOKS, "training_minutes", "device", "commit"], rows)
+
+
+def by_site_csv(found: Sequence[RecallBySite]) -> str:
+    """One row a protocol, network, class and site."""
+    header = ["protocol", "model", "class", "site", "images", "patients", "recall", "low", "high"]
+    rows = []
+    for one in found:
+        value = one.recall
+        numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
+        facts = [one.protocol, one.model, one.label, one.site, value.n, one.patients]
+        rows.append([*facts, *numbers])
+    return csv_text(header, rows)
+
+
+def looks_csv(found: Sequence[Look]) -> str:
+    """One row a protocol, part, class, network and figure."""
+    header = ["protocol", "part", "class", "who", "runs", "figure", "mean", "low", "high", "folds"]
+    rows = [
+        [one.protocol, one.part, one.label, one.who, one.runs, name]
+        + ["" if value is None else f"{value:.6f}" for value in (mean.value, mean.low, mean.high)]
+        + [" ".join(f"{fold:.6f}" for fold in mean.folds)]
+        for one in found
+        for name, mean in one.figures.items()
+    ]
+    return csv_text(header, rows)
+
+
+def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
+    """The tables in the order of the question: published, no near-duplicates, unseen patients."""
+    parts = [f"# Study\n\n{report.answer}\n\n![Story](story.png)\n"]
+    official = [one for one in report.seen if one.view.name == "official"]
+    if official and report.public:
+        parts.append(_beside_published(official))
+    parts.append("## Means over runs\n\n" + _note(report))
+    views = {one.view.name: one.view.what for one in report.seen}
+    for name, what in views.items():
+        mine = [one for one in report.seen if one.view.name == name]
+        if name != "official" and [one.images for one in mine] == [one.images for one in official]:
+            continue  # there are no copies: the table above says it all
+        parts.append(f"### {what[0].upper()}{what[1:]}\n\n{_means(mine)}")
+        found = report.comparisons.get(name)
+        if found is not None:
+            parts.append(f"{_differences(found)}\n{confusion_sentence(found)}\n")
+    if report.by_site:
+        parts.append(_by_site(report.by_site))
+    if report.looks:
+        parts.append(_where_they_look(report.looks))
+    parts.append(_of_runs(runs))
+    return "\n".join(parts)
+
+
+def cell(value: Estimate, std: float | None = None) -> str:
+    """A figure as text: "0.9733 ± 0.0021 (0.964, 0.982)"; the ± is the runs' standard deviation."""
+    if value.value != value.value:
+        return "-"
+    spread = "" if std is None else f" ± {std:.4f}"
+    return f"{value.value:.4f}{spread} ({value.low:.3f}, {value.high:.3f})"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _beside_published(official: Sequence[Seen]) -> str:
+    rows = [
+        [f"{title(model)}, published", "1", *(f"{values[name]:.4f}" for name in HEADLINE)]
+        for model, values in PUBLISHED.items()
+    ]
+    rows += [
+        [
+            f"**{title(one.model)}, ours**",
+            str(one.runs),
+            *(cell(one.figures[name], one.std(name)) for name in HEADLINE if name in one.figures),
+        ]
+        for one in official
+    ]
+    header = ["", "runs", *(figure_title(name) for name in HEADLINE)]
+    return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
+
+
+def _note(report: StudyReport) -> str:
+    listed = "; ".join(f"{protocol}: {unit}" for protocol, unit in report.unit.items())
+    return (
+        "Mean over runs ± standard deviation of runs, with the 95% interval of the mean. It "
+        f"resamples what is independent ({listed}) and, with several seeds, the seeds. n is the "
+        "number of images scored.\n"
+    )
+
+
+def _means(seen: Sequence[Seen]) -> str:
+    names = [name for name in _BY_VIEW if name in seen[0].figures]
+    header = ["", *(f"{title(one.model)}, {_size(one)}" for one in seen)]
+    rows = [
+        [figure_title(name), *(cell(one.figures[name], one.std(name)) for one in seen)]
+        for name in names
+    ]
+    return _table(header, rows)
+
+
+def _size(one: Seen) -> str:
+    seeds = _count(one.seeds, "seed")
+    folds = "" if one.folds == 1 and one.view.protocol == "official" else f", {one.folds} folds"
+    return f"{_count(one.runs, 'run')} ({seeds}{folds}), n = {one.images:,}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _differences(found: Comparison) -> str:
+    header = [
+        f"{title(found.b)} minus {title(found.a)}, {_count(found.runs, 'pair')} of runs, "
+        f"n = {found.images:,}",
+        "difference (95%)",
+        "P(better)",
+        "p, Holm",
+    ]
+    rows = [
+        [
+            figure_title(name),
+            f"{one.value:+.4f} ({one.low:+.3f}, {one.high:+.3f})",
+            f"{one.better:.2f}",
+            f"**{one.p_holm:.3f}**" if one.beyond_chance else f"{one.p_holm:.3f}",
+        ]
+        for name, one in found.differences.items()
+        if one.has_value
+    ]
+    return _table(header, rows)
+
+
+def _by_site(found: Sequence[RecallBySite]) -> str:
+    """A row a class and site, a column a network."""
+    models = [model for model in PUBLISHED if any(one.model == model for one in found)]
+    recall = {(one.protocol, one.model, one.label, one.site): one for one in found}
+    rows = []
+    for protocol, label, site in dict.fromkeys((s.protocol, s.label, s.site) for s in found):
+        of_models = [recall.get((protocol, model, label, site)) for model in models]
+        there = next(one for one in of_models if one)
+        rows.append(
+            [
+                protocol,
+                label,
+                site,
+                f"{there.recall.n:,} of {_count(there.patients, 'patient')}",
+                *(cell(one.recall) if one else "-" for one in of_models),
+            ]
+        )
+    header = ["protocol", "class", "site", "images", *map(title, models)]
+    return (
+        "## Recall by site\n\nIs a class missed, or the images of one site? Share of a class's "
+        "test images that is right, all folds together, with 95% intervals over patients.\n\n"
+        f"{_table(header, rows)}"
+    )
+
+
+def _where_they_look(found: Sequence[Look]) -> str:
+    """A table a protocol and part: networks, their difference and the centre, class by class."""
+    parts = []
+    for protocol, part in dict.fromkeys((one.protocol, one.part) for one in found):
+        mine = [one for one in found if (one.protocol, one.part) == (protocol, part)]
+        most = max(len(mean.folds) for one in mine for mean in one.figures.values())
+        note = (
+            f"Means over {most} folds, with the 95% t interval over the folds"
+            if most > 1
+            else "Means over runs"
+        )
+        rows = [
+            [
+                one.label,
+                one.who,
+                str(one.runs),
+                *(_look(one.figures.get(name), "+" if one.difference else "") for name in LOOKS),
+            ]
+            for one in mine
+        ]
+        header = ["class", "", "runs", *(name.replace("_", " ") for name in LOOKS)]
+        parts.append(
+            f"### {protocol}: boxed {part} images\n\n![Where they look]({looks_file(mine[0])})\n\n"
+            f"{note}.\n\n{_table(header, rows)}"
+        )
+    return "## Where they look\n\n" + "\n".join(parts) if parts else ""
+
+
+def looks_file(one: Look) -> str:
+    """Name of the picture of its protocol and part."""
+    return f"looks_{one.protocol}_{one.part}.png"
+
+
+def _look(mean: Mean | None, sign: str) -> str:
+    if mean is None:
+        return "-"
+    if mean.low is None or mean.high is None:
+        return f"{mean.value:{sign}.3f}"
+    return f"{mean.value:{sign}.3f} ({mean.low:{sign}.3f}, {mean.high:{sign}.3f})"
+
+
+def _of_runs(runs: Sequence[RunFiles]) -> str:
+    minutes = sum(run.record["minutes"]["training"] for run in runs)
+    machines = sorted({f"{run.record['device']} of {run.record['machine']}" for run in runs})
+    commits = sorted({str(run.record["code"].get("commit", "unknown")) for run in runs})
+    return (
+        f"## Runs\n\n{len(runs)} finished runs, {minutes:.0f} minutes of training together, on "
+        f"{'; '.join(machines)}; commits {', '.join(commits)}. Each run's settings and figures "
+        "are in its own JSON, `runs.csv` has them side by side.\n"
+    )

@@ -1,19 +1,25 @@
-"""One run of a study, from wherever it was left: train, score, localise, leave two files."""
+"""One run of a study, from wherever it was left: train, score, localise, leave two files.
+
+Also on which machine and from which code a figure was made, for the run's record.
+"""
 
 import contextlib
 import csv
+import functools
 import json
 import os
+import platform
+import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.comparison.run_files import (
     SCHEMA,
     WHAT,
@@ -24,8 +30,8 @@ from tumorlens.comparison.run_files import (
 )
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import Report, evaluate
-from tumorlens.evaluation.predictions import Predictions, table
+from tumorlens.evaluation.evaluate import Report, evaluate_session
+from tumorlens.evaluation.predictions import table
 from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.explain.localization import localize
 from tumorlens.explain.mapped import Way
@@ -33,7 +39,6 @@ from tumorlens.explain.regions import read_boxes
 from tumorlens.files import MANIFEST, environment, write_json, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, TrainSettings, primitives
-from tumorlens.studies.provenance import code, machine
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import resolve
 
@@ -95,6 +100,8 @@ def do_run(job: Job, progress: Progress = silent) -> Outcome:
                 _localize_again(job, run)
     except TumorlensError as error:
         return Outcome(job.name, str(error))
+    except Exception as error:  # of memory, disk or numbers: it must not stop the runs that follow
+        return Outcome(job.name, f"{type(error).__name__}: {error}")
     progress("study", 100, 100, job.name)
     return Outcome(job.name, None)
 
@@ -104,7 +111,7 @@ def lacks_localization(job: Job, run: RunFiles) -> bool:
 
     "So" is the layer and the method that are the default now.
     """
-    if job.boxes is None or not _kept_checkpoint(job, run).is_file():
+    if job.boxes is None or not (job.base / run.record["checkpoint"]).is_file():
         return False
     where = run.record.get("localization")
     if where is None:
@@ -113,20 +120,16 @@ def lacks_localization(job: Job, run: RunFiles) -> bool:
     return bool(where) and (where["layer"], where["method"]) != (way.layer, way.method)
 
 
-def _kept_checkpoint(job: Job, run: RunFiles) -> Path:
-    return job.base / str(run.record["checkpoint"])
-
-
 def _localize_again(job: Job, run: RunFiles) -> None:
     assert job.boxes is not None  # `lacks_localization` saw to it
-    file = _kept_checkpoint(job, run)
+    file = job.base / run.record["checkpoint"]
     if checkpoints.sha256(file) != run.record["checkpoint_sha256"]:
         raise TumorlensError(
             f"{file}: is not the checkpoint that {job.name}.json in {job.out_dir} tells of; remove "
             "one of the two."
         )
-    paths = run.predictions().paths
-    where = _localization(job, job.boxes, checkpoints.load(file), paths, run.record["part_scored"])
+    with cpu_threads(job.train.threads):
+        where = _localization(job, job.boxes, _session(job, file, run.record["part_scored"]))
     write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
 
 
@@ -213,25 +216,24 @@ def _score(job: Job, run_dir: Path, progress: Progress) -> None:
     progress("study", _TRAINING_PERCENT, 100, f"{job.name}, scoring")
     best = run_dir / "best_model.pt"
     settings = job.train
-    report = evaluate(
-        EvaluateSettings(
-            checkpoint=best,
-            data_dir=settings.data_dir,
-            on_bad_image=settings.on_bad_image,
-            patients=settings.patients,
-            allow_patient_overlap=settings.allow_patient_overlap,
-            resamples=job.resamples,
-            device=settings.device,
-            threads=settings.threads,
+    with cpu_threads(settings.threads):
+        session = _session(job, best)
+        report = evaluate_session(
+            session,
+            EvaluateSettings(
+                checkpoint=best,
+                data_dir=settings.data_dir,
+                on_bad_image=settings.on_bad_image,
+                patients=settings.patients,
+                allow_patient_overlap=settings.allow_patient_overlap,
+                resamples=job.resamples,
+                device=settings.device,
+                threads=settings.threads,
+            ),
         )
-    )
-    loaded = checkpoints.load(best)
-    answers = replace(report.predictions, source=job.name)
-    where = None
-    if job.boxes is not None:
-        where = _localization(job, job.boxes, loaded, report.data.paths, report.part)
-    write_text(predictions_file(job.out_dir, job.name), table(answers))
-    record = _run_record(job, loaded, report, answers, run_dir)
+        where = None if job.boxes is None else _localization(job, job.boxes, session)
+    write_text(predictions_file(job.out_dir, job.name), table(report.predictions))
+    record = _run_record(job, session, report)
     record["localization"] = where
     record["minutes"] = {
         "training": round(_training_seconds(run_dir) / 60, 2),
@@ -240,30 +242,38 @@ def _score(job: Job, run_dir: Path, progress: Progress) -> None:
     write_json(job.out_dir / f"{job.name}.json", record)
 
 
-def _run_record(
-    job: Job, loaded: Checkpoint, report: Report, answers: Predictions, run_dir: Path
-) -> dict[str, Any]:
+def _session(job: Job, checkpoint: Path, split: str = "auto") -> Session:
+    """The run's checkpoint with the images of a split of its own folder."""
+    settings = job.train
+    return open_session(
+        checkpoint,
+        ImageChoice(
+            data_dir=settings.data_dir,
+            split=split,
+            patients=settings.patients,
+            allow_patient_overlap=settings.allow_patient_overlap,
+            on_bad_image=settings.on_bad_image,
+        ),
+        device=pick_device(settings.device),
+    )
+
+
+def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
+    settings, loaded, predictions = job.train, session.checkpoint, report.predictions
     scores = report.scores.to_dict()
     del scores["flattery"]
-    seen = answers.copies
-    subsets = {"all": answers}
-    if seen is not None:
-        subsets["without_exact_copies"] = answers.only(seen != "exact")
-        subsets["without_copies"] = answers.only(seen == "")
+    subsets = {"all": predictions}
+    if predictions.copies is not None:
+        subsets["without_exact_copies"] = predictions.only(predictions.copies != "exact")
+        subsets["without_copies"] = predictions.only(predictions.copies == "")
     tumors = {
         name: tumor_accuracy(
-            part.labels,
-            part.probabilities,
-            part.classes,
-            part.units(),
-            resamples=job.resamples,
+            part.labels, part.probabilities, part.classes, part.units(), resamples=job.resamples
         )
         for name, part in subsets.items()
     }
-    data = loaded.data
+    data, device = loaded.data, session.device
     counts = {part: len(getattr(data, part)) for part in ("train", "valid", "test")} if data else {}
-    settings = job.train
-    device = pick_device(settings.device)
     return {
         "what": WHAT,
         "schema": SCHEMA,
@@ -287,8 +297,8 @@ def _run_record(
         "tumor_classes_alone": {
             name: found.to_dict() if found else None for name, found in tumors.items()
         },
-        "checkpoint": _relative(run_dir / "best_model.pt"),
-        "checkpoint_sha256": checkpoints.sha256(run_dir / "best_model.pt"),
+        "checkpoint": _relative(session.path),
+        "checkpoint_sha256": checkpoints.sha256(session.path),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
         "machine": machine(),
         "code": code(),
@@ -296,27 +306,25 @@ def _run_record(
     }
 
 
-def _localization(
-    job: Job, boxes: Path, loaded: Checkpoint, paths: Sequence[str], part: str
-) -> dict[str, Any]:
+def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
     """Where the network looks, on the scored images; where none has a box, on the validation's.
 
     Empty where those have none either.
     """
-    annotated = read_boxes(boxes)
-    scored = any(path in annotated for path in paths)
-    valid = loaded.data is not None and any(path in annotated for path in loaded.data.valid)
+    annotated, data = read_boxes(boxes), session.checkpoint.data
+    scored = any(path in annotated for path in session.data.paths)
+    valid = data is not None and any(path in annotated for path in data.valid)
     if not scored and not valid:
         return {}
-    with cpu_threads(job.train.threads):
-        return localize(
-            loaded,
-            boxes,
-            data_dir=job.train.data_dir,
-            split=part if scored else "valid",
-            resamples=job.resamples,
-            device=pick_device(job.train.device),
-        ).figures
+    return localize(
+        session.checkpoint,
+        boxes,
+        data_dir=job.train.data_dir,
+        split=session.split if scored else "valid",
+        resamples=job.resamples,
+        device=session.device,
+        network=session.network,
+    ).figures
 
 
 def _training_seconds(run_dir: Path) -> float:
@@ -346,3 +354,45 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
                 f"--runs_dir: another process is at work on {name} in {folder}; let it finish."
             ) from None
         yield
+
+
+def machine() -> str:
+    """Processor and cores, such as "AMD EPYC 7763, 2 cores"; no name of the machine."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        model = named[0] if named else model
+    except OSError:
+        pass
+    return f"{model}, {cores} cores"
+
+
+@functools.cache
+def code() -> dict[str, Any]:
+    """The commit of tumorlens's own source tree, and whether it was changed since; {} if unknown.
+
+    Told from git, where this very file is tracked by it, once in a process: what is committed while
+    runs go on is not what they run.
+    """
+    here = Path(__file__)
+    if _git("ls-files", "--error-unmatch", here.name) is None:
+        return {}
+    changed = _git("status", "--porcelain", "--", str(here.parents[1]))
+    return {"commit": _git("rev-parse", "--short", "HEAD"), "changed_since": bool(changed)}
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

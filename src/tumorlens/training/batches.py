@@ -37,23 +37,12 @@ class EpochSampler(Sampler[int]):
     takes the `rank`-th run of `share`. One process that accumulates gradients over batches of
     `share` therefore sees the same batches, in the same order, as `world` processes. Images that do
     not fill a last step are left out of that epoch; another epoch leaves out others.
-
-    With `groups`, (N,) one for each of `indices`, an epoch has one image of each group, drawn anew
-    in every epoch.
     """
 
     def __init__(
-        self,
-        indices: npt.NDArray[np.int64],
-        share: int,
-        rank: int,
-        world: int,
-        seed: int,
-        groups: npt.NDArray[np.int64] | None = None,
+        self, indices: npt.NDArray[np.int64], share: int, rank: int, world: int, seed: int
     ) -> None:
         self.indices = indices
-        self.groups = np.arange(len(indices)) if groups is None else groups
-        self.count = len(np.unique(self.groups))
         self.share = share
         self.rank = rank
         self.world = world
@@ -65,13 +54,11 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.count // (self.share * self.world) * self.share
+        return len(self.indices) // (self.share * self.world) * self.share
 
     def __iter__(self) -> Iterator[int]:
         shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.indices))
-        # Of each group the image that comes first, in the order in which they come.
-        first = np.sort(np.unique(self.groups[shuffled], return_index=True)[1])
-        order = self.indices[shuffled[first]]
+        order = self.indices[shuffled]
         steps = len(order) // (self.share * self.world)
         dealt = order[: steps * self.world * self.share].reshape(steps, self.world, self.share)
         return iter(dealt[:, self.rank].ravel().tolist())
@@ -84,7 +71,6 @@ def training_batches(
     share: int,
     seed: int,
     *,
-    groups: npt.NDArray[np.int64] | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
@@ -96,10 +82,9 @@ def training_batches(
         indices: which of them are for training.
         share: images in a batch of this process.
         seed: of the order.
-        groups: (len(indices),) images of one group take turns, one an epoch; None: all come.
         rank, world: this process and how many there are.
     """
-    sampler = EpochSampler(indices, share, rank, world, seed, groups)
+    sampler = EpochSampler(indices, share, rank, world, seed)
     return DataLoader(
         _Pictures(images, labels), batch_size=share, sampler=sampler, collate_fn=_as_they_are
     )

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
@@ -55,17 +56,7 @@ def calibrate(
     Raises:
         TumorlensError: there are no training images or no validation images, or these trained too.
     """
-    if checkpoint.trained_on_valid:
-        raise TumorlensError(
-            "--train_on_valid: the network was trained on its validation images too, which "
-            "cannot calibrate it; train without that flag."
-        )
-    train, valid = data.indices("train"), data.indices("valid")
-    if not len(train) or not len(valid):
-        raise TumorlensError(
-            f"--data_dir {data.root}: {len(train)} training and {len(valid)} validation images; "
-            "calibration needs both."
-        )
+    train, valid = _indices(checkpoint, data)
     indices = np.concatenate([train, valid])
     logits, features = describe(
         checkpoint.network(),
@@ -103,3 +94,21 @@ def calibrate(
             "shrinkage": shrinkage,
         },
     )
+
+
+def _indices(
+    checkpoint: Checkpoint, data: Dataset
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of the training and of the validation images, which must not have trained."""
+    if checkpoint.trained_on_valid:
+        raise TumorlensError(
+            "--train_on_valid: the network was trained on its validation images too, which "
+            "cannot calibrate it; train without that flag."
+        )
+    train, valid = data.indices("train"), data.indices("valid")
+    if not len(train) or not len(valid):
+        raise TumorlensError(
+            f"--data_dir {data.root}: {len(train)} training and {len(valid)} validation images; "
+            "calibration needs both."
+        )
+    return train, valid

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.evaluation import plots
@@ -26,11 +25,18 @@ COLUMNS = (
 
 
 class History(Callback):
-    """One row an epoch in `metrics.csv` and `training_curves.png`; travels in `last.ckpt`."""
+    """One row an epoch in `metrics.csv` and `training_curves.png`; travels in `last.ckpt`.
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    Args:
+        folder: where the two go.
+        progress: told of "training" and "epoch".
+        monitor: what chooses the epoch, "valid_macro_f1" or "valid_loss".
+    """
+
+    def __init__(self, folder: Path, progress: Progress, monitor: str = "valid_macro_f1") -> None:
         self.folder = folder
         self.progress = progress
+        self.monitor = monitor
         self.rows: list[dict[str, float]] = []
         self._started = time.monotonic()
 
@@ -73,20 +79,23 @@ class History(Callback):
         write_text(self.folder / "metrics.csv", csv_text(COLUMNS, table))
         said = f"train loss {row['train_loss']:.3f}"
         if "valid_loss" in row:
-            best = max(kept["valid_macro_f1"] for kept in self.rows)
-            said += (
-                f", valid loss {row['valid_loss']:.3f}, accuracy {row['valid_accuracy']:.4f}, "
-                f"macro F1 {row['valid_macro_f1']:.4f} (best {best:.4f})"
-            )
+            loss, score = f"{row['valid_loss']:.3f}", f"{row['valid_macro_f1']:.4f}"
+            every = [kept[self.monitor] for kept in self.rows]
+            if self.monitor == "valid_loss":
+                loss += f" (best {min(every):.3f})"
+            else:
+                score += f" (best {max(every):.4f})"
+            said += f", valid loss {loss}, accuracy {row['valid_accuracy']:.4f}, macro F1 {score}"
         self.progress("epoch", int(row["epoch"]), trainer.max_epochs or 0, said)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
         """Draw the curves."""
         if trainer.is_global_zero and self.rows:
-            plots.save(plots.training_curves(self.rows), self.folder / "training_curves.png")
+            drawn = plots.training_curves(self.rows, self.monitor)
+            plots.save(drawn, self.folder / "training_curves.png")
 
 
-class LastState(Checkpoint):
+class LastState(callbacks.Checkpoint):
     """Writes `last.ckpt`, Lightning's own, after each epoch, in one step.
 
     Lightning's ModelCheckpoint writes to the system's temporary folder and moves the file, which on
@@ -109,6 +118,18 @@ class LastState(Checkpoint):
                 beside.unlink(missing_ok=True)
 
 
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, which a resumed run remembers too; the name is that of its state in `last.ckpt`.
+
+    Lightning restores the count of epochs without a better figure, and not that it had run out:
+    a run that was stopped early and then killed in its calibration would train on.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Stop before the first step where the run had stopped."""
+        trainer.should_stop = self.stopped_epoch > 0 or self.wait_count >= self.patience
+
+
 class BestWeights(Callback):
     """Copies the weights of the best validation epoch so far into `best_model.pt`.
 
@@ -116,6 +137,8 @@ class BestWeights(Callback):
         template: the run's checkpoint but for weights and figures.
         path: where to write.
         monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
+
+    `kept` is what this process wrote last; None: nothing yet.
     """
 
     def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:
@@ -124,6 +147,7 @@ class BestWeights(Callback):
         self.monitor = monitor
         self.sign = -1.0 if monitor == "valid_loss" else 1.0
         self.best = -math.inf
+        self.kept: checkpoints.Checkpoint | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best figure so far."""
@@ -148,12 +172,9 @@ class BestWeights(Callback):
         self.best = value
         if trainer.is_global_zero:
             network = cast(Classifier, pl_module).kept
-            checkpoints.save(
-                checkpoints.with_weights(
-                    self.template, network, {"epoch": trainer.current_epoch + 1, **figures}
-                ),
-                self.path,
-            )
+            selected = {"epoch": trainer.current_epoch + 1, **figures}
+            self.kept = checkpoints.with_weights(self.template, network, selected)
+            checkpoints.save(self.kept, self.path)
 
 
 class LastWeights(Callback):
@@ -162,11 +183,14 @@ class LastWeights(Callback):
     Args:
         template: the run's checkpoint but for weights.
         path: where to write.
+
+    `kept` is what this process wrote; None: nothing yet.
     """
 
     def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
         self.template = template
         self.path = path
+        self.kept: checkpoints.Checkpoint | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the weights if this epoch is the last and all of them are finite."""
@@ -175,6 +199,5 @@ class LastWeights(Callback):
             return
         network = cast(Classifier, pl_module).kept
         if all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-            checkpoints.save(
-                checkpoints.with_weights(self.template, network, {"epoch": epoch}), self.path
-            )
+            self.kept = checkpoints.with_weights(self.template, network, {"epoch": epoch})
+            checkpoints.save(self.kept, self.path)

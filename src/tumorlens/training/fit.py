@@ -12,14 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.utilities import rank_zero_only
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
-from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.patients import record, table_for
 from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
@@ -29,7 +26,13 @@ from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
 from tumorlens.training.batches import training_batches, validation_batches
 from tumorlens.training.calibrate import calibrate
-from tumorlens.training.callbacks import BestWeights, History, LastState, LastWeights
+from tumorlens.training.callbacks import (
+    BestWeights,
+    EarlyStopping,
+    History,
+    LastState,
+    LastWeights,
+)
 from tumorlens.training.module import Classifier, balanced_weights
 from tumorlens.training.recipes import Recipe, resolve
 from tumorlens.training.runs import (
@@ -99,16 +102,51 @@ def train(
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    run_dir = resumed = settings.resume
+    resumed = settings.resume
     if resumed is not None:
         settings = settings_of_run(resumed, settings)
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     precision = pick_precision(settings.precision, pick_device(settings.device))
     settings = replace(settings, precision=precision)  # the record says which it was
-    assert settings.model is not None  # TrainSettings.__post_init__ saw to it
-    assert settings.data_dir is not None
     recipe = resolve(settings)
+    data, note = _images(settings, recipe, progress)
+    with _quiet_lightning():
+        trainer = _trainer(settings, recipe, data)
+    lead = trainer.is_global_zero
+    run_dir = resumed or (new_run_folder(settings) if lead else settings.out_dir)
+    history = History(run_dir, progress, f"valid_{settings.monitor}")
+    module, keeping = _prepared(settings, recipe, data, run_dir)
+    # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
+    later = [history, *keeping, *extra_callbacks, LastState(run_dir)]
+    trainer.callbacks += later  # type: ignore[attr-defined]
+    memory = memory_of(recipe, settings.devices * settings.num_nodes)
+    replaced, selected = None, {}
+    with _resumable(run_dir, trainer):
+        with cpu_threads(settings.threads), memory, _quiet_lightning():
+            _fit(trainer, module, settings, data, run_dir, resuming=resumed is not None)
+        if lead:
+            _refuse_diverged(run_dir, settings, recipe)
+            selected = _finish(run_dir, keeping[0].kept, data, settings, progress)
+            replaced = publish(run_dir / "best_model.pt", published)
+            finish_run_folder(run_dir, selected=selected, epochs=len(history.rows))
+    return TrainingResult(
+        run_dir=run_dir,
+        checkpoint=published,
+        selected=selected,
+        epochs=len(history.rows),
+        stopped_early=len(history.rows) < recipe.epochs,
+        replaced=replaced,
+        protocol=data.protocol,
+        counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
+        skipped=data.skipped,
+        note=" ".join(part for part in (note, data.overlap, data.note) if part),
+    )
+
+
+def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> tuple[Dataset, str]:
+    """The images, split; and how they were known, see `splits.resolve`."""
+    assert settings.data_dir is not None  # TrainSettings.__post_init__ saw to it
     assignment, note = None, ""
     if settings.splits:
         assignment, note = splits.resolve(
@@ -125,67 +163,39 @@ def train(
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
-    lead = _rank() == 0
-    if run_dir is None and lead:
-        run_dir = new_run_folder(settings)
-    memory = memory_of(recipe, settings.devices * settings.num_nodes)
-    with cpu_threads(settings.threads), memory, _quiet_lightning():
-        history = _fit(
-            settings, recipe, data, run_dir, progress, extra_callbacks, resuming=resumed is not None
-        )
-    run_dir = run_dir or settings.out_dir
-    if lead and not (run_dir / "best_model.pt").is_file():
-        found = (
-            "the last epoch's weights are not finite"
-            if settings.train_on_valid
-            else "no epoch had a finite validation figure"
-        )
-        raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
-    best = _finished(run_dir / "best_model.pt", data, settings, progress) if lead else None
-    replaced = publish(run_dir / "best_model.pt", published) if lead else None
-    if best:
-        finish_run_folder(run_dir, selected=best.selected, epochs=len(history.rows))
-    return TrainingResult(
-        run_dir=run_dir,
-        checkpoint=published,
-        selected=best.selected if best else {},
-        epochs=len(history.rows),
-        stopped_early=len(history.rows) < recipe.epochs,
-        replaced=replaced,
-        protocol=data.protocol,
-        counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
-        skipped=data.skipped,
-        note=" ".join(part for part in (note, data.overlap, data.note) if part),
+    return data, note
+
+
+def _trainer(settings: TrainSettings, recipe: Recipe, data: Dataset) -> Trainer:
+    """It knows this process's rank, by any launcher; what needs the run's folder comes later."""
+    _, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
+    return Trainer(
+        accelerator=pick_device(settings.device).type,
+        strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        precision=pick_precision(settings.precision, pick_device(settings.device)),
+        max_epochs=recipe.epochs,
+        logger=False,
+        enable_checkpointing=False,
+        log_every_n_steps=max(1, min(50, steps)),
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # ours never counts a validation image twice
     )
 
 
-def _fit(
-    settings: TrainSettings,
-    recipe: Recipe,
-    data: Dataset,
-    run_dir: Path | None,
-    progress: Progress,
-    extra_callbacks: tuple[Callback, ...],
-    *,
-    resuming: bool,
-) -> History:
-    train_indices = data.indices("train")
-    world = settings.devices * settings.num_nodes
-    groups = (
-        duplicate_groups(data.fingerprints[train_indices])
-        if recipe.copies_take_turns
-        else np.arange(len(train_indices))
-    )
-    pictures = len(np.unique(groups))
-    share = _share(recipe.batch_size, world, pictures)
-    steps = pictures // (share * world)
-    mean, std = _grey_statistics(data.images, train_indices)
-    preprocessing = Preprocessing(recipe.image_size, mean, std)
+def _prepared(
+    settings: TrainSettings, recipe: Recipe, data: Dataset, run_dir: Path
+) -> tuple[Classifier, list[Any]]:
+    """What is trained; and the callbacks that keep weights, first of all, and stop early."""
+    train = data.indices("train")
+    _, steps = _share(recipe.batch_size, settings, len(train))
+    preprocessing = Preprocessing(recipe.image_size, *_grey_statistics(data.images, train))
     weights = None
     if recipe.class_weights == "balanced":
-        # Of each group any image: what an epoch has of each class.
-        seen = train_indices[np.unique(groups, return_index=True)[1]]
-        weights = balanced_weights(torch.from_numpy(data.labels[seen]), len(data.classes))
+        weights = balanced_weights(torch.from_numpy(data.labels[train]), len(data.classes))
     module = Classifier(
         build_model(str(settings.model), len(data.classes), settings.seed),
         preprocessing,
@@ -194,65 +204,54 @@ def _fit(
         seed=settings.seed,
         class_weights=weights,
     )
-    folder = run_dir or settings.out_dir
-    history = History(folder, progress)
-    template = _template(settings, recipe, data, preprocessing, folder)
-    # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
-    callbacks = [
-        history,
-        *_keeping(settings, recipe, template, folder / "best_model.pt"),
-        *extra_callbacks,
-        LastState(folder),
-    ]
-    last = folder / "last.ckpt"
-    accelerator, strategy = _accelerator(settings)
-    trainer = Trainer(
-        accelerator=accelerator,
-        strategy=strategy,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        precision=pick_precision(settings.precision, pick_device(settings.device)),
-        max_epochs=recipe.epochs,
-        callbacks=callbacks,
-        logger=_loggers(folder),
-        enable_checkpointing=True,
-        log_every_n_steps=max(1, min(50, steps)),
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # ours never counts a validation image twice
+    template = _template(settings, recipe, data, preprocessing, run_dir)
+    path, monitor = run_dir / "best_model.pt", f"valid_{settings.monitor}"
+    if settings.train_on_valid:
+        return module, [LastWeights(template, path)]
+    stopping = EarlyStopping(
+        monitor,
+        mode="min" if settings.monitor == "loss" else "max",
+        patience=recipe.patience,
+        check_on_train_epoch_end=False,
     )
-    rank = _rank()
-    try:
-        trainer.fit(
-            module,
-            training_batches(
-                data.images,
-                data.labels,
-                train_indices,
-                share,
-                settings.seed,
-                groups=groups,
-                rank=rank,
-                world=world,
-            ),
-            None
-            if settings.train_on_valid
-            else validation_batches(
-                data.images, data.labels, data.indices("valid"), rank=rank, world=world
-            ),
-            ckpt_path=last if resuming and last.is_file() else None,
-            weights_only=True,
-        )
-    except KeyboardInterrupt as stop:
-        raise TrainingInterruptedError(folder) from stop
-    except SystemExit as stop:
-        if trainer.interrupted:  # Lightning turns Ctrl-C into an exit
-            raise TrainingInterruptedError(folder) from stop
-        raise
+    return module, [BestWeights(template, path, monitor), stopping]
+
+
+def _fit(
+    trainer: Trainer,
+    module: Classifier,
+    settings: TrainSettings,
+    data: Dataset,
+    run_dir: Path,
+    *,
+    resuming: bool,
+) -> None:
+    train, last = data.indices("train"), run_dir / "last.ckpt"
+    share, _ = _share(module.recipe.batch_size, settings, len(train))
+    mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
+    trainer.loggers = _loggers(run_dir)
+    trainer.fit(
+        module,
+        training_batches(data.images, data.labels, train, share, settings.seed, **mine),
+        None
+        if settings.train_on_valid
+        else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
+        ckpt_path=last if resuming and last.is_file() else None,
+        weights_only=True,
+    )
     if trainer.interrupted:
-        raise TrainingInterruptedError(folder)
-    return history
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _resumable(run_dir: Path, trainer: Trainer) -> Iterator[None]:
+    """Ctrl-C, of which Lightning may make an exit, names what to go on with."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, KeyboardInterrupt) or trainer.interrupted:
+            raise TrainingInterruptedError(run_dir) from stop
+        raise
 
 
 def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManager[None]:
@@ -264,48 +263,47 @@ def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManag
     return kept_memory() if largest <= _KEPT_UP_TO else contextlib.nullcontext()
 
 
-def _keeping(
-    settings: TrainSettings, recipe: Recipe, template: Checkpoint, path: Path
-) -> list[Callback]:
-    """What decides which epoch's weights are kept, and when to stop."""
-    if settings.train_on_valid:
-        return [LastWeights(template, path)]
-    monitor = f"valid_{settings.monitor}"
-    return [
-        BestWeights(template, path, monitor),
-        EarlyStopping(
-            monitor,
-            mode="min" if settings.monitor == "loss" else "max",
-            patience=recipe.patience,
-            check_on_train_epoch_end=False,
-        ),
-    ]
+def _refuse_diverged(run_dir: Path, settings: TrainSettings, recipe: Recipe) -> None:
+    if not (run_dir / "best_model.pt").is_file():
+        found = (
+            "the last epoch's weights are not finite"
+            if settings.train_on_valid
+            else "no epoch had a finite validation figure"
+        )
+        raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
 
 
-def _finished(path: Path, data: Dataset, settings: TrainSettings, progress: Progress) -> Checkpoint:
-    """The kept weights; where validation images tell, with how sure to be and what is unlike."""
-    if settings.train_on_valid:
-        return checkpoints.load(path)
-    device = pick_device(settings.device)
-    with cpu_threads(settings.threads):
-        found = calibrate(checkpoints.load(path), data, device=device, progress=progress)
-    checkpoints.save(found, path)
-    return found
+def _finish(
+    run_dir: Path,
+    kept: Checkpoint | None,
+    data: Dataset,
+    settings: TrainSettings,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Where validation images tell: write the kept weights with how sure to be, what is unlike.
+
+    Args:
+        kept: the weights in best_model.pt; None: an earlier process of a resumed run wrote them.
+    """
+    path = run_dir / "best_model.pt"
+    found = kept or checkpoints.load(path)
+    if not settings.train_on_valid:
+        with cpu_threads(settings.threads):
+            found = calibrate(found, data, device=pick_device(settings.device), progress=progress)
+        checkpoints.save(found, path)
+    return found.selected
 
 
-def _rank() -> int:
-    # Lightning reads it from the launcher's environment (its own, torchrun's, SLURM's).
-    return int(getattr(rank_zero_only, "rank", 0))
-
-
-def _share(batch_size: int, world: int, images: int) -> int:
+def _share(batch_size: int, settings: TrainSettings, images: int) -> tuple[int, int]:
+    """Images of each process in a step, and steps in an epoch."""
+    world = settings.devices * settings.num_nodes
     share = max(1, min(batch_size, images) // world)
     if share * world < 2 or images < share * world:
         raise TumorlensError(
             f"--batch_size {batch_size}: {images} training images cannot be dealt to {world} "
             "processes; use fewer --devices."
         )
-    return share
+    return share, images // (share * world)
 
 
 def _grey_statistics(
@@ -356,19 +354,13 @@ def _template(
     )
 
 
-def _accelerator(settings: TrainSettings) -> tuple[str, str]:
-    return pick_device(
-        settings.device
-    ).type, "ddp" if settings.devices * settings.num_nodes > 1 else "auto"
-
-
-def _loggers(folder: Path) -> Any:
+def _loggers(folder: Path) -> list[Any]:
     try:
         from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
 
-        return TensorBoardLogger(folder, name=None, version="tensorboard")
+        return [TensorBoardLogger(folder, name=None, version="tensorboard")]
     except ModuleNotFoundError:
-        return False
+        return []
 
 
 def publish(best: Path, published: Path) -> str | None:

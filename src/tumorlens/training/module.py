@@ -82,6 +82,16 @@ class Classifier(LightningModule):
         inputs = self.preprocessing.normalise(pictures)
         return inputs.contiguous(memory_format=torch.channels_last)
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Images and labels; the indices stay on the CPU, where the augmentation draws by them.
+
+        To fetch them back would wait for all work that the device has still to do.
+        """
+        moved = super().transfer_batch_to_device(batch[:2], device, dataloader_idx)
+        return moved[0], moved[1], batch[2]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 (Lightning's name)
         """The batch's mean loss, weighted by class where asked."""
         images, labels, indices = batch

@@ -25,9 +25,6 @@ class Recipe:
         label_smoothing: share of a label that is spread over all classes (Szegedy et al. 2016).
         averaging: decay, each step, of the running mean of weights that is validated and kept
             instead of the last step's (Polyak and Juditsky 1992); 0: no mean.
-        copies_take_turns: an epoch has one image of each group that shows the same picture, another
-            one each time, instead of all of them. Mirrored copies teach nothing new to a network
-            whose pictures are flipped at random.
         class_weights: "none", or "balanced": each class weighs alike in the loss.
     """
 
@@ -42,7 +39,6 @@ class Recipe:
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     averaging: float = 0.0
-    copies_take_turns: bool = False
     class_weights: str = "none"
 
     def record(self) -> dict[str, Any]:

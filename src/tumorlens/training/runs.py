@@ -14,6 +14,8 @@ from tumorlens.settings import TrainSettings, primitives
 # What a resumed run takes from the command line; everything else is the run's own, or its result
 # would not be that of an uninterrupted run.
 _FROM_COMMAND_LINE = ("device", "threads")
+# Settings that are paths, but for `out_dir`, which is where the run folder is.
+_PATHS = ("data_dir", "splits", "patients")
 
 
 def new_run_folder(settings: TrainSettings) -> Path:
@@ -27,7 +29,8 @@ def new_run_folder(settings: TrainSettings) -> Path:
                 folder.mkdir()
             except FileExistsError:
                 continue
-            write_manifest(folder, "train", complete=False, settings=primitives(settings))
+            facts = {"settings": primitives(settings), "started_in": str(Path.cwd())}
+            write_manifest(folder, "train", complete=False, **facts)
             return folder
     except OSError as error:
         raise TumorlensError(
@@ -38,13 +41,18 @@ def new_run_folder(settings: TrainSettings) -> Path:
 
 
 def finish_run_folder(folder: Path, **facts: Any) -> None:
-    """Mark the run as complete in its manifest."""
-    settings = _manifest(folder)["settings"]
-    write_manifest(folder, "train", complete=True, settings=settings, **facts)
+    """Mark the run as complete in its manifest, which keeps the command that started it."""
+    manifest = _manifest(folder)
+    kept = {
+        name: manifest[name] for name in ("command", "settings", "started_in") if name in manifest
+    }
+    write_manifest(folder, "train", complete=True, **(kept | facts))
 
 
 def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
     """The settings that `folder` was started with, device and threads as `given`.
+
+    Relative paths in them are those of the directory in which the run was started.
 
     Raises:
         TumorlensError: not a run folder, or its run is complete.
@@ -58,10 +66,19 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
     values: dict[str, Any] = {}
     for item in fields(TrainSettings):
         value = stored.get(item.name, item.default)
-        is_path = item.name in ("data_dir", "out_dir", "splits", "patients")
-        values[item.name] = Path(value) if is_path and value is not None else value
+        if item.name in _PATHS and value is not None:
+            value = _found_from_here(Path(value), Path(manifest.get("started_in", "")))
+        values[item.name] = value
+    out_dir, here = folder.resolve().parents[1], Path.cwd()
+    values["out_dir"] = out_dir.relative_to(here) if out_dir.is_relative_to(here) else out_dir
     values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
     return replace(given, **(values | {"resume": None}))
+
+
+def _found_from_here(path: Path, started_in: Path) -> Path:
+    """`path` as it is where it means the same here, or is the name of a built-in table."""
+    there = started_in / path
+    return path if started_in == Path.cwd() or not there.exists() else there
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tumorlens.errors import TumorlensError
-from tumorlens.inference.onnx_backend import OnnxBackend
+from tumorlens.inference.backends import OnnxBackend
 from tumorlens.inference.onnx_metadata import ExportedFile
 from tumorlens.uncertainty.decision import Judge
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace

@@ -1,4 +1,4 @@
-"""Where a study's networks look, class by class, over its runs."""
+"""A study's runs class by class: recall at each site, and where the networks look."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,17 +6,100 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import t
 
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.text import title
-from tumorlens.files import csv_text
-from tumorlens.studies.views import LOOKS
+from tumorlens.evaluation.intervals import Estimate
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.subgroups import recall_by
 
+# Where the network looks, over all boxed images; docs/method.md says what they mean.
+LOOKS = ("energy_in_box", "energy_over_chance", "pointing_game", "average_precision")
 CENTRE = "centre baseline"
 
 # Fold and seed of a run to its figures.
 _Values = Mapping[tuple[int | None, int], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class RecallBySite:
+    """Recall of one class at one site.
+
+    Attributes:
+        protocol, model: whose.
+        label, site: of the images.
+        recall: mean over seeds of the share that is right of all folds' images, with its 95%
+            interval over patients; `n` images.
+        patients: how many.
+    """
+
+    protocol: str
+    model: str
+    label: str
+    site: str
+    recall: Estimate
+    patients: int
+
+
+def by_site(
+    runs: Sequence[RunFiles],
+    answers: Mapping[str, Predictions],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[RecallBySite, ...]:
+    """Each network's recall by site and class, all folds together; empty where no run knows sites.
+
+    Args:
+        runs: finished ones.
+        answers: of each, by name.
+        resamples, seed: of the intervals.
+    """
+    found = []
+    for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
+        mine = [run for run in runs if (run.protocol, run.model) == (protocol, model)]
+        parts = [answers[run.name] for run in mine]
+        if any(one.sites is None or one.patients is None for one in parts):
+            continue
+        pooled, hits = _pooled(mine, parts)
+        found += [
+            RecallBySite(protocol, model, one.label, one.subgroup, one.recall, one.patients)
+            for one in recall_by(pooled, pooled.sites, hits=hits, resamples=resamples, seed=seed)
+        ]
+    return tuple(found)
+
+
+def _pooled(
+    runs: Sequence[RunFiles], parts: Sequence[Predictions]
+) -> tuple[Predictions, npt.NDArray[np.float64]]:
+    """The images of all folds, by patient, and of each the share of its fold's runs that is right.
+
+    Images of unknown patients count each for itself; the probabilities are left out.
+    """
+    hits: dict[tuple[int | None, str], list[bool]] = {}
+    shown: dict[tuple[int | None, str], tuple[str, str, str]] = {}
+    for run, one in zip(runs, parts, strict=True):
+        right = (one.probabilities.argmax(axis=1) == one.labels).tolist()
+        labels = [one.classes[label] for label in one.labels]
+        known = zip(one.patients or (), labels, one.sites or (), strict=True)
+        for path, hit, facts in zip(one.paths, right, known, strict=True):
+            hits.setdefault((run.fold, path), []).append(hit)
+            shown[run.fold, path] = facts
+    keys = sorted(hits, key=lambda key: shown[key][0] or f"\0{key[1]}")
+    patients, names, sites = zip(*(shown[key] for key in keys), strict=True)
+    classes = parts[0].classes
+    pooled = Predictions(
+        source=runs[0].model,
+        classes=classes,
+        paths=tuple(path for _, path in keys),
+        labels=np.array([classes.index(name) for name in names]),
+        probabilities=np.zeros((len(keys), len(classes))),
+        patients=patients,
+        sites=sites,
+    )
+    return pooled, np.array([np.mean(hits[key]) for key in keys])
 
 
 @dataclass(frozen=True)
@@ -133,16 +216,3 @@ def _mean(folds: Sequence[float], lowest: float, highest: float) -> Mean:
         return Mean(value, None, None, tuple(folds))
     reach = float(t.ppf(0.975, len(folds) - 1)) * float(np.std(folds, ddof=1)) / len(folds) ** 0.5
     return Mean(value, max(lowest, value - reach), min(highest, value + reach), tuple(folds))
-
-
-def looks_csv(found: Sequence[Look]) -> str:
-    """One row a protocol, part, class, network and figure."""
-    header = ["protocol", "part", "class", "who", "runs", "figure", "mean", "low", "high", "folds"]
-    rows = [
-        [one.protocol, one.part, one.label, one.who, one.runs, name]
-        + ["" if value is None else f"{value:.6f}" for value in (mean.value, mean.low, mean.high)]
-        + [" ".join(f"{fold:.6f}" for fold in mean.folds)]
-        for one in found
-        for name, mean in one.figures.items()
-    ]
-    return csv_text(header, rows)

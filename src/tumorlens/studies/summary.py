@@ -1,0 +1,392 @@
+"""A study's runs in numbers: each way of looking at them, means with intervals, comparisons."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tumorlens.comparison.compare import pairs_of_study
+from tumorlens.comparison.paired import Comparison, Pair, compare
+from tumorlens.comparison.run_files import RunFiles
+from tumorlens.comparison.tests import run_draws
+from tumorlens.comparison.text import sentence, whom
+from tumorlens.data.patients import PatientTable, unit_words
+from tumorlens.data.public_patients import is_testing
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import metrics
+from tumorlens.evaluation.intervals import (
+    Estimate,
+    percentile_interval,
+    proportion_interval,
+    resampled_weights,
+    with_width,
+)
+from tumorlens.evaluation.predictions import Predictions, copies_of_any
+from tumorlens.progress import Progress, silent
+
+Floats = npt.NDArray[np.float64]
+# Draws behind each interval; as `compare` for differences.
+RESAMPLES = 2000
+_OF_DIFFERENCES = 5000
+
+# How the answer begins for each protocol.
+_PROTOCOLS = {
+    "official": "On the official split",
+    "patients": "On unseen patients",
+    "folds": "On the folds",
+}
+
+Keep = Callable[[Predictions], npt.NDArray[np.bool_] | None]
+
+FIGURES = (
+    *("accuracy", "macro_f1", "balanced_accuracy"),
+    *("recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary"),
+    *("tumor_accuracy", "glioma->meningioma", "meningioma->glioma"),
+)
+# The study that published its notebook with these figures, on Testing, one run each.
+HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
+PUBLISHED = {
+    "resnet18": dict(zip(HEADLINE, (0.8940, 0.8867, 0.7233, 0.8497), strict=True)),
+    "se_resnet18": dict(zip(HEADLINE, (0.8955, 0.8941, 0.8400, 0.9118), strict=True)),
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at one protocol's runs.
+
+    Attributes:
+        name: of the view, for files.
+        protocol: whose runs.
+        what: in words.
+        keep: which of a run's images count; None from it: the run cannot tell.
+    """
+
+    name: str
+    protocol: str
+    what: str
+    keep: Keep
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a view shows of one network.
+
+    Attributes:
+        view, model: whose.
+        runs, seeds, folds: how many.
+        images: that are scored, over all folds.
+        figures: mean over runs with its 95% interval over images and seeds; `n` images.
+        values: of each figure, run by run.
+    """
+
+    view: View
+    model: str
+    runs: int
+    seeds: int
+    folds: int
+    images: int
+    figures: dict[str, Estimate]
+    values: dict[str, tuple[float, ...]]
+
+    def std(self, name: str) -> float | None:
+        """Standard deviation of a figure over the runs; None with one run."""
+        values = self.values[name]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _everything(answers: Predictions) -> npt.NDArray[np.bool_]:
+    return np.ones(len(answers.paths), dtype=bool)
+
+
+def _without(*copies: str) -> Keep:
+    def keep(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+        return None if answers.copies is None else ~np.isin(answers.copies, copies)
+
+    return keep
+
+
+def _one_of_each_group(answers: Predictions) -> npt.NDArray[np.bool_] | None:
+    if answers.groups is None:
+        return None
+    groups = answers.group_indices()
+    order = np.argsort(np.array(answers.paths))
+    first = order[np.unique(groups[order], return_index=True)[1]]
+    return np.isin(np.arange(len(groups)), first)
+
+
+def views() -> list[View]:
+    """Every way that the report looks at the runs."""
+    return [
+        View("official", "official", "official, all test images", _everything),
+        View(
+            "official_without_same_bytes",
+            "official",
+            "official, without test images whose bytes are in the training images",
+            _without("exact"),
+        ),
+        View(
+            "official_without_copies",
+            "official",
+            "official, without test images that have a near-duplicate in training",
+            _without("exact", "near"),
+        ),
+        View("patients", "patients", "unseen patients (five folds), all test images", _everything),
+        View(
+            "patients_one_a_group",
+            "patients",
+            "unseen patients, one image of each near-duplicate group",
+            _one_of_each_group,
+        ),
+        View("folds", "folds", "folds of the splits file, all test images", _everything),
+    ]
+
+
+def predictions_by_run(
+    runs: Sequence[RunFiles], named: Mapping[str, str] | None, table: PatientTable | None
+) -> dict[str, Predictions]:
+    """Each run's predictions by its name, in the groups of `named`, with the patients of `table`.
+
+    A copy that any run of a test part has in training is one for all of them, where that is known.
+
+    Raises:
+        TumorlensError: two runs of one fold have other images.
+    """
+    found = {run.name: run.predictions() for run in runs}
+    for test in {(run.protocol, run.fold) for run in runs}:
+        of_test = [run for run in runs if (run.protocol, run.fold) == test]
+        _refuse_other_images(of_test, found)
+        copies = copies_of_any(found[run.name] for run in of_test)
+        if copies is not None:
+            found |= {run.name: found[run.name].with_copies(copies) for run in of_test}
+    if named is not None:
+        found = {name: one.grouped(named) for name, one in found.items()}
+    if table is not None:
+        found = {name: one.of_patients(table) for name, one in found.items()}
+    return found
+
+
+def _refuse_other_images(runs: Sequence[RunFiles], found: Mapping[str, Predictions]) -> None:
+    """Means and their intervals go image by image over the runs of a fold."""
+    first = runs[0]
+    for run in runs[1:]:
+        one, other = found[first.name].paths, found[run.name].paths
+        if one != other:
+            strange = sorted(set(one) ^ set(other))
+            what = f"{strange[0]} is in one of the two alone" if strange else "in another order"
+            raise TumorlensError(
+                f"{run.predictions_file.parent}: {first.name} and {run.name} were scored on "
+                f"different images ({what}), expected the same ones within a fold; move the files "
+                "of one of the two away, and run it again."
+            )
+
+
+def summarize(
+    runs: Sequence[RunFiles],
+    answers: Mapping[str, Predictions],
+    resamples: int | None = None,
+    progress: Progress = silent,
+) -> tuple[tuple[Seen, ...], dict[str, Comparison]]:
+    """Every view of every network, and by view's name the two networks compared.
+
+    Args:
+        runs: finished ones.
+        answers: of each, by name, see `predictions_by_run`.
+        resamples: behind each interval; None: `RESAMPLES`, and more for differences.
+        progress: told of "reporting", views done of all.
+    """
+    there = {
+        run.protocol: [other for other in runs if other.protocol == run.protocol] for run in runs
+    }
+    pairs = {name: _paired_runs(mine, answers) for name, mine in there.items()}
+    asked = [view for view in views() if view.protocol in there]
+    seen: list[Seen] = []
+    comparisons: dict[str, Comparison] = {}
+    for done, view in enumerate(asked, start=1):
+        of_view = there[view.protocol]
+        for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
+            mine = [run for run in of_view if run.model == model]
+            found = _view_of_network(view, model, mine, answers, resamples or RESAMPLES)
+            if found is not None:
+                seen.append(found)
+        compared = _compared(view, pairs[view.protocol], resamples or _OF_DIFFERENCES)
+        if compared is not None:
+            comparisons[view.name] = compared
+        progress("reporting", done, len(asked), view.what)
+    return tuple(seen), comparisons
+
+
+def _view_of_network(
+    view: View,
+    model: str,
+    runs: Sequence[RunFiles],
+    answers: Mapping[str, Predictions],
+    resamples: int,
+) -> Seen | None:
+    parts = []
+    for run in runs:
+        one = answers[run.name]
+        keep = view.keep(one)
+        if keep is None or not keep.any():
+            return None
+        parts.append((run.fold, one.only(keep)))
+    found, values = over_runs(parts, FIGURES, resamples=resamples)
+    return Seen(
+        view=view,
+        model=model,
+        runs=len(runs),
+        seeds=len({run.seed for run in runs}),
+        folds=len({run.fold for run in runs}),
+        images=sum({fold: len(left.paths) for fold, left in parts}.values()),
+        figures=found,
+        values=values,
+    )
+
+
+def _paired_runs(
+    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
+) -> tuple[list[Pair], tuple[str, str]] | None:
+    """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
+    try:
+        return pairs_of_study(runs, answers)
+    except TumorlensError:
+        return None
+
+
+def _compared(
+    view: View, pairs: tuple[list[Pair], tuple[str, str]] | None, resamples: int
+) -> Comparison | None:
+    if pairs is None:
+        return None
+    kept = []
+    for pair in pairs[0]:
+        keep = view.keep(pair.a)
+        if keep is None or not keep.any():
+            return None
+        kept.append(pair.only(keep))
+    return compare(kept, pairs[1], resamples=resamples)
+
+
+def over_runs(
+    runs: Sequence[tuple[int | None, Predictions]],
+    figures: Sequence[str],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[dict[str, Estimate], dict[str, tuple[float, ...]]]:
+    """Mean over folds of the mean over each fold's runs, its 95% interval, and the runs' values.
+
+    The interval is over draws of groups of images, the same for all runs of a fold, to which with
+    several runs a t-distributed draw of the runs' own error is added (docs/method.md).
+
+    Args:
+        runs: fold and answers of each run; those of one fold answer the same images.
+        figures: names; those that the classes do not have are left out.
+        resamples, seed: of the draws.
+
+    Returns:
+        Estimates by figure, their `n` the images asked; the values of the runs, fold by fold.
+    """
+    folds: dict[int | None, list[Predictions]] = {}
+    for fold, answers in runs:
+        folds.setdefault(fold, []).append(answers)
+    wanted = [name for name in figures if _asked(name, runs[0][1].classes)]
+    point: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    drawn = {name: np.zeros(resamples) for name in wanted}
+    counts = dict.fromkeys(wanted, 0)
+    independent = dict.fromkeys(wanted, 0)  # groups, over all folds
+    for index, answered in enumerate(folds.values()):
+        members = answered[0].units()
+        ones = np.ones((1, len(members)))
+        values = [_figures(one, ones, wanted) for one in answered]
+        shares = _proportions(answered[0], wanted)
+        for name in wanted:
+            point[name].append([float(value[name][0]) for value in values])
+            asked = shares[name][0] if name in shares else ones[0]
+            counts[name] += int(asked.sum())
+            independent[name] += len(np.unique(members[asked.ravel() > 0]))
+        start = 0
+        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+            block = [_figures(one, weights, wanted) for one in answered]
+            for name in wanted:
+                part = np.mean([one[name] for one in block], axis=0) / len(folds)
+                drawn[name][start : start + len(weights)] += part
+            start += len(weights)
+    rng = np.random.default_rng(seed)
+    found: dict[str, Estimate] = {}
+    for name in wanted:
+        every = [value for fold in point[name] for value in fold]
+        value = float(np.mean([np.mean(fold) for fold in point[name]]))
+        draws = drawn[name]
+        if len(every) > 1:
+            draws = draws + run_draws(point[name], resamples, rng)
+        low, high = percentile_interval(draws)
+        if len(every) == 1 and name in shares:
+            asked = shares[name][0]
+            low, high = proportion_interval(value, draws, runs[0][1].units()[asked])
+        low, high = with_width(value, (low, high), independent[name])
+        found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
+    return found, {name: tuple(v for fold in point[name] for v in fold) for name in wanted}
+
+
+def _asked(name: str, classes: Sequence[str]) -> bool:
+    if name == "tumor_accuracy":
+        return metrics.tells_tumors(classes)
+    if "->" in name:
+        return set(name.split("->")) <= set(classes)
+    return not name.startswith("recall_") or name.removeprefix("recall_") in classes
+
+
+def _proportions(
+    answers: Predictions, wanted: Sequence[str]
+) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
+    return metrics.proportions(answers, confusions)
+
+
+def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
+    predicted = answers.probabilities.argmax(axis=1)
+    counted = metrics.from_confusion(
+        metrics.confusion(answers.labels, predicted, len(answers.classes), weights),
+        answers.classes,
+    )
+    found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
+    if "tumor_accuracy" in wanted:
+        tumor, right = metrics.proportions(answers)["tumor_accuracy"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
+    return found
+
+
+def unit_of(runs: Sequence[RunFiles], answers: Mapping[str, Predictions], protocol: str) -> str:
+    """What is resampled over all folds of a protocol, in words."""
+    tests = {run.fold: answers[run.name] for run in runs if run.protocol == protocol}
+    counts = [one.unit_counts() for one in tests.values()]
+    return unit_words(
+        sum(patients for patients, _ in counts),
+        sum(groups for _, groups in counts),
+        sum(len(one.paths) for one in tests.values()),
+    )
+
+
+def on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:
+    """Whether the official runs are scored on the public set's `Testing`."""
+    official = [answers[run.name] for run in runs if run.protocol == "official"]
+    named = [[one.classes[label] for label in one.labels] for one in official]
+    return bool(named) and all(map(is_testing, named))
+
+
+def answer(comparisons: Mapping[str, Comparison]) -> str:
+    """Does squeeze-and-excitation help, and whom? A sentence or two for each protocol."""
+    if not comparisons:
+        return (
+            "Does SE help, and whom? Not known yet: the two networks have no finished run of one "
+            "protocol, fold and seed in common."
+        )
+    told = []
+    for name, what in _PROTOCOLS.items():
+        found = comparisons.get(name)
+        if found is not None:
+            told.append(f"{what}: {sentence(found)} {whom(found)}")
+    return "Does SE help, and whom? " + " ".join(told)
