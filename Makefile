@@ -6,7 +6,7 @@ DEMO ?= demo
 PUBLIC_SET ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check stubs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -37,6 +37,9 @@ check: $(STAMP)  ## lint, format, strict types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+stubs: $(STAMP)  ## write the signatures that editors read, from the settings
+	$(BIN)/python tools/write_stubs.py
 
 bench: $(STAMP)  ## measure speed against peers (needs the extra `bench`)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -109,7 +109,7 @@ def main(root: Path, annotations: Path) -> None:
         place = Path(folder)
         for number in range(ROUNDS):
             cache, out = str(place / f"cache{number}"), place / f"out{number}"
-            ours = [sys.executable, "-m", "tumorlens.cli", "audit", str(root), "--out_dir"]
+            ours = [sys.executable, "-m", "tumorlens", "audit", str(root), "--out_dir"]
             theirs = [sys.executable, __file__, "--peer", str(root)]
             for name, command in {
                 "imagehash": [*theirs, str(place / "peer.csv"), "1"],

@@ -208,7 +208,7 @@ def _cold_start(
     """Seconds of the whole command on one picture, in turns."""
     picture = folder / "picture.png"
     Image.fromarray(_pictures(1, loaded.preprocessing.image_size)[0]).save(picture)
-    command = [sys.executable, "-m", "tumorlens.cli", "predict", str(picture)]
+    command = [sys.executable, "-m", "tumorlens", "predict", str(picture)]
     ways = {
         "torch": [*command, "--checkpoint", str(files["checkpoint"])],
         "onnx": [*command, "--checkpoint", str(files["onnx fp32"]), "--backend", "onnx"],

@@ -164,7 +164,7 @@ def untrained(folder: Path) -> Path:
 
 def served(checkpoint: Path) -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, and its address."""
-    words = ["-m", "tumorlens.cli", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
+    words = ["-m", "tumorlens", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
     words += ["--max_mb", str(MOST_MB), "--threads", "1", "--device", "cpu"]
     server = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None

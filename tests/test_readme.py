@@ -28,7 +28,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("train.py", "evaluate.py", "gradcam.py"):
         shutil.copy(ROOT / name, folder)
     command = "tumorlens phantom --out data --train 5 --valid 2 --test 2 --size 64"
-    _run(f"{sys.executable} -m tumorlens.cli {command.removeprefix('tumorlens ')}", folder)
+    _run(f"{sys.executable} -m tumorlens {command.removeprefix('tumorlens ')}", folder)
     return folder
 
 
@@ -81,7 +81,7 @@ def test_the_tour_from_a_slice_to_a_verdict_works_as_written(desk: Path) -> None
 
 
 def test_the_python_example_runs_and_prints_nothing_of_its_own(desk: Path) -> None:
-    (desk / "example.py").write_text(_block("python", "from tumorlens import api"))
+    (desk / "example.py").write_text(_block("python", "import tumorlens"))
     told = _run("python example.py", desk)
     assert told.startswith("Estimate(value=")
     assert len(told.splitlines()) == 1

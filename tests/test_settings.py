@@ -33,8 +33,8 @@ def test_new_run_needs_a_network_and_a_folder_a_resumed_one_does_not() -> None:
 
 
 def test_resumed_run_takes_no_other_settings() -> None:
-    with pytest.raises(ValueError, match="leave out --model, --epochs"):
-        TrainSettings("resnet18", resume=Path("run"), epochs=3)
+    with pytest.raises(ValueError, match="leave out --epochs, --model"):
+        TrainSettings(model="resnet18", resume=Path("run"), epochs=3)
 
 
 def test_other_verbs_refuse_nonsense_too() -> None:

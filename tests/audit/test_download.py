@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens import api
+import tumorlens
 from tumorlens.audit import download as public_set
 from tumorlens.cli import main
 from tumorlens.errors import TumorlensError
@@ -147,15 +147,15 @@ def test_set_lands_checked_and_audited(
 
 
 def test_second_call_fetches_nothing(kaggle: Kaggle) -> None:
-    assert api.download().fetched
+    assert tumorlens.download().fetched
     fetched = list(kaggle.asked)
-    assert not api.download().fetched
+    assert not tumorlens.download().fetched
     assert kaggle.asked == fetched
 
 
 def test_broken_line_is_taken_up_where_it_broke(kaggle: Kaggle) -> None:
     kaggle.breaks = 1
-    made = api.download()
+    made = tumorlens.download()
     assert kaggle.asked[0] == ""
     assert kaggle.asked[-1] == f"bytes={1 << 20}-"
     assert made.counts == COUNTS
@@ -164,9 +164,9 @@ def test_broken_line_is_taken_up_where_it_broke(kaggle: Kaggle) -> None:
 def test_line_that_stays_broken_says_so_and_the_next_command_goes_on(kaggle: Kaggle) -> None:
     kaggle.breaks = 3
     with pytest.raises(TumorlensError, match="line broke .* goes on where it stopped"):
-        api.download()
+        tumorlens.download()
     assert len(kaggle.asked) >= 3
-    assert api.download().counts == COUNTS
+    assert tumorlens.download().counts == COUNTS
     assert re.fullmatch(r"bytes=[1-9]\d*-", kaggle.asked[-1])
 
 
@@ -176,10 +176,10 @@ def test_set_with_a_missing_image_is_refused_and_leaves_nothing_behind(
     more = {**COUNTS, "Testing": {"glioma": 2, "notumor": 1}}
     monkeypatch.setitem(public_set.KNOWN_COUNTS, 1, more)
     with pytest.raises(TumorlensError, match="Testing/glioma has 1 images instead of 2"):
-        api.download()
+        tumorlens.download()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["manifest.json"]
     monkeypatch.setitem(public_set.KNOWN_COUNTS, 1, COUNTS)
-    assert api.download().counts == COUNTS
+    assert tumorlens.download().counts == COUNTS
 
 
 def test_version_without_known_counts_is_fetched_and_said_to_be_unchecked(
@@ -206,7 +206,7 @@ def test_what_kaggle_refuses_is_said_with_the_page(kaggle: Kaggle) -> None:
     with pytest.raises(
         TumorlensError, match="Kaggle refuses version 1 of .*brain-tumor-mri-dataset: .*; see https"
     ):
-        api.download()
+        tumorlens.download()
 
 
 def test_disk_without_room_is_seen_before_anything_is_fetched(
@@ -215,7 +215,7 @@ def test_disk_without_room_is_seen_before_anything_is_fetched(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(TumorlensError, match="0 MB are free there, 330 MB are needed"):
-        api.download()
+        tumorlens.download()
     assert kaggle.asked == []
     assert not (tmp_path / "data").exists()
 
@@ -224,7 +224,7 @@ def test_folder_that_is_taken_is_left_alone(kaggle: Kaggle, tmp_path: Path) -> N
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(TumorlensError, match="not written by tumorlens"):
-        api.download()
+        tumorlens.download()
     assert kaggle.asked == []
 
 

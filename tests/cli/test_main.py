@@ -2,6 +2,8 @@ import contextlib
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import VERBS, main
@@ -333,3 +336,9 @@ def test_help_names_the_flags_as_the_contract_does(capsys: pytest.CaptureFixture
     assert "--class " in told
     assert "--class_name" not in told
     assert "--data_dir" in told
+
+
+def test_package_is_a_program_too() -> None:
+    command = [sys.executable, "-m", "tumorlens", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"tumorlens {__version__}\n"

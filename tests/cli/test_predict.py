@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens import api
+import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import main
@@ -57,7 +57,7 @@ def test_json_is_all_that_standard_output_has(
     found = json.loads(line)
     assert found["path"] == file.as_posix()
     assert sum(found["probabilities"].values()) == pytest.approx(1)
-    (same,) = api.predict(paths=[str(file)], checkpoint=str(checkpoint))
+    (same,) = tumorlens.predict(paths=[str(file)], checkpoint=str(checkpoint))
     assert same.judged is not None
     assert same.judged.prediction == found["prediction"]
 
@@ -68,8 +68,8 @@ def test_gradcam_says_the_same_probability_of_a_slice(
     sharper = replace(checkpoints.load(checkpoint), temperature=0.05)  # far from uncalibrated
     checkpoints.save(sharper, checkpoint)
     file = str(data / "valid/glioma/glioma006.png")
-    (answer,) = api.predict(paths=[file], checkpoint=str(checkpoint))
-    (tile,) = api.gradcam(
+    (answer,) = tumorlens.predict(paths=[file], checkpoint=str(checkpoint))
+    (tile,) = tumorlens.gradcam(
         checkpoint=checkpoint, images=(Path(file),), out_dir=tmp_path / "cam"
     ).tiles
     assert answer.judged is not None

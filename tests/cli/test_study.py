@@ -83,9 +83,27 @@ def test_wrong_flags_are_one_sentence(
     assert "--data_dir must be given" in told()
     argv = ("--data_dir", str(folder), "--out_dir", str(folder))
     assert "not written by tumorlens" in told(*argv)
-    argv = ("--data_dir", str(folder), "--protocol", "folds", "--splits", str(tmp_path / "no.csv"))
+    argv = (
+        "--data_dir",
+        str(folder),
+        "--protocol",
+        "patients",
+        "--splits",
+        str(tmp_path / "no.csv"),
+    )
     assert "there is no such file" in told(*argv)
     argv = ("--data_dir", str(folder), "--jobs", "2", "--cluster", "tcp://127.0.0.1:1")
     assert "--jobs is for this machine alone" in " ".join(told(*argv).split())
     assert "--jobs 0: expected 1 or more" in told("--data_dir", str(folder), "--jobs", "0")
     assert "--models" in told("--data_dir", str(folder), "--models", "vgg")
+
+
+def test_ctrl_c_prints_a_command_that_a_shell_takes_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tumorlens.studies.grid.study", stop)
+    assert main(["study", "--data_dir", "my data"]) == 130
+    assert "  tumorlens study --data_dir 'my data'\n" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens import api
+import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.checkpoint.session import describe
@@ -110,7 +110,7 @@ def _checkpoint(folder: Path, name: str, *, alike: bool = False, data: bool = Tr
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
     """A checkpoint, its ONNX file, and what the command said."""
     checkpoint = _checkpoint(tmp_path_factory.mktemp("exported"), "model")
-    command = [sys.executable, "-m", "tumorlens.cli", "export", "--checkpoint", str(checkpoint)]
+    command = [sys.executable, "-m", "tumorlens", "export", "--checkpoint", str(checkpoint)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.count("\n") <= 4, done.stderr  # progress alone, no exporter's remarks
     return checkpoint, checkpoint.with_suffix(".onnx"), done.stdout
@@ -242,7 +242,9 @@ def test_the_command_predicts_without_torch_and_lightning(
 def test_without_its_data_folder_a_checkpoint_is_compared_on_noise(
     handed_on: Path, tmp_path: Path
 ) -> None:
-    made = api.export(checkpoint=handed_on, out=str(tmp_path / "out" / "network.onnx"), threads=1)
+    made = tumorlens.export(
+        checkpoint=handed_on, out=str(tmp_path / "out" / "network.onnx"), threads=1
+    )
     assert (made.parity.pictures, made.parity.count) == ("pictures of noise", 32)
     assert max(made.parity.logits, made.parity.features) <= 1e-4
     assert made.path == tmp_path / "out" / "network.onnx"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens import api
+import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.cli import main
 
@@ -15,7 +15,7 @@ from tumorlens.cli import main
 def trained(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
     """A network of drawn pictures, with calibration."""
     data = make_folder({"train": 4, "valid": 3, "test": 2}, classes=("glioma", "notumor"))
-    api.train(
+    tumorlens.train(
         model="resnet18",
         data_dir=str(data),
         out_dir=str(tmp_path / "model"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens import api
+import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.cli import main
@@ -79,7 +79,7 @@ def _addresses(page: Path) -> list[str]:
 
 
 def test_page_of_a_bare_run_names_the_commands_that_are_missing(run_dir: Path) -> None:
-    made = api.report(run_dir=run_dir)
+    made = tumorlens.report(run_dir=run_dir)
     assert [gap.command.split(" --")[0] for gap in made.gaps][:2] == [
         "tumorlens evaluate",
         "tumorlens gradcam",
@@ -95,7 +95,7 @@ def test_run_without_validation_images_is_said_to_have_kept_its_last_epoch(run_d
     trained = checkpoints.load(run_dir / "best_model.pt")
     settings = trained.settings | {"train_on_valid": True}
     checkpoints.save(replace(trained, settings=settings), run_dir / "best_model.pt")
-    made = api.report(run_dir=run_dir)
+    made = tumorlens.report(run_dir=run_dir)
     kept = "the last epoch, 2; the validation images trained too and chose none."
     said, card = _said(made.page), made.card.read_text(encoding="utf-8")
     assert f"Weights kept: {kept}" in said
@@ -108,17 +108,17 @@ def test_run_without_validation_images_is_said_to_have_kept_its_last_epoch(run_d
 
 def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> None:
     checkpoint = run_dir / "best_model.pt"
-    api.evaluate(checkpoint=checkpoint, resamples=100)
-    api.gradcam(checkpoint=checkpoint, class_name="glioma", count=2)
+    tumorlens.evaluate(checkpoint=checkpoint, resamples=100)
+    tumorlens.gradcam(checkpoint=checkpoint, class_name="glioma", count=2)
     root = Path(str(checkpoints.load(checkpoint).data_dir))
     boxes = tmp_path / "boxes.csv"
     tumors = sorted(p for name in CLASSES[:2] for p in (root / "test" / name).iterdir())
     rows = [f"{path.relative_to(root).as_posix()},0.2,0.2,0.6,0.7" for path in tumors]
     boxes.write_text("\n".join(["path,box_x0,box_y0,box_x1,box_y1", *rows]))
     measured = run_dir / "gradcam_boxes"  # beside the folder that the panel is from
-    api.gradcam(checkpoint=checkpoint, boxes=boxes, out_dir=measured, resamples=100)
-    api.audit(data_dir=root, out_dir=run_dir / "audit")
-    made = api.report(run_dir=run_dir, out=tmp_path / "page.html")
+    tumorlens.gradcam(checkpoint=checkpoint, boxes=boxes, out_dir=measured, resamples=100)
+    tumorlens.audit(data_dir=root, out_dir=run_dir / "audit")
+    made = tumorlens.report(run_dir=run_dir, out=tmp_path / "page.html")
     assert made.gaps == ()
     assert all(
         address.startswith(("data:image/png;base64,", "#")) for address in _addresses(made.page)
@@ -146,32 +146,32 @@ def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> Non
 
 
 def test_evaluation_of_another_checkpoint_is_not_shown(run_dir: Path) -> None:
-    api.evaluate(checkpoint=run_dir / "best_model.pt", resamples=100)
+    tumorlens.evaluate(checkpoint=run_dir / "best_model.pt", resamples=100)
     manifest = run_dir / "evaluation" / "manifest.json"
     values = json.loads(manifest.read_text(encoding="utf-8"))
     manifest.write_text(json.dumps(values | {"checkpoint_sha256": "0" * 64}), encoding="utf-8")
-    made = api.report(run_dir=run_dir)
+    made = tumorlens.report(run_dir=run_dir)
     assert "is of another checkpoint" in made.gaps[0].why
     assert 'id="scores"' not in made.page.read_text(encoding="utf-8")
-    with pytest.raises(TumorlensError, match="--evaluation .* is of another checkpoint"):
-        api.report(run_dir=run_dir, evaluation=run_dir / "evaluation")
+    with pytest.raises(TumorlensError, match="^evaluation .* is of another checkpoint"):
+        tumorlens.report(run_dir=run_dir, evaluation=run_dir / "evaluation")
 
 
 def test_folder_above_the_runs_stands_for_the_run_of_its_best_model(run_dir: Path) -> None:
     above = run_dir.parents[1]
     for name in ("best_model.pt", "best_model.json"):
         (above / name).write_bytes((run_dir / name).read_bytes())
-    assert api.report(run_dir=above).page == run_dir / "report.html"
+    assert tumorlens.report(run_dir=above).page == run_dir / "report.html"
 
 
 def test_card_with_an_authors_words_is_kept_and_ours_is_replaced(run_dir: Path) -> None:
-    card = api.report(run_dir=run_dir).card
+    card = tumorlens.report(run_dir=run_dir).card
     ours = card.read_text(encoding="utf-8")
-    assert not api.report(run_dir=run_dir).card_kept
+    assert not tumorlens.report(run_dir=run_dir).card_kept
     assert card.read_text(encoding="utf-8") == ours
     edited = ours.replace("For the author: who is to", "Students are to")
     card.write_text(edited, encoding="utf-8")
-    assert api.report(run_dir=run_dir).card_kept
+    assert tumorlens.report(run_dir=run_dir).card_kept
     assert card.read_text(encoding="utf-8") == edited
 
 
@@ -179,7 +179,7 @@ def test_page_of_somebody_else_is_left_alone(run_dir: Path, tmp_path: Path) -> N
     other = tmp_path / "other.html"
     other.write_text("<p>mine</p>", encoding="utf-8")
     with pytest.raises(TumorlensError, match="not written by tumorlens report"):
-        api.report(run_dir=run_dir, out=other)
+        tumorlens.report(run_dir=run_dir, out=other)
     assert other.read_text(encoding="utf-8") == "<p>mine</p>"
 
 
@@ -188,7 +188,7 @@ def test_names_from_the_disk_are_text_and_no_markup(run_dir: Path) -> None:
     values = json.loads(summary.read_text(encoding="utf-8"))
     values["classes"][0] = "<img src=x onerror=alert(1)>|a"
     summary.write_text(json.dumps(values), encoding="utf-8")
-    made = api.report(run_dir=run_dir)
+    made = tumorlens.report(run_dir=run_dir)
     _addresses(made.page)
     assert "&lt;img src=x" in made.page.read_text(encoding="utf-8")
     assert r"\<img src=x onerror=alert(1)\>\|a" in made.card.read_text(encoding="utf-8")
@@ -204,10 +204,10 @@ def test_figures_of_a_comparison_are_listed_with_their_intervals(
         json.dumps({"differences": {"macro_f1": figure}}), encoding="utf-8"
     )
     write_manifest(folder, "compare")
-    said = _said(api.report(run_dir=run_dir, compare=folder).page)
+    said = _said(tumorlens.report(run_dir=run_dir, compare=folder).page)
     assert "differences, macro f1 0.0123 -0.010 to 0.040" in said
-    with pytest.raises(TumorlensError, match="--compare .* no such folder"):
-        api.report(run_dir=run_dir, compare=tmp_path / "nowhere")
+    with pytest.raises(TumorlensError, match="^compare .* no such folder"):
+        tumorlens.report(run_dir=run_dir, compare=tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "data"])

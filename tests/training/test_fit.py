@@ -31,7 +31,14 @@ ROOT = Path(__file__).parents[2]
 
 def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
     small = TrainSettings(
-        "se_resnet18", data, out, epochs=3, batch_size=8, image_size=32, threads=1, device="cpu"
+        model="se_resnet18",
+        data_dir=data,
+        out_dir=out,
+        epochs=3,
+        batch_size=8,
+        image_size=32,
+        threads=1,
+        device="cpu",
     )
     return replace(small, **changes)
 
@@ -118,7 +125,7 @@ def test_best_weights_are_those_of_the_best_epoch_not_of_the_last(
 
 def test_memory_is_kept_but_where_tensors_are_large(data: Path, tmp_path: Path) -> None:
     def kept(recipe: str, processes: int = 1) -> bool:
-        asked = TrainSettings("resnet18", data, tmp_path, recipe=recipe)
+        asked = TrainSettings(model="resnet18", data_dir=data, recipe=recipe)
         return not isinstance(memory_of(resolve(asked), processes), contextlib.nullcontext)
 
     assert kept("plain")
@@ -254,8 +261,9 @@ def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
                 if trainer.current_epoch == 1 and batch_idx == 2:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        train(TrainSettings("se_resnet18", Path(sys.argv[1]), Path(sys.argv[2]), epochs=3,
-              batch_size=8, image_size=32, threads=1, device="cpu"), extra_callbacks=(Die(),))
+        train(TrainSettings(model="se_resnet18", data_dir=Path(sys.argv[1]),
+              out_dir=Path(sys.argv[2]), epochs=3, batch_size=8, image_size=32, threads=1,
+              device="cpu"), extra_callbacks=(Die(),))
     """)
     died = subprocess.run(
         [sys.executable, "-c", script, str(data), str(tmp_path / "model")], check=False, timeout=120

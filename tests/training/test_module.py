@@ -114,10 +114,10 @@ def test_validation_figures_are_of_all_batches_together() -> None:
 
 
 def test_flags_override_the_recipe_and_paper_is_the_published_one() -> None:
-    paper = resolve(TrainSettings("resnet18", "data", recipe="paper"))
+    paper = resolve(TrainSettings(model="resnet18", data_dir="data", recipe="paper"))
     assert (paper.image_size, paper.batch_size, paper.lr) == (224, 128, 2e-4)
     assert (paper.augmentation.flip, paper.augmentation.rotation) == (True, 10)
     assert (paper.augmentation.scale, paper.augmentation.contrast) == (0, 0)
-    own = resolve(TrainSettings("resnet18", "data", epochs=3, lr=0.5))
+    own = resolve(TrainSettings(model="resnet18", data_dir="data", epochs=3, lr=0.5))
     assert (own.epochs, own.lr) == (3, 0.5)
     assert own.batch_size == RECIPES["plain"].batch_size

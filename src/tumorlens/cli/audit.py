@@ -23,8 +23,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     settings = parse(AuditSettings, argv, prog, positional=("data_dir",))
     from tumorlens.audit.files import audit_and_write
     from tumorlens.cli import DONE, FAILED_CHECK
-    from tumorlens.cli.console import of_results
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import of_results, shown
 
     with shown() as progress:
         found = audit_and_write(settings, progress)

@@ -10,8 +10,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Compare two networks; print the differences and what they mean."""
     settings = parse(CompareSettings, argv, prog, positional=("a", "b"))
     from tumorlens.cli import tables
-    from tumorlens.cli.console import of_results
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import of_results, shown
     from tumorlens.comparison.compare import compare_and_write
     from tumorlens.comparison.text import whom
 

@@ -10,7 +10,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Fetch the set; print where from and how much before, counts and copies after."""
     settings = parse(DownloadSettings, argv, prog, aliases={"--out_dir": "--out"})
     from tumorlens.audit.download import ABOUT_BYTES, PAGE, download
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
 
     def announce() -> None:
         print(f"Brain Tumor MRI Dataset by Masoud Nickparvar, version {settings.version} ({PAGE})")

@@ -10,8 +10,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Score a checkpoint; print the tables and where the files are."""
     settings = parse(EvaluateSettings, argv, prog)
     from tumorlens.cli import tables
-    from tumorlens.cli.console import of_results
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import of_results, shown
     from tumorlens.evaluation.evaluate import evaluate
 
     with shown() as progress:

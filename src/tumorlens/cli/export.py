@@ -10,7 +10,7 @@ from tumorlens.settings import ExportSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Write the file; print where it is and how it was checked."""
     settings = parse(ExportSettings, argv, prog)
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
     from tumorlens.export.export import export
 
     with shown() as progress:

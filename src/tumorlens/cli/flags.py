@@ -1,21 +1,17 @@
-"""From flags to a settings object, by tyro; its errors become one plain sentence."""
+"""From flags to a settings object, by tyro: help in groups, and errors of one sentence."""
 
-import contextlib
-import io
-import re
-import sys
-import types
+import difflib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from dataclasses import MISSING, Field, field, fields, make_dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+from tyro.constructors import PrimitiveConstructorSpec
 
 from tumorlens.errors import TumorlensError
+from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, docs_of, is_required
 
 Settings = TypeVar("Settings")
-_UNSET = "unset"  # what tyro calls the default of a flag that has none
 
 
 def parse(
@@ -34,41 +30,22 @@ def parse(
         prog: what help calls the program.
         positional: the fields that leading words without dashes are for, in turn; further words
             belong to the last of them.
-        aliases: other spellings, flag to flag, such as {"--class": "--class_name"}.
+        aliases: other spellings, flag to flag, such as {"--class_name": "--class"}; where a field
+            has the first for its name, help has the second.
 
     Raises:
         TumorlensError: a flag or value that is not understood.
         SystemExit: 0, after --help.
     """
-    words = [_spelled(word, aliases or {}) for word in argv]
+    aliases = aliases or {}
+    words = [_spelled(word, aliases) for word in argv]
     leading = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    for at, field in reversed(list(enumerate(positional[:leading]))):
-        words.insert(at, f"--{field}")
-    told, helped = io.StringIO(), io.StringIO()
+    for at, name in reversed(list(enumerate(positional[:leading]))):
+        words.insert(at, f"--{name}")
     try:
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(helped):
-            return tyro.cli(
-                settings, args=words, prog=prog, use_underscores=True, registry=_registry()
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            # A flag without a default says so by silence, or in its own words.
-            text = re.sub(rf"\s*\(default:\s+({_UNSET})?\)", "", helped.getvalue())
-            for alias, flag in (aliases or {}).items():
-                if len(alias) < len(flag):  # the user's word for it
-                    text = _renamed(text, flag, alias)
-            sys.stdout.write(text)
-            raise
-        raise TumorlensError(f"{_sentence(told.getvalue())} See {prog} --help.") from None
-
-
-def _renamed(text: str, flag: str, alias: str) -> str:
-    """Help with another word for a flag; its columns stay where they are."""
-
-    def padded(found: re.Match[str]) -> str:
-        return (alias + (found[1] or "")).ljust(len(found[0]))
-
-    return re.sub(rf"{flag}( \S+)?", padded, text)
+        return settings(**_given(settings, words, prog, aliases))
+    except (ValueError, TumorlensError) as error:
+        raise TumorlensError(f"{error} See {prog} --help.") from None
 
 
 def _spelled(word: str, aliases: dict[str, str]) -> str:
@@ -79,56 +56,111 @@ def _spelled(word: str, aliases: dict[str, str]) -> str:
     return aliases.get(flag, flag) + equals + value
 
 
-def _sentence(told: str) -> str:
-    # tyro prints a heading, a rule, the message, a rule, hints; boxed on a terminal.
-    text = re.sub(r"[│╭╮╰╯]|\x1b\[[0-9;]*m", " ", told)
-    parts = [" ".join(part.split()) for part in re.split(r"[─\-]{8,}", text)]
-    bodies = [part for part in parts if part]
-    message = bodies[1] if len(bodies) > 1 else " ".join(bodies)
-    message = re.sub(r"^Error parsing \w+: (?=--)", "", message)
-    message = re.sub(r"^Error parsing (--\S+): ", r"\1: ", message)
-    message = re.sub(r"^Missing from .*?: (--\S+).*", r"\1 must be given.", message)
-    hint = next((part for part in bodies if part.startswith("Perhaps you meant")), "")
-    near = re.search(r"--\w+", hint)
-    if near:
-        message = f"{message.rstrip('.')}; did you mean {near.group()}?"
-    return message if message.endswith((".", "?")) else message + "."
+def _given(
+    settings: type[Any], words: Sequence[str], prog: str, aliases: dict[str, str]
+) -> dict[str, Any]:
+    """The fields that `words` set.
+
+    Raises:
+        TumorlensError: a sentence on what is not understood.
+    """
+    every: dict[str, Field[Any]] = {item.name: item for item in fields(settings)}
+    found, unknown = tyro.cli(
+        _grouped(settings, every, aliases),
+        args=words,
+        prog=prog,
+        use_underscores=True,
+        return_unknown_args=True,
+    )
+    if unknown:
+        known = [aliases.get(f"--{name}", f"--{name}") for name in every]
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise TumorlensError(f"Unrecognized options: {', '.join(unknown)}{hint}")
+    given = {
+        name: value
+        for group in vars(found).values()
+        for name, value in vars(group).items()
+        if value is not None
+    }
+    for name, item in every.items():
+        if item.default is MISSING and name not in given:
+            raise TumorlensError(f"--{name} must be given.")
+    return given
 
 
-def _registry() -> ConstructorRegistry:
-    registry = ConstructorRegistry()
-    registry.primitive_rule(_optional)
-    return registry
+def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[str, str]) -> Any:
+    """A class for tyro, which makes a heading in help of each class within it."""
+    docs, hints = docs_of(settings), get_type_hints(settings)
+    groups: dict[str, list[tuple[str, Any, Any]]] = {
+        name: [] for name in ("required", *GROUPS, "other")
+    }
+    for name, item in every.items():
+        flag = aliases.get(f"--{name}", f"--{name}")
+        mark = tyro.conf.arg(
+            name=flag.removeprefix("--"),
+            prefix_name=False,
+            help=docs[name],
+            help_behavior_hint=_default(item, "recipe" in every),
+        )
+        on_off = hints[name] is bool
+        kind = bool if on_off else Annotated[object, _reader(hints[name], flag)]
+        groups[_group(item, "recipe" in every)].append(
+            (name, Annotated[kind, mark], field(default=False if on_off else None))
+        )
+    inner = [
+        (group, Annotated[make_dataclass(group, those), tyro.conf.arg(name=group, help="")])
+        for group, those in groups.items()
+        if those
+    ]
+    return make_dataclass(settings.__name__, inner, namespace={"__doc__": settings.__doc__})
 
 
-def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """`X | None`: help says X, and what cannot be read as X is refused in our words."""
-    if get_origin(info.type) not in (Union, types.UnionType):
-        return None
-    kinds = [kind for kind in get_args(info.type) if kind is not type(None)]
-    if len(kinds) != 1 or len(get_args(info.type)) != 2:
-        return None
-    kind = kinds[0]
-    choices = get_args(kind) if get_origin(kind) is Literal else None
-    if choices is None and kind not in (int, float, str, Path):
-        return None
+def _group(item: Field[Any], trains: bool) -> str:
+    if is_required(item):
+        return "required"
+    named = (group for group, names in GROUPS.items() if item.name in names)
+    return next((group for group in named if trains or group != "training"), "other")
+
+
+def _default(item: Field[Any], trains: bool) -> str:
+    if is_required(item):
+        return "(required)"
+    if trains and item.name in RECIPE_DEFAULTS["plain"]:
+        return f"(default: by --recipe ({RECIPE_DEFAULTS['plain'][item.name]}))"
+    if item.default in (None, ()):  # said by silence, or by the docstring
+        return ""
+    values = item.default if isinstance(item.default, tuple) else (item.default,)
+    return f"(default: {' '.join(map(str, values))})"
+
+
+def _reader(hint: Any, flag: str) -> PrimitiveConstructorSpec[Any]:
+    """How words become a value of X, X | None or tuple[X, ...]; refused in our words."""
+    many, literal = get_origin(hint) is tuple, get_origin(hint) is Literal
+    kind = hint if literal else (get_args(hint) or (hint,))[0]
+    choices = get_args(kind)
     name = "{" + ",".join(choices) + "}" if choices else kind.__name__.upper()
 
-    def read(words: list[str]) -> Any:
-        word = words[0]
-        if choices:
-            if word not in choices:
-                raise ValueError(f"found {word!r}, expected one of {', '.join(choices)}")
-            return word
+    def read(word: str) -> Any:
         try:
-            return kind(word)
-        except ValueError as error:
-            raise ValueError(f"found {word!r}, expected {name}") from error
+            if word in choices or not choices:
+                return word if choices else kind(word)
+        except ValueError:
+            pass
+        expected = f"one of {', '.join(choices)}" if choices else name
+        raise TumorlensError(f"{flag}: found {word!r}, expected {expected}.")
+
+    def read_all(words: list[str]) -> Any:
+        if many:
+            return tuple(map(read, words))
+        if len(words) != 1:
+            raise TumorlensError(f"{flag}: found {' '.join(words) or 'nothing'}, expected {name}.")
+        return read(words[0])
 
     return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=name,
-        instance_from_str=read,
-        is_instance=lambda value: value is None or isinstance(value, str if choices else kind),
-        str_from_instance=lambda value: [_UNSET if value is None else str(value)],
+        nargs="*",  # tyro's own words for a missing value are not a sentence
+        metavar=f"[{name} ...]" if many else name,
+        instance_from_str=read_all,
+        is_instance=lambda _: True,
+        str_from_instance=lambda _: [],
     )

@@ -22,8 +22,8 @@ _WITH_INTERVAL = ("energy_in_box", "pointing_game")
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Explain pictures; print where the panel is, and what was measured."""
-    settings = parse(GradcamSettings, argv, prog, aliases={"--class": "--class_name"})
-    from tumorlens.cli.progress import shown
+    settings = parse(GradcamSettings, argv, prog, aliases={"--class_name": "--class"})
+    from tumorlens.cli.console import shown
     from tumorlens.explain.panel import explain
 
     with shown() as progress:

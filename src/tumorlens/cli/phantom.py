@@ -1,7 +1,6 @@
 """`tumorlens phantom`: a simulated data set."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 from tumorlens.cli.flags import parse
 from tumorlens.settings import PhantomSettings
@@ -10,14 +9,11 @@ from tumorlens.settings import PhantomSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Make the data set; print what is where."""
     settings = parse(PhantomSettings, argv, prog, aliases={"--out_dir": "--out"})
-    from tumorlens import api
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
+    from tumorlens.phantom.dataset import phantom
 
     with shown() as progress:
-        made = api.phantom(
-            progress=progress,
-            **{item.name: getattr(settings, item.name) for item in fields(settings)},
-        )
+        made = phantom(settings, progress)
     for split, counts in made.images.items():
         if any(counts.values()):
             print(

@@ -22,8 +22,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Classify files; print a table, or JSON lines."""
     settings = parse(PredictSettings, argv, prog, positional=("paths",))
     from tumorlens.cli import DONE, FAILED_CHECK
-    from tumorlens.cli.console import of_results
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import of_results, shown
     from tumorlens.inference.predict import UNREADABLE, predict
 
     rows: list[Prediction] = []

@@ -9,8 +9,7 @@ from tumorlens.settings import SplitSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Split a folder; print what each part holds and how to use the file."""
     settings = parse(SplitSettings, argv, prog, positional=("data_dir",))
-    from tumorlens.cli.console import of_results, titled_table
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import of_results, shown, titled_table
     from tumorlens.data.partition import partition, write_partition
 
     with shown() as progress:

@@ -12,7 +12,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Do the missing runs of a grid, or draw what is there; print what is there now."""
     settings = parse(StudySettings, argv, prog)
     from tumorlens.cli import DONE, FAILED_CHECK, INTERRUPTED
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
 
     if settings.report:
         from tumorlens.studies.report import draw_report

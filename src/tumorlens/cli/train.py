@@ -11,18 +11,17 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Train a network; print where its files are."""
     settings = parse(TrainSettings, argv, prog)
     from tumorlens.cli import INTERRUPTED
-    from tumorlens.cli.progress import shown
+    from tumorlens.cli.console import shown
     from tumorlens.training.fit import TrainingInterruptedError, train
 
     try:
         with shown() as progress:
             result = train(settings, progress)
     except TrainingInterruptedError as stop:
-        command = prog if prog.endswith(".py") else f"{prog}"
         python = "python " if prog.endswith(".py") else ""
         print(
             f"\nInterrupted; finished epochs are kept. Go on with\n"
-            f"  {python}{command} --resume {stop.run_dir}",
+            f"  {python}{prog} --resume {stop.run_dir}",
             file=sys.stderr,
         )
         return INTERRUPTED

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.patients import unit_words
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.predictions import Predictions, table
+from tumorlens.evaluation.predictions import Predictions, columns, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
 from tumorlens.files import claim, write_json, write_manifest, write_text
@@ -62,9 +64,46 @@ class Report:
         return self.predictions.probabilities
 
     @property
-    def copies(self) -> npt.NDArray[np.str_] | None:
-        """(N,) "", "exact" or "near", see `Predictions.copies`."""
-        return self.predictions.copies
+    def metrics(self) -> dict[str, Any]:
+        """Every figure, as metrics.json has them."""
+        return {
+            "schema": METRICS_SCHEMA,
+            "checkpoint": str(self.checkpoint),
+            "model_name": self.model_name,
+            "data_dir": str(self.data.root),
+            "part": self.part,
+            "images": len(self.data.labels),
+            "classes": list(self.data.classes),
+            "caveats": list(self.caveats),
+            "skipped": self.data.skipped,
+            **self.scores.to_dict(),
+            "by_site": [one.to_dict() for one in self.by_site],
+            "calibration": None if self.calibrated is None else asdict(self.calibrated),
+        }
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """Name to picture: confusion_matrix, roc, reliability, errors."""
+        return {path.stem: path for path in sorted(self.out_dir.glob("*.png"))}
+
+    def table(self) -> dict[str, list[Any]]:
+        """Column to its N values, as predictions.csv has them."""
+        return columns(self.predictions)
+
+    def to_frame(self) -> Any:
+        """The table as a pandas DataFrame.
+
+        Raises:
+            TumorlensError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: PLC0415 (no dependency of ours)
+        except ImportError:
+            raise TumorlensError(
+                "to_frame needs pandas, which is not installed: `pip install pandas`, or take "
+                "table()."
+            ) from None
+        return pandas.DataFrame(self.table())
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
@@ -199,23 +238,7 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
 def _write(report: Report, settings: EvaluateSettings) -> None:
     out, data, scores = report.out_dir, report.data, report.scores
     classes = data.classes
-    write_json(
-        out / "metrics.json",
-        {
-            "schema": METRICS_SCHEMA,
-            "checkpoint": str(report.checkpoint),
-            "model_name": report.model_name,
-            "data_dir": str(data.root),
-            "part": report.part,
-            "images": len(data.labels),
-            "classes": list(classes),
-            "caveats": list(report.caveats),
-            "skipped": data.skipped,
-            **scores.to_dict(),
-            "by_site": [one.to_dict() for one in report.by_site],
-            "calibration": None if report.calibrated is None else asdict(report.calibrated),
-        },
-    )
+    write_json(out / "metrics.json", report.metrics)
     write_text(out / "predictions.csv", table(report.predictions))
     predicted = report.probabilities.argmax(axis=1)
     what = f"{report.model_name}, {report.part} images (n = {len(data.labels)})"

@@ -7,6 +7,7 @@ copy_in_training ("", "exact" or "near"), group (near-duplicates), patient and s
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,8 +112,8 @@ def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
     return found
 
 
-def table(predictions: Predictions) -> str:
-    """As CSV; probabilities as exact as they are, so that all scores follow from the table."""
+def columns(predictions: Predictions) -> dict[str, list[Any]]:
+    """Column to its N values, in the order of the file: text, and float for prob_CLASS."""
     further = {
         "copy_in_training": predictions.copies,
         "group": predictions.groups,
@@ -121,18 +122,22 @@ def table(predictions: Predictions) -> str:
     }
     known = {name: values for name, values in further.items() if values is not None}
     classes = predictions.classes
-    header = ["path", "label", "prediction", *(f"{_PROBABILITY}{name}" for name in classes), *known]
-    rows = [
-        [
-            path,
-            classes[predictions.labels[index]],
-            classes[int(predictions.probabilities[index].argmax())],
-            *(repr(float(value)) for value in predictions.probabilities[index]),
-            *(values[index] for values in known.values()),
-        ]
-        for index, path in enumerate(predictions.paths)
-    ]
-    return csv_text(header, rows)
+    return {
+        "path": list(predictions.paths),
+        "label": [classes[index] for index in predictions.labels],
+        "prediction": [classes[index] for index in predictions.probabilities.argmax(axis=1)],
+        **{
+            f"{_PROBABILITY}{name}": values
+            for name, values in zip(classes, predictions.probabilities.T.tolist(), strict=True)
+        },
+        **{name: list(map(str, values)) for name, values in known.items()},
+    }
+
+
+def table(predictions: Predictions) -> str:
+    """As CSV; probabilities as exact as they are, so that all scores follow from the table."""
+    found = columns(predictions)
+    return csv_text(list(found), zip(*found.values(), strict=True))
 
 
 def read(path: Path) -> Predictions:

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tumorlens.errors import TumorlensError
-from tumorlens.files import csv_text, replacing, write_text
+from tumorlens.files import claim, csv_text, replacing, write_manifest, write_text
 from tumorlens.labels import KNOWN_CLASSES
 from tumorlens.phantom.anatomy import Array, Ripples, load_template
 from tumorlens.phantom.head import draw_person, paint_head, survey
@@ -28,6 +28,7 @@ from tumorlens.phantom.lesions import draw_lesion
 from tumorlens.phantom.notice import NOTICE
 from tumorlens.phantom.view import draw_view
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import PhantomSettings, primitives
 
 SMALLEST, LARGEST = 32, 1024  # pixels: below, no tumor can be seen; above, nothing is gained
 
@@ -137,6 +138,26 @@ def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
         gain=rng.uniform(0.8, 1.05),
         gamma=rng.uniform(0.9, 1.1),
     )
+
+
+def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSummary:
+    """Write a phantom data set into a folder that is new or a phantom's, and its manifest.
+
+    Raises:
+        TumorlensError: a folder of something else, or a number out of range.
+    """
+    claim(settings.out, "phantom")
+    summary = make_phantom(
+        settings.out,
+        train=settings.train,
+        valid=settings.valid,
+        test=settings.test,
+        size=settings.size,
+        seed=settings.seed,
+        progress=progress,
+    )
+    write_manifest(settings.out, "phantom", settings=primitives(settings), seed=settings.seed)
+    return summary
 
 
 def make_phantom(

@@ -12,19 +12,31 @@ from tumorlens.settings.data import (
 from tumorlens.settings.deploy import ExportSettings, PredictSettings, ReportSettings, ServeSettings
 from tumorlens.settings.evaluate import CompareSettings, EvaluateSettings, GradcamSettings
 from tumorlens.settings.shared import (
+    GROUPS,
     MAP_LAYER,
     MAP_METHOD,
+    REQUIRED,
     Device,
     MapMethod,
     ModelName,
     RecipeName,
+    docs_of,
+    is_required,
     primitives,
 )
-from tumorlens.settings.train import StudySettings, TrainSettings
+from tumorlens.settings.train import (
+    RECIPE_DEFAULTS,
+    StudySettings,
+    TrainingOptions,
+    TrainSettings,
+)
 
 __all__ = [
+    "GROUPS",
     "MAP_LAYER",
     "MAP_METHOD",
+    "RECIPE_DEFAULTS",
+    "REQUIRED",
     "AuditSettings",
     "CompareSettings",
     "Device",
@@ -42,5 +54,8 @@ __all__ = [
     "SplitSettings",
     "StudySettings",
     "TrainSettings",
+    "TrainingOptions",
+    "docs_of",
+    "is_required",
     "primitives",
 ]

@@ -1,10 +1,10 @@
 """Settings: what is done with a trained network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.settings.shared import MAP_LAYER, Device, at_least, fold_needs_splits
+from tumorlens.settings.shared import MAP_LAYER, REQUIRED, Device, at_least, fold_needs_splits
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class PredictSettings:
     checkpoint: Path
     """File that train wrote (model/best_model.pt) or export did (.onnx, .safetensors), or resnet18
     or se_resnet18 for the weights that come with tumorlens."""
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Path, ...] = field(default=(), metadata=REQUIRED)
     """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
     left out where they come first."""
     csv: Path | None = None

@@ -1,12 +1,13 @@
 """Settings: scoring, explaining and comparing networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
     MAP_LAYER,
     MAP_METHOD,
+    REQUIRED,
     Device,
     MapMethod,
     ModelName,
@@ -130,7 +131,7 @@ class GradcamSettings:
 class CompareSettings:
     """Compare two networks on the same images: every figure's difference, and is it chance?"""
 
-    a: Path | None = None
+    a: Path | None = field(default=None, metadata=REQUIRED)
     """The first: a checkpoint, a predictions.csv, a folder that evaluate wrote, or a study folder.
     """
     b: Path | None = None

@@ -1,6 +1,9 @@
 """What the settings of several verbs share."""
 
-from dataclasses import fields
+import ast
+import inspect
+import textwrap
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +16,35 @@ MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer1*layer2"
 MAP_METHOD: MapMethod = "hirescam"
+
+# Metadata of a field that has a default in Python and must be given all the same.
+REQUIRED = {"required": True}
+# Under which heading help lists a flag, whatever the verb; the rest comes under "other". A batch
+# of training is a setting of training, any other one of hardware.
+GROUPS = {
+    "data": (
+        *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
+        *("boxes", "patients", "groups", "allow_patient_overlap", "on_bad_image", "axis", "slice"),
+    ),
+    "training": (
+        *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
+        *("class_weights", "train_on_valid", "resume", "batch_size"),
+    ),
+    "hardware": (
+        "device",
+        "threads",
+        "devices",
+        "num_nodes",
+        "precision",
+        "batch_size",
+        "cluster",
+        "jobs",
+    ),
+    "output": (
+        *("out", "out_dir", "runs_dir", "audit_dir", "csv", "json", "heatmaps", "save_maps"),
+        *("format", "int8"),
+    ),
+}
 
 
 def at_least(settings: object, **bounds: float) -> None:
@@ -29,16 +61,9 @@ def fold_needs_splits(fold: int | None, splits: Path | None) -> None:
         raise ValueError("--fold needs --splits, the CSV that has the folds.")
 
 
-def nothing_to_choose_by(train_on_valid: bool, patience: int | None, monitor: str) -> None:
-    """Refuse to stop early or choose an epoch by validation images that train."""
-    if not train_on_valid:
-        return
-    for name, given in (("patience", patience is not None), ("monitor", monitor != "macro_f1")):
-        if given:
-            raise ValueError(
-                f"--{name} needs validation images, which --train_on_valid lets train; leave one "
-                "of the two out."
-            )
+def is_required(item: Field[Any]) -> bool:
+    """Whether a field must be given."""
+    return item.default is MISSING or bool(item.metadata.get("required"))
 
 
 def primitives(settings: object) -> dict[str, Any]:
@@ -51,3 +76,15 @@ def _primitive(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_primitive(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def docs_of(kind: type) -> dict[str, str]:
+    """The docstring under each field of a settings class and its bases, on one line."""
+    found: dict[str, str] = {}
+    for base in (one for one in reversed(kind.__mro__) if is_dataclass(one)):
+        (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(node, ast.ClassDef)
+        for line, below in zip(node.body, node.body[1:], strict=False):
+            if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr):
+                found[ast.unparse(line.target)] = " ".join(ast.literal_eval(below.value).split())
+    return found

@@ -12,7 +12,7 @@ from tumorlens.device import pick_device, pick_precision, usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import StudySettings, TrainSettings
+from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
 from tumorlens.studies.run import (
     RESAMPLES,
     Job,
@@ -22,14 +22,6 @@ from tumorlens.studies.run import (
     training_record,
 )
 from tumorlens.studies.schedule import run_all
-
-# Settings of a study that each run's training takes as they are.
-_TRAINING = tuple(
-    sorted(
-        {item.name for item in fields(StudySettings)}
-        & {item.name for item in fields(TrainSettings)} - {"out_dir", "data_dir", "splits"}
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,10 @@ def jobs(settings: StudySettings) -> list[Job]:
     assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits, folds = _folds(settings)
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
-    given: dict[str, Any] = {name: getattr(settings, name) for name in _TRAINING}
+    given: dict[str, Any] = {
+        item.name: getattr(settings, item.name) for item in fields(TrainingOptions)
+    }
+    given["splits"] = splits
     # Settled here, so that runs on other machines compute alike or are refused.
     given["precision"] = pick_precision(settings.precision, pick_device(settings.device))
     if settings.jobs > 1 and settings.threads is None:
@@ -103,9 +98,7 @@ def jobs(settings: StudySettings) -> list[Job]:
                 name = run_name(model, settings.protocol, fold, seed)
                 train = TrainSettings(
                     model=model,
-                    data_dir=settings.data_dir,
                     out_dir=runs_dir / name,
-                    splits=splits,
                     fold=fold,
                     seed=seed,
                     **given,

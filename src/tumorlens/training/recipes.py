@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tumorlens.data.augment import Augmentation
-from tumorlens.settings import TrainSettings
+from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -46,39 +46,19 @@ class Recipe:
         return asdict(self)
 
 
+# What flags may set otherwise is in the settings, where help reads it.
 RECIPES = {
-    # A plain correct loop that fits two CPU cores.
-    "plain": Recipe(
-        image_size=96,
-        epochs=15,
-        batch_size=32,
-        lr=1e-3,
-        schedule="one_cycle",
-        patience=10,
-        augmentation=Augmentation(),
-    ),
-    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
+    "plain": Recipe(**RECIPE_DEFAULTS["plain"], augmentation=Augmentation()),
     "fast": Recipe(
-        image_size=96,
-        epochs=20,
-        batch_size=64,
-        lr=0.05,
-        schedule="one_cycle",
-        patience=20,
+        **RECIPE_DEFAULTS["fast"],
         augmentation=Augmentation(rotation=15, scale=0.15, shift=0.08, contrast=0.2, gamma=0.3),
         optimizer="sgd",
         weight_decay=5e-4,
         label_smoothing=0.1,
         averaging=0.99,
     ),
-    # The published study's settings: 224 px, batch 128, Adam 2e-4, flip and rotation by 10 degrees.
     "paper": Recipe(
-        image_size=224,
-        epochs=50,
-        batch_size=128,
-        lr=2e-4,
-        schedule="constant",
-        patience=10,
+        **RECIPE_DEFAULTS["paper"],
         augmentation=Augmentation(scale=0, shift=0, brightness=0, contrast=0),
     ),
 }
@@ -86,7 +66,6 @@ RECIPES = {
 
 def resolve(settings: TrainSettings) -> Recipe:
     """The named recipe with every flag that the user gave in its place."""
-    names = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
-    given = {name: getattr(settings, name) for name in names}
+    given = {name: getattr(settings, name) for name in RECIPE_DEFAULTS[settings.recipe]}
     chosen = {name: value for name, value in given.items() if value is not None}
     return replace(RECIPES[settings.recipe], **chosen)

@@ -1,4 +1,4 @@
-"""`python -m tumorlens.cli`."""
+"""`python -m tumorlens`."""
 
 import sys
 

@@ -1,0 +1,115 @@
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import tumorlens
+from tumorlens.cli import VERBS
+from tumorlens.errors import TumorlensError
+from tumorlens.public_functions import COMMANDS, parameters_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_verb_is_a_function_with_a_signature() -> None:
+    assert set(COMMANDS) == set(VERBS) - {"cache"} | {"study_report"}
+    assert set(COMMANDS) <= set(dir(tumorlens))
+    for name, command in COMMANDS.items():
+        public = getattr(tumorlens, name)
+        assert list(inspect.signature(public).parameters) == list(parameters_of(command))
+    assert list(inspect.signature(tumorlens.train).parameters)[:2] == ["data_dir", "model"]
+    assert "--" not in inspect.getdoc(tumorlens.train).replace("`", "")
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        tumorlens.trian  # noqa: B018
+
+
+def test_signatures_for_editors_are_those_of_the_settings() -> None:
+    spec = importlib.util.spec_from_file_location("write_stubs", ROOT / "tools/write_stubs.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.STUB.read_text(encoding="utf-8") == tool.stub(), "run `make stubs`"
+
+
+def test_importing_the_package_loads_nothing_heavy_and_rooms_stay_callable() -> None:
+    script = (
+        "import sys, tumorlens\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'tyro', 'tumorlens.settings'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "import tumorlens.export.parity, tumorlens.audit.files\n"  # sets the names of two verbs
+        "from tumorlens import audit, export, phantom\n"
+        "print(callable(audit), callable(export), callable(phantom), audit.files.__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["[]", "True True True tumorlens.audit.files"]
+
+
+def test_functions_return_their_result_and_print_nothing(
+    make_folder: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = make_folder({"train": 4, "valid": 2, "test": 2})
+    stages = set()
+    run = tumorlens.train(
+        model="resnet18",
+        data_dir=str(data),
+        out_dir=str(tmp_path / "model"),
+        epochs=1,
+        batch_size=8,
+        image_size=32,
+        progress=lambda stage, *_: stages.add(stage),
+    )
+    report = tumorlens.evaluate(checkpoint=run.checkpoint, resamples=100)
+    explained = tumorlens.gradcam(checkpoint=str(run.checkpoint), class_name="glioma")
+    made = tumorlens.phantom(out=str(tmp_path / "phantom"), train=2, valid=1, test=0, size=64)
+    audit = tumorlens.audit(data_dir=str(data), out_dir=str(tmp_path / "audit"))
+    split = tumorlens.split(data_dir=str(data), out=str(tmp_path / "splits.csv"))
+    alone = tumorlens.predict(checkpoint=run.checkpoint, paths=str(data / "test/glioma"))
+    assert "epoch" in stages
+    assert report.scores.all.n == 8
+    assert explained.panel.is_file()
+    assert made.images["train"]["glioma"] == 2
+    assert len(audit.paths) == len(split.paths) == 32
+    assert len(alone) == 2
+    assert capfd.readouterr().out == ""
+
+    written = json.loads((report.out_dir / "metrics.json").read_text())
+    assert list(report.metrics) == list(written)
+    assert report.metrics["all"]["n"] == written["all"]["n"] == 8
+    assert set(report.figures) == {"confusion_matrix", "errors", "reliability", "roc"}
+    table = report.table()
+    header = (report.out_dir / "predictions.csv").read_text().splitlines()[0]
+    assert ",".join(table) == header
+    assert {len(column) for column in table.values()} == {8}
+    assert sum(table[f"prob_{name}"][0] for name in report.data.classes) == pytest.approx(1)
+
+
+def test_frame_needs_pandas_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tumorlens.evaluation.evaluate import Report
+
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(TumorlensError, match="pip install pandas"):
+        Report.to_frame(object.__new__(Report))
+
+
+def test_nonsense_is_refused_by_parameter(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^epochs 0: expected 1 or more"):
+        tumorlens.train(model="resnet18", data_dir="data", epochs=0)
+    with pytest.raises(ValueError, match="^model and data_dir must be given"):
+        tumorlens.train()
+    with pytest.raises(TumorlensError, match="^data_dir .*there is no such folder"):
+        tumorlens.train(model="resnet18", data_dir=str(tmp_path / "nowhere"))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epoch'"):
+        tumorlens.train(model="resnet18", data_dir="data", epoch=1)
+    with pytest.raises(TypeError, match="missing a required argument: 'checkpoint'"):
+        tumorlens.evaluate()
+
+
+def test_version_is_the_citations_and_comes_from_one_place() -> None:
+    assert f"\nversion: {tumorlens.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
