@@ -2,10 +2,12 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
+from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.evaluation import plots
@@ -130,24 +132,41 @@ class EarlyStopping(callbacks.EarlyStopping):
         trainer.should_stop = self.stopped_epoch > 0 or self.wait_count >= self.patience
 
 
-class BestWeights(Callback):
-    """Copies the weights of the best validation epoch so far into `best_model.pt`.
+class KeptWeights(Callback):
+    """Writes a run's `best_model.pt`.
 
     Args:
         template: the run's checkpoint but for weights and figures.
         path: where to write.
-        monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
 
     `kept` is what this process wrote last; None: nothing yet.
     """
 
-    def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:
+    def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
         self.template = template
         self.path = path
+        self.kept: checkpoints.Checkpoint | None = None
+
+    def keep(self, trainer: Trainer, network: nn.Module, figures: Mapping[str, float]) -> None:
+        """Write the weights of the epoch under way."""
+        selected = {"epoch": trainer.current_epoch + 1, **figures}
+        self.kept = checkpoints.with_weights(self.template, network, selected)
+        checkpoints.save(self.kept, self.path)
+
+
+class BestWeights(KeptWeights):
+    """Keeps the weights of the best validation epoch so far.
+
+    Args:
+        template, path: see `KeptWeights`.
+        monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
+    """
+
+    def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:
+        super().__init__(template, path)
         self.monitor = monitor
         self.sign = -1.0 if monitor == "valid_loss" else 1.0
         self.best = -math.inf
-        self.kept: checkpoints.Checkpoint | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The best figure so far."""
@@ -161,43 +180,23 @@ class BestWeights(Callback):
         """Write the weights if this epoch is better than every one before."""
         if trainer.sanity_checking:
             return
-        figures = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.startswith("valid_")
-        }
+        every = trainer.callback_metrics.items()
+        figures = {name: float(value) for name, value in every if name.startswith("valid_")}
         value = self.sign * figures[self.monitor]
         if not value > self.best:  # a NaN is never better
             return
         self.best = value
         if trainer.is_global_zero:
-            network = cast(Classifier, pl_module).kept
-            selected = {"epoch": trainer.current_epoch + 1, **figures}
-            self.kept = checkpoints.with_weights(self.template, network, selected)
-            checkpoints.save(self.kept, self.path)
+            self.keep(trainer, cast(Classifier, pl_module).kept, figures)
 
 
-class LastWeights(Callback):
-    """Writes the last epoch's weights to `best_model.pt`: where there is nothing to choose by.
-
-    Args:
-        template: the run's checkpoint but for weights.
-        path: where to write.
-
-    `kept` is what this process wrote; None: nothing yet.
-    """
-
-    def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
-        self.template = template
-        self.path = path
-        self.kept: checkpoints.Checkpoint | None = None
+class LastWeights(KeptWeights):
+    """Keeps the last epoch's weights: where there is nothing to choose by."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the weights if this epoch is the last and all of them are finite."""
-        epoch = trainer.current_epoch + 1
-        if epoch != trainer.max_epochs or not trainer.is_global_zero:
+        if trainer.current_epoch + 1 != trainer.max_epochs or not trainer.is_global_zero:
             return
         network = cast(Classifier, pl_module).kept
         if all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-            self.kept = checkpoints.with_weights(self.template, network, {"epoch": epoch})
-            checkpoints.save(self.kept, self.path)
+            self.keep(trainer, network, {})
