@@ -81,7 +81,6 @@ NO_TORCH = (
     "inference/onnx_backend.py",
     "explain/overlay.py",
     "explain/regions.py",
-    "explain/measures.py",
     "explain/map_metrics.py",
     "explain/estimates.py",
     "explain/plots.py",

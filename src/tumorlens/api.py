@@ -56,10 +56,10 @@ def evaluate(*, progress: Progress = silent, **settings: Any) -> Report:
 
 def gradcam(*, progress: Progress = silent, **settings: Any) -> Explanation:
     """See where a network looked; see `config.GradcamSettings`."""
-    from tumorlens.explain import panel as panels
+    from tumorlens.explain import panel as module
     from tumorlens.settings import GradcamSettings
 
-    return panels.explain(_settings(GradcamSettings, settings), progress)
+    return module.gradcam(_settings(GradcamSettings, settings), progress)
 
 
 def phantom(*, progress: Progress = silent, **settings: Any) -> PhantomSummary:

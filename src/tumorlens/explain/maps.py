@@ -1,20 +1,22 @@
-"""The maps of many images, batch by batch."""
+"""The maps of a session's images, each for its true class; all of them, or those of a sample."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
-from tumorlens.checkpoint.session import describe, images_of, input_batches
-from tumorlens.data.dataset import Dataset, load_for_scoring
-from tumorlens.data.folder import scan
-from tumorlens.explain import gradcam
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import Session, input_batches
+from tumorlens.errors import TumorlensError
+from tumorlens.explain.estimates import estimates, primitives
+from tumorlens.explain.gradcam import grad_cam
+from tumorlens.explain.regions import Boxes
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import MAP_LAYER, MAP_METHOD, MapMethod
+from tumorlens.settings import MAP_LAYER, MAP_METHOD, GradcamSettings, MapMethod
 
 Maps = npt.NDArray[np.float32]
 
@@ -40,128 +42,110 @@ class Way:
         return self.size or checkpoint.preprocessing.image_size
 
 
-def maps_of(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    images: npt.NDArray[np.uint8],
-    targets: npt.NDArray[np.int64],
-    way: Way,
-    *,
-    device: torch.device,
-    batch_size: int = 32,
-    progress: Progress = silent,
-) -> Maps:
-    """Explain each image for its own target.
+def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
+    """Explain each image for its true class.
 
     Args:
-        network: (N, C, S, S) to (N, K).
-        preprocessing: from picture to input.
-        images: (N, S, S) uint8, S being the size of `way`.
-        targets: (N,) logit columns.
-        way: layer and method.
-        device: where to compute; the network is moved there.
-        batch_size: images at once.
+        session: N images and their network.
+        way: layer, method and size.
         progress: told of the stage "explaining".
 
     Returns:
         (N, h, w) float32 >= 0.
     """
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = session.network.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    preprocessing = session.checkpoint.preprocessing
+    images = session.images_at(way.size_for(session.checkpoint))
     found = []
     for inputs, before in input_batches(
-        preprocessing, images, device=device, batch_size=batch_size
+        preprocessing, images, device=session.device, batch_size=session.batch_size
     ):
-        columns = torch.from_numpy(targets[before : before + len(inputs)]).to(device)
-        maps = gradcam.grad_cam(network, inputs, columns, way.layer, way.method)
+        targets = session.data.labels[before : before + len(inputs)]
+        columns = torch.from_numpy(targets).to(session.device)
+        maps = grad_cam(network, inputs, columns, way.layer, way.method)
         found.append(maps.float().cpu().numpy())
         progress("explaining", before + len(inputs), len(images))
     return np.concatenate(found)
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a data folder, decoded for a checkpoint.
+class Sample:
+    """Images that the checks of the maps are made on.
 
     Attributes:
-        data: at the network's own size.
-        large: (N, S, S) uint8 at the size of the maps; the same array where that is the own size.
-        part: "train", "valid", "test" or "all".
+        name: of the network, beside another.
+        session: these images alone.
+        way: how their maps are made.
+        maps: (N, h, w).
+        how: in words, which images they are.
+        resamples, seed: of the intervals.
     """
 
-    data: Dataset
-    large: npt.NDArray[np.uint8]
-    part: str
+    name: str
+    session: Session
+    way: Way
+    maps: Maps
+    how: str
+    resamples: int
+    seed: int
 
-    def only(self, keep: npt.NDArray[np.int64]) -> "Part":
-        """Some of its images."""
-        data = replace(
-            self.data,
-            paths=tuple(self.data.paths[index] for index in keep),
-            images=self.data.images[keep],
-            labels=self.data.labels[keep],
-            parts=self.data.parts[keep],
-            fingerprints=self.data.fingerprints[keep],
-            digests=self.data.digests[keep],
-            patients=self.data.patients.only(keep) if self.data.patients else None,
-        )
-        return Part(data, self.large[keep], self.part)
+    @property
+    def size(self) -> int:
+        """Side of the squares that the maps lie over, pixels."""
+        return self.way.size_for(self.session.checkpoint)
+
+    def maps_by(self, network: nn.Module, checkpoint: Checkpoint | None = None) -> Maps:
+        """Another network's maps of the images; of this checkpoint, unless another is named."""
+        loaded = checkpoint or self.session.checkpoint
+        return maps_of(replace(self.session, network=network, checkpoint=loaded), self.way)  # type: ignore[arg-type]
+
+    def means(self, columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
+        """Mean of each column, (N,) values: name to value, low, high, n."""
+        data = self.session.data
+        whole = {"all": np.ones(len(data.paths), dtype=bool)}
+        found = estimates(columns, whole, data.units(), resamples=self.resamples, seed=self.seed)
+        return primitives(found)["all"]
 
 
-def load_part(
-    checkpoint: Checkpoint,
+def draw(
+    name: str,
+    session: Session,
     way: Way,
-    *,
-    data_dir: Path | None = None,
-    split: str = "auto",
-    progress: Progress = silent,
-) -> Part:
-    """Decode a part of a checkpoint's data folder, at both sizes; undecodable files are left out.
+    settings: GradcamSettings,
+    boxes: Boxes | None,
+    maps: Maps | None,
+) -> Sample:
+    """Draw a sample; the same for each network of the same split.
+
+    Args:
+        name: of the network.
+        session: all images.
+        way: how maps are made.
+        settings: `sample`, `seed` and `resamples` count.
+        boxes: where there are any, images with a box alone.
+        maps: of all images, where they are made already.
 
     Raises:
-        TumorlensError: see `evaluate.images_of` and `dataset.load_for_scoring`.
+        TumorlensError: fewer than two images.
     """
-    root, assignment = images_of(checkpoint, data_dir, None, None)
-    own, size = checkpoint.preprocessing.image_size, way.size_for(checkpoint)
-    loaded = [
-        load_for_scoring(
-            root,
-            side,
-            checkpoint.classes,
-            part=split,
-            assignment=assignment,
-            on_bad_image="skip",
-            patients=checkpoint.data.patients if checkpoint.data else None,
-            progress=progress,
+    paths, split = session.data.paths, session.split
+    candidates = np.flatnonzero([boxes is None or path in boxes for path in paths])
+    which = "" if boxes is None else " with a box"
+    rng = np.random.default_rng(settings.seed)
+    drawn = np.sort(rng.permutation(candidates)[: settings.sample])
+    if len(drawn) < 2:
+        raise TumorlensError(
+            f"--split {split}: {len(drawn)} image, expected two or more to measure on; name "
+            "another part."
         )
-        for side in dict.fromkeys((own, size))
-    ]
-    return Part(loaded[0], loaded[-1].images, str(loaded[0].parts[0]))
-
-
-def parts_there(checkpoint: Checkpoint, data_dir: Path | None = None) -> set[str]:
-    """The parts that a checkpoint's data folder has."""
-    root, assignment = images_of(checkpoint, data_dir, None, None)
-    if assignment is not None:
-        return set(assignment.values())
-    return {file.split for file in scan(root).files}
-
-
-def answers(
-    checkpoint: Checkpoint,
-    network: nn.Module,
-    part: Part,
-    *,
-    device: torch.device,
-    batch_size: int = 32,
-    progress: Progress = silent,
-) -> npt.NDArray[np.float64]:
-    """(N, K) logits at the network's own size."""
-    return describe(
-        network,  # type: ignore[arg-type]
-        checkpoint.preprocessing,
-        part.data.images,
-        device=device,
-        batch_size=batch_size,
-        stage="predicting",
-        progress=progress,
-    )[0]
+    some = session.only(drawn)
+    return Sample(
+        name=name,
+        session=some,
+        way=way,
+        maps=maps_of(some, way) if maps is None else maps[drawn],
+        how=f"{len(drawn)} of {len(candidates)} {split} images{which}, drawn with seed "
+        f"{settings.seed}; maps of the true class",
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )

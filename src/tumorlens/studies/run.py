@@ -14,6 +14,7 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.comparison.run_files import (
     SCHEMA,
     WHAT,
@@ -28,7 +29,7 @@ from tumorlens.evaluation import tumor_classes
 from tumorlens.evaluation.evaluate import Report, evaluate
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.explain.localization import localize
-from tumorlens.explain.mapped import Way
+from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import MANIFEST, environment, write_json, write_text
 from tumorlens.progress import Progress, silent
@@ -309,14 +310,18 @@ def _localization(
     if not scored and not valid:
         return {}
     with cpu_threads(job.train.threads):
-        return localize(
+        session = open_session(
             loaded,
-            boxes,
-            data_dir=job.train.data_dir,
-            split=part if scored else "valid",
-            resamples=job.resamples,
+            ImageChoice(
+                job.train.data_dir,
+                part if scored else "valid",
+                allow_patient_overlap=True,
+                on_bad_image="skip",
+            ),
             device=pick_device(job.train.device),
-        ).figures
+            batch_size=32,
+        )
+        return localize(session, annotated, Way(), resamples=job.resamples).figures
 
 
 def _training_seconds(run_dir: Path) -> float:
