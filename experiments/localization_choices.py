@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
 from tumorlens.evaluation.intervals import Estimates, estimates
 from tumorlens.explain.gradcam import METHODS
-from tumorlens.explain.mapped import Part, Way, load_part, maps_of
-from tumorlens.explain.measures import fit, frame, in_frame
+from tumorlens.explain.map_metrics import fit, frame
+from tumorlens.explain.maps import Way, maps_of
+from tumorlens.explain.overlay import on_picture
 from tumorlens.explain.regions import Boxes, read_boxes
 
 LAYERS = (
@@ -60,12 +60,12 @@ def main() -> None:
     boxes = read_boxes(given.boxes)
     rows: list[dict[str, object]] = []
     for file in given.checkpoints:
-        loaded = checkpoints.load(file)
+        session = _boxed(file, boxes, given)
         for size in given.sizes:
-            part = _boxed(loaded, size, boxes, given)
+            session.images_at(size)  # decoded before the time is taken
             for layer in given.layers:
                 for method in given.methods:
-                    rows += _rows(loaded, file, part, Way(layer, method, size), boxes, given)
+                    rows += _rows(session, Way(layer, method, size), boxes, given)
         if given.out:  # after each checkpoint: an interruption loses no finished one
             given.out.parent.mkdir(parents=True, exist_ok=True)
             with given.out.open("w", newline="", encoding="utf-8") as out:
@@ -75,34 +75,26 @@ def main() -> None:
     _print_best(rows)
 
 
-def _boxed(loaded: Checkpoint, size: int, boxes: Boxes, given: argparse.Namespace) -> Part:
-    part = load_part(loaded, Way(size=size), data_dir=given.data_dir, split=given.split)
-    boxed = [index for index, path in enumerate(part.data.paths) if path in boxes]
+def _boxed(file: Path, boxes: Boxes, given: argparse.Namespace) -> Session:
+    images = ImageChoice(
+        given.data_dir, given.split, allow_patient_overlap=True, on_bad_image="skip"
+    )
+    session = open_session(file, images, device=torch.device("cpu"), batch_size=32)
+    boxed = [index for index, path in enumerate(session.data.paths) if path in boxes]
     if not boxed:
-        raise SystemExit(f"none of the {part.part} images has a box in {given.boxes}")
+        raise SystemExit(f"none of the {session.split} images has a box in {given.boxes}")
     drawn = np.random.default_rng(0).permutation(boxed)[: given.limit]
-    return part.only(np.sort(drawn))
+    return session.only(np.sort(drawn))
 
 
 def _rows(
-    loaded: Checkpoint,
-    file: Path,
-    part: Part,
-    way: Way,
-    boxes: Boxes,
-    given: argparse.Namespace,
+    session: Session, way: Way, boxes: Boxes, given: argparse.Namespace
 ) -> list[dict[str, object]]:
+    loaded = session.checkpoint
     started = time.perf_counter()
-    maps = maps_of(
-        loaded.network(),
-        loaded.preprocessing,
-        part.large,
-        part.data.labels,
-        way,
-        device=torch.device("cpu"),
-    )
+    maps = maps_of(session, way)
     seconds = time.perf_counter() - started
-    figures = _figures(loaded, part, maps, way.size_for(loaded), boxes, given)
+    figures = _figures(session, maps, way.size_for(loaded), boxes, given)
     print(
         f"{loaded.model_name} {way.layer} {way.method} {way.size}: "
         f"{figures['all']['ratio'].value:.2f} times chance, "
@@ -111,10 +103,10 @@ def _rows(
     )
     return [
         {
-            "checkpoint": file.as_posix(),
+            "checkpoint": session.path.as_posix(),
             "model": loaded.model_name,
             "trained_at": loaded.preprocessing.image_size,
-            "part": part.part,
+            "part": session.split,
             "map_size": way.size,
             "layer": way.layer,
             "method": way.method,
@@ -137,24 +129,24 @@ def _rows(
 
 
 def _figures(
-    loaded: Checkpoint,
-    part: Part,
+    session: Session,
     maps: np.ndarray,
     size: int,
     boxes: Boxes,
     given: argparse.Namespace,
 ) -> Estimates:
+    data = session.data
     fits = []
-    for path, relevance in zip(part.data.paths, maps, strict=True):
-        height, width = frame(*read_grey(part.data.root / path).shape)
+    for path, relevance in zip(data.paths, maps, strict=True):
+        height, width = frame(*read_grey(data.root / path).shape)
         region = boxes.region(path, height, width)
-        fits.append(fit(in_frame(relevance, height, width, size), region))
-    labels = np.array([loaded.classes[label] for label in part.data.labels])
+        fits.append(fit(on_picture(relevance, height, width, size), region))
+    labels = np.array([data.classes[label] for label in data.labels])
     return estimates(
         {name: np.array([getattr(one, name) for one in fits]) for name in COLUMNS},
         {"all": np.ones(len(fits), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
-        duplicate_groups(part.data.fingerprints),
+        duplicate_groups(data.fingerprints),
         ratios={"ratio": ("energy", "area")},
         proportions=("hit",),
         resamples=given.resamples,

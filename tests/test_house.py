@@ -81,7 +81,6 @@ NO_TORCH = (
     "inference/inputs.py",
     "explain/overlay.py",
     "explain/regions.py",
-    "explain/measures.py",
     "explain/map_metrics.py",
     "explain/plots.py",
 )

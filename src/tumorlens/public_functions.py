@@ -45,7 +45,7 @@ class Command:
 COMMANDS = {
     "train": Command(settings.TrainSettings, "training.fit.train"),
     "evaluate": Command(settings.EvaluateSettings, "evaluation.evaluate.evaluate"),
-    "gradcam": Command(settings.GradcamSettings, "explain.panel.explain"),
+    "gradcam": Command(settings.GradcamSettings, "explain.panel.gradcam"),
     "predict": Command(settings.PredictSettings, "public_functions.predict", {"json": False}),
     "audit": Command(settings.AuditSettings, "audit.files.audit_and_write"),
     "split": Command(settings.SplitSettings, "public_functions.split"),

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.session import ImageChoice, Session, open_session
+from tumorlens.data.dataset import Dataset
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 
@@ -69,6 +72,41 @@ def squares() -> np.ndarray:
     for number, (top, left) in enumerate(((8, 8), (8, 40), (40, 8), (40, 40))):
         pictures[number, top : top + 16, left : left + 16] = 255
     return pictures
+
+
+@pytest.fixture
+def session_on(bright: Checkpoint) -> Callable[[nn.Module, np.ndarray], Session]:
+    """Open a session of (N, S, S) uint8 images, all of class 0, without a data folder."""
+
+    def make(network: nn.Module, images: np.ndarray) -> Session:
+        count = len(images)
+        data = Dataset(
+            root=Path(),
+            layout="test",
+            protocol="",
+            classes=CLASSES,
+            paths=tuple(f"{number}.png" for number in range(count)),
+            images=images,
+            labels=np.zeros(count, dtype=np.int64),
+            parts=np.full(count, "test"),
+            fingerprints=np.zeros((count, 32), dtype=np.uint8),
+            digests=np.zeros((count, 16), dtype=np.uint8),
+            skipped={},
+            note="",
+        )
+        return Session(bright, Path("x.pt"), network, data, "", torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture
+def opened() -> Callable[..., Session]:
+    """Open a session of a checkpoint with a data folder."""
+
+    def make(checkpoint: Checkpoint, root: Path, split: str = "auto") -> Session:
+        return open_session(checkpoint, ImageChoice(root, split), device=torch.device("cpu"))
+
+    return make
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.session import Session
 from tumorlens.explain.faithfulness import GAMES, ORDERS, faithfulness
 
-PREPROCESSING = Preprocessing(64, 0.0, 1.0)
-TARGETS = np.zeros(4, dtype=np.int64)
+Opener = Callable[[nn.Module, np.ndarray], Session]
 
 
 class Brightness(nn.Module):
@@ -25,11 +26,11 @@ def maps(squares: np.ndarray) -> np.ndarray:
 
 
 def test_true_map_beats_random_places_and_its_own_inverse(
-    squares: np.ndarray, maps: np.ndarray
+    session_on: Opener, squares: np.ndarray, maps: np.ndarray
 ) -> None:
-    network = Brightness()
-    good = faithfulness(network, PREPROCESSING, squares, maps, TARGETS)
-    bad = faithfulness(network, PREPROCESSING, squares, 1 - maps, TARGETS)
+    session = session_on(Brightness(), squares)
+    good = faithfulness(session, maps)
+    bad = faithfulness(session, 1 - maps)
     assert (good.area("deletion", "map") < good.area("deletion", "random")).all()
     assert (good.area("insertion", "map") > good.area("insertion", "random")).all()
     assert (good.area("deletion", "map") < bad.area("deletion", "map")).all()
@@ -37,9 +38,9 @@ def test_true_map_beats_random_places_and_its_own_inverse(
 
 
 def test_curves_run_between_the_picture_and_the_baseline(
-    squares: np.ndarray, maps: np.ndarray
+    session_on: Opener, squares: np.ndarray, maps: np.ndarray
 ) -> None:
-    found = faithfulness(Brightness(), PREPROCESSING, squares, maps, TARGETS)
+    found = faithfulness(session_on(Brightness(), squares), maps)
     brightness = squares.mean(axis=(1, 2)) / 255
     whole = 1 / (1 + np.exp(0.1 - brightness))  # logits: mean brightness and 0.1
     nothing = 1 / (1 + np.exp(0.1))
@@ -54,11 +55,11 @@ def test_curves_run_between_the_picture_and_the_baseline(
     assert found.at[-1] == 1
 
 
-def test_same_seed_gives_the_same_curves(squares: np.ndarray, maps: np.ndarray) -> None:
-    runs = [
-        faithfulness(Brightness(), PREPROCESSING, squares[:1], maps[:1], TARGETS, seed=s)
-        for s in (1, 1, 2)
-    ]
+def test_same_seed_gives_the_same_curves(
+    session_on: Opener, squares: np.ndarray, maps: np.ndarray
+) -> None:
+    session = session_on(Brightness(), squares[:1])
+    runs = [faithfulness(session, maps[:1], seed=seed) for seed in (1, 1, 2)]
     curves = [run.curves["deletion"]["random"] for run in runs]
     assert (curves[0] == curves[1]).all()
     assert (curves[0] != curves[2]).any()

@@ -4,7 +4,7 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import METHODS, explain, grad_cam
+from tumorlens.explain.gradcam import METHODS, _geometric_mean, explain, grad_cam
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 
@@ -165,8 +165,10 @@ def test_nothing_is_left_behind_after_an_error(model: ResNet) -> None:
     model.train()
     handle = model.layer4.register_forward_hook(fail)
     before = _state(model)
-    with pytest.raises(RuntimeError, match="broken layer"):
-        grad_cam(model, IMAGES, 1, "layer3")
+    for layer in ("layer3", "layer1*layer2"):
+        with pytest.raises(RuntimeError, match="broken layer"):
+            grad_cam(model, IMAGES, 1, layer)
+        assert _state(model) == before
     with pytest.raises(ValueError, match="expected 4D"):
         grad_cam(model, IMAGES[:, :, 0], 1, "layer3")
     assert _state(model) == before
@@ -196,3 +198,53 @@ def test_unknown_layer_lists_the_layers_there_are(model: ResNet) -> None:
         grad_cam(model, IMAGES, 0, "layer4*layer9")
     with pytest.raises(TumorlensError, match=r"--layer fc: gives \(3, 4\), expected a feature map"):
         grad_cam(model, IMAGES, 0, "fc")
+    with pytest.raises(TumorlensError, match=r"--layer fc: gives \(3, 4\), expected a feature map"):
+        grad_cam(model, IMAGES, 0, "layer3*fc")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_two_layers_take_one_pass_each_way_and_give_the_maps_of_two_passes(
+    model: ResNet, method: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.requires_grad_(not frozen)
+    apart = [grad_cam(model, IMAGES, 1, layer, method) for layer in ("layer1", "layer2")]
+    forward, backward, original = [], [], torch.autograd.grad
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *args, **more: backward.append(1) or original(*args, **more)
+    )
+    with model.conv1.register_forward_hook(lambda *_: forward.append(1)):
+        for layer in ("layer1*layer2", "layer2*layer1"):
+            found = explain(model, IMAGES, 1, layer, method)
+            expected = _geometric_mean(apart)
+            torch.testing.assert_close(found.maps, expected, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(found.logits, model(IMAGES))
+            assert not found.maps.requires_grad
+            assert not found.logits.requires_grad
+    assert len(forward) == 2 + 2  # two of them are this test's own
+    assert len(backward) == 2
+
+
+class TwoBranches(nn.Module):
+    """Logit 0 is the sum of both branches' means; neither branch follows from the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.one(x), self.other(x)
+        return (one.relu_() + other).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_layers_side_by_side_are_explained_in_one_pass_too(frozen: bool) -> None:
+    branches = TwoBranches().requires_grad_(not frozen)
+    with torch.no_grad():
+        branches.one.weight.fill_(2)
+        branches.other.weight.fill_(3)
+    x = torch.rand(2, 1, 4, 4) + 1
+    apart = [grad_cam(branches, x, 0, layer) for layer in ("one", "other")]
+    found = grad_cam(branches, x, 0, "one*other")
+    assert found.min() > 0
+    torch.testing.assert_close(found, _geometric_mean(apart), atol=1e-6, rtol=1e-6)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.explain.outline import Outline
 from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_picture, panel
+from tumorlens.explain.regions import Outline
 from tumorlens.models.build import build_model
 
 

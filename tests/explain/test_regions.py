@@ -25,7 +25,10 @@ def test_columns_are_found_by_name_and_rows_without_a_box_are_left_out(tmp_path:
     expected = np.zeros((4, 8))
     expected[2:, 2:6] = 1  # x is along the width
     assert (region == expected).all()
-    assert found.outlines("a.png") == ((0.25, 0.5, 0.75, 1.0),)
+    outline = found.outline("a.png", 4, 8)
+    assert outline.boxes == ((0.25, 0.5, 0.75, 1.0),)
+    assert (outline.mask, outline.word) == (None, "box")
+    assert found.outline("b.png", 4, 8) is None
 
 
 def test_box_edge_divides_a_pixel_and_two_boxes_are_united(tmp_path: Path) -> None:
@@ -73,9 +76,9 @@ def test_masks_lie_as_their_images_do_and_the_suffix_may_differ(tmp_path: Path) 
     assert "test/glioma/b.jpg" not in found
     assert (found.region("test/glioma/a.jpg", 20, 40) == mask / 255).all()
     assert found.region("test/glioma/a.jpg", 10, 20).sum() == pytest.approx(25, rel=0.15)
-    assert found.outlines("test/glioma/a.jpg")[0] == pytest.approx(
-        (0.25, 0.25, 0.75, 0.5), abs=0.01
-    )
+    outline = found.outline("test/glioma/a.jpg", 20, 40)
+    assert (outline.mask == mask / 255).all()
+    assert (outline.boxes, outline.word) == ((), "outline")
 
 
 def test_black_mask_is_refused(tmp_path: Path) -> None:

@@ -10,8 +10,14 @@ from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import Session
 from tumorlens.cli import main
+from tumorlens.evaluation.intervals import Estimate
+from tumorlens.explain.localization import localize
+from tumorlens.explain.maps import Way
 from tumorlens.explain.plots import ranked
+from tumorlens.explain.regions import read_boxes
+from tumorlens.explain.report import compare, sentence
 
 COUNTS = {"train": 1, "valid": 3, "test": 4}
 QUICK = ["--resamples", "100", "--layer", "layer2", "--count", "2"]
@@ -131,3 +137,56 @@ def test_ranks_are_best_middle_and_worst_and_nobody_is_shown_twice() -> None:
     energies = [0.1, 0.9, 0.5, 0.3, 0.7, 0.0, 1.0]
     assert ranked(2, energies) == {"best": [6, 1], "median": [4, 2], "worst": [0, 5]}
     assert ranked(4, [0.5]) == {"best": [0], "median": [], "worst": []}
+
+
+def test_network_that_looks_astray_is_told_from_one_that_looks_at_the_tumor(
+    bright: Checkpoint,
+    dark: Checkpoint,
+    heads: Callable[..., Path],
+    opened: Callable[..., Session],
+) -> None:
+    root = heads({"train": 1, "valid": 6, "test": 9})
+    boxes, way = read_boxes(root / "boxes.csv"), Way("layer2", "gradcam")
+    one, other = (
+        localize(opened(checkpoint, root), boxes, way, resamples=200)
+        for checkpoint in (bright, dark)
+    )
+    figures = other.figures["network"]["all"]
+    assert figures["energy_in_box"]["high"] < figures["box_area_share"]["low"]
+    gap = compare(one, other, resamples=200)
+    fit = gap["localization"]["all"]
+    expected = (
+        figures["energy_in_box"]["value"] - one.figures["network"]["all"]["energy_in_box"]["value"]
+    )
+    assert fit["energy_in_box"]["value"] == pytest.approx(expected)
+    assert fit["energy_in_box"]["high"] < 0
+    ratio = "energy_over_chance"
+    expected = figures[ratio]["value"] - one.figures["network"]["all"][ratio]["value"]
+    assert fit[ratio]["value"] == pytest.approx(expected)
+    assert gap["looking"]["all"]["outside_head"]["low"] > 0
+    assert gap["n"] == 9
+    # both are called resnet18
+    assert gap["sentence"].startswith(
+        "The second ResNet18 does not localise better than the first ResNet18; it localises worse"
+    )
+    itself = compare(one, one, resamples=100)["localization"]["all"]["energy_in_box"]
+    assert (itself["value"], itself["low"], itself["high"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "gain", "words"),
+    [
+        ("resnet18", "se_resnet18", (0.2, 0.1, 0.3), "SE-ResNet18 does localise better than Res"),
+        ("se_resnet18", "resnet18", (0.2, 0.1, 0.3), "SE-ResNet18 does not localise better than R"),
+        ("se_resnet18", "resnet18", (-0.2, -0.3, -0.1), "does localise better than ResNet18 (ener"),
+        ("resnet18", "se_resnet18", (0.2, -0.1, 0.3), "does not localise better than ResNet18 (e"),
+        ("resnet18", "se_resnet18", (-0.2, -0.3, -0.1), "does not localise better than ResNet18;"),
+    ],
+)
+def test_sentence_follows_the_interval_whatever_the_order(
+    first: str, second: str, gain: tuple[float, float, float], words: str
+) -> None:
+    told = sentence(first, second, Estimate(*gain, 40))
+    assert words in told
+    assert told.startswith("SE-ResNet18 ")
+    assert "n = 40" in told

@@ -1,9 +1,12 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.explain.mapped import Way, maps_of
+from tumorlens.checkpoint.session import Session
+from tumorlens.explain.maps import Way, maps_of
 from tumorlens.explain.sanity import between, cascade, floor, similarity, ssim, steps
 from tumorlens.models.build import build_model
 
@@ -34,6 +37,17 @@ def test_same_map_is_alike_opposite_map_is_not_and_an_even_map_has_no_order() ->
     assert same.rank == pytest.approx([1, 1, 1])
     assert similarity(maps, 1 - maps, 64).rank == pytest.approx([-1, -1, -1])
     assert np.isnan(similarity(maps, np.zeros_like(maps), 64).rank).all()
+
+
+def test_rank_correlation_averages_the_ranks_of_equal_cells() -> None:
+    one = np.array([[[0, 0, 1, 2], [2, 2, 3, 0]]], dtype=np.float32)
+    other = np.array([[[5, 1, 1, 0], [3, 3, 2, 4]]], dtype=np.float32)
+    ranks = (
+        np.array([2, 2, 4, 6, 6, 6, 8, 2.0]),
+        np.array([8, 2.5, 2.5, 1, 5.5, 5.5, 4, 7.0]),
+    )
+    expected = np.corrcoef(*ranks)[0, 1]
+    assert similarity(one, other, 64).rank[0] == pytest.approx(expected, abs=1e-12)
 
 
 def test_maps_of_different_layers_are_compared_by_their_places() -> None:
@@ -69,19 +83,12 @@ def test_cascade_makes_one_part_more_random_at_each_step(bright: Checkpoint) -> 
 
 
 def test_maps_fall_apart_when_the_weights_are_random(
-    bright: Checkpoint, squares: np.ndarray
+    bright: Checkpoint,
+    squares: np.ndarray,
+    session_on: Callable[[torch.nn.Module, np.ndarray], Session],
 ) -> None:
-    targets = np.zeros(4, dtype=np.int64)
-
     def maps(network: torch.nn.Module) -> np.ndarray:
-        return maps_of(
-            network,
-            bright.preprocessing,
-            squares,
-            targets,
-            Way("layer2"),
-            device=torch.device("cpu"),
-        )
+        return maps_of(session_on(network, squares), Way("layer2"))
 
     before = maps(bright.network())
     *_, (_, last) = cascade(bright)

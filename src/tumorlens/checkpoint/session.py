@@ -20,6 +20,7 @@ from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing, loa
 from tumorlens.data import cache, splits
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.duplicates import copies_in
+from tumorlens.data.folder import scan
 from tumorlens.data.patients import PatientTable, check_overlap, table_for
 from tumorlens.errors import TumorlensError
 from tumorlens.models.resnet import ResNet
@@ -64,6 +65,8 @@ class Session:
         device: where to compute.
         batch_size: images at once.
         progress: told of the stages of the work.
+        choice: which images were asked for.
+        larger: the same images at other sizes, as far as they were asked for; see `images_at`.
     """
 
     checkpoint: Checkpoint
@@ -74,6 +77,8 @@ class Session:
     device: torch.device
     batch_size: int = 64
     progress: Progress = field(default=silent, repr=False)
+    choice: ImageChoice = ImageChoice()
+    larger: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property
     def split(self) -> str:
@@ -110,27 +115,57 @@ class Session:
         """(N, size, size) uint8: the same images at another size."""
         if size == self.checkpoint.preprocessing.image_size:
             return self.data.images
-        return cache.load(self.data.root, self.data.paths, size, self.progress).images
+        if size not in self.larger:
+            found = cache.load(self.data.root, self.data.paths, size, self.progress)
+            self.larger[size] = found.images
+        return self.larger[size]
 
     def only(self, keep: npt.NDArray[np.int64]) -> "Session":
         """Some of its images."""
-        return replace(self, data=self.data.only(keep))
+        larger = {size: images[keep] for size, images in self.larger.items()}
+        return replace(self, data=self.data.only(keep), larger=larger)
+
+    def of_split(self, split: str) -> "Session | None":
+        """The same network with another split of the same folder; None: it has no such split."""
+        choice = replace(self.choice, split=split)
+        root, assignment = images_of(self.checkpoint, choice.data_dir, choice.splits, choice.fold)
+        there = assignment.values() if assignment else [file.split for file in scan(root).files]
+        if split not in there:
+            return None
+        return open_session(
+            self.checkpoint,
+            choice,
+            device=self.device,
+            batch_size=self.batch_size,
+            progress=self.progress,
+            network=self.network,
+        )
 
 
 def open_session(
-    checkpoint: Path,
+    checkpoint: Path | Checkpoint,
     images: ImageChoice,
     *,
     device: torch.device,
     batch_size: int = 64,
     progress: Progress = silent,
+    network: ResNet | None = None,
 ) -> Session:
     """Read a checkpoint and decode the images that it is asked about.
+
+    Args:
+        checkpoint: the file, or what was read from it.
+        images: which.
+        device: where to compute.
+        batch_size: images at once.
+        progress: told of the stages of the work.
+        network: the checkpoint's, where it is built already.
 
     Raises:
         TumorlensError: faults of the checkpoint, the folder, the split or the patients table.
     """
-    loaded = load(checkpoint)
+    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
+    path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     root, assignment = images_of(loaded, images.data_dir, images.splits, images.fold, progress)
     data = load_for_scoring(
         root,
@@ -144,13 +179,14 @@ def open_session(
     )
     return Session(
         checkpoint=loaded,
-        path=checkpoint,
-        network=loaded.network().to(device),
+        path=path or Path(loaded.model_name),
+        network=(network or loaded.network()).to(device),
         data=data,
         overlap=_overlap(loaded, data, images),
         device=device,
         batch_size=batch_size,
         progress=progress,
+        choice=images,
     )
 
 

@@ -24,10 +24,10 @@ def run(argv: Sequence[str], prog: str) -> int:
     """Explain pictures; print where the panel is, and what was measured."""
     settings = parse(GradcamSettings, argv, prog, aliases={"--class_name": "--class"})
     from tumorlens.cli.console import shown
-    from tumorlens.explain.panel import explain
+    from tumorlens.explain.panel import gradcam
 
     with shown() as progress:
-        found = explain(settings, progress)
+        found = gradcam(settings, progress)
     for reason in found.skipped.values():
         print(f"Left out: {reason}", file=sys.stderr)
     if found.measured:

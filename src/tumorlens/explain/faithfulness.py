@@ -5,21 +5,24 @@ mean there: the sooner the class's probability falls, the smaller the area below
 better the map. Insertion brings them back into a blurred picture: the larger the area, the better.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor, nn
 
 from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
-from tumorlens.explain.map_metrics import centre_map, head
-from tumorlens.explain.measures import frame
+from tumorlens.explain import plots as drawing
+from tumorlens.explain.map_metrics import centre_map, frame, head
+from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_picture
-from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,36 +51,68 @@ class Faithfulness:
         return np.asarray(np.trapezoid(values, self.at, axis=1), dtype=np.float64)
 
 
+def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
+    """Deletion and insertion of each network: areas with intervals, and the curves.
+
+    Returns:
+        JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low, high, n; and
+        their figure.
+    """
+    curves: dict[str, Faithfulness] = {}
+    areas: dict[str, Any] = {}
+    for one in samples:
+        found = faithfulness(one.session, one.maps, map_size=one.size, seed=one.seed)
+        columns: dict[str, Floats] = {}
+        for game in GAMES:
+            area = {order: found.area(game, order) for order in ORDERS}
+            columns |= {f"{game}_{order}": values for order, values in area.items()}
+            for order in ORDERS[1:]:
+                columns[f"{game}_map_minus_{order}"] = area["map"] - area[order]
+        curves[one.name], areas[one.name] = found, one.means(columns)
+    words = {"map": "by the map", "random": "in random order", "centre": "from the head's middle"}
+    lines = {
+        f"{name}/{game}/{order}": (
+            found.curves[game][order].mean(axis=0),
+            f"{words[order]}, area {areas[name][f'{game}_{order}']['value']:.3f}",
+        )
+        for name, found in curves.items()
+        for game in GAMES
+        for order in ORDERS
+    }
+    panels = {
+        f"{name}: {game}": [f"{name}/{game}/{order}" for order in ORDERS]
+        for name in curves
+        for game in GAMES
+    }
+    axes = ("share of the pixels taken out or put back", "mean probability of the true class")
+    how = samples[-1].how
+    title = f"Deletion (low is good) and insertion (high is good): {how}"
+    at = next(iter(curves.values())).at
+    content = {
+        "source": "Petsiuk et al. 2018; deletion to the training mean, insertion into a blurred "
+        "picture; area below the probability of the true class",
+        "sample": how,
+        "networks": areas,
+    }
+    return content, drawing.curves(lines, panels, at, axes, title)
+
+
 def faithfulness(
-    network: nn.Module,
-    preprocessing: Preprocessing,
-    images: npt.NDArray[np.uint8],
-    maps: npt.NDArray[np.float32],
-    targets: npt.NDArray[np.int64],
-    *,
-    map_size: int | None = None,
-    seed: int = 0,
-    device: torch.device | None = None,
-    progress: Progress = silent,
+    session: Session, maps: Maps, *, map_size: int | None = None, seed: int = 0
 ) -> Faithfulness:
-    """Play deletion and insertion with three orders of the pixels.
+    """Play deletion and insertion with three orders of the pixels, for each image's true class.
 
     `map` goes by the map; `random` by random values in cells as coarse as the map's, so that only
     the places differ and not the grain; `centre` outward from the middle of the head.
 
     Args:
-        network: (N, C, S, S) to (N, K), in evaluation mode.
-        preprocessing: from picture to input; its mean, normalised, is 0.
-        images: (N, S, S) uint8, at the network's own size.
-        maps: (N, h, w) over the same squares.
-        targets: (N,) logit columns.
-        map_size: side of the squares that the maps were made for, pixels; None: S.
+        session: the network and N images; told of "faithfulness".
+        maps: (N, h, w) of these images.
+        map_size: side of the squares that the maps were made for, pixels; None: the network's own.
         seed: of the random orders.
-        device: where to compute; None: the CPU.
-        progress: told of "faithfulness".
     """
-    where = device or torch.device("cpu")
-    network = network.to(where)
+    network, where = session.network.to(session.device), session.device
+    preprocessing, images = session.checkpoint.preprocessing, session.data.images
     rng = np.random.default_rng(seed)
     at = np.linspace(0, 1, STEPS + 1)
     curves = {game: {order: np.zeros((len(images), len(at))) for order in ORDERS} for game in GAMES}
@@ -86,7 +121,7 @@ def faithfulness(
         blurred = ndimage.gaussian_filter(image.astype(np.float64), BLUR * size)
         picture = _input(preprocessing, image, where)
         start = {
-            "deletion": (picture, torch.zeros_like(picture)),
+            "deletion": (picture, torch.zeros_like(picture)),  # the mean, normalised, is 0
             "insertion": (_input(preprocessing, blurred, where), picture),
         }
         noise = rng.random(maps.shape[1:]).astype(np.float32)
@@ -96,13 +131,15 @@ def faithfulness(
             "random": on_picture(noise, size, size, square),
             "centre": _centre(image),
         }
+        # How many pixels are changed at each step.
+        counts = torch.from_numpy(np.ceil(at * size**2).astype(np.int64)).to(where)[:, None, None]
+        target = int(session.data.labels[index])
         for order, relevance in orders.items():
-            rank = torch.from_numpy(_rank(relevance, rng)).to(where)
+            changed = torch.from_numpy(_rank(relevance, rng)).to(where)[None] < counts
             for game, (before, after) in start.items():
-                changed = rank[None] < torch.from_numpy(at).to(where)[:, None, None] * rank.numel()
                 mixed = torch.where(changed[:, None], after, before)
-                curves[game][order][index] = _probability(network, mixed, int(targets[index]))
-        progress("faithfulness", index + 1, len(images))
+                curves[game][order][index] = _probability(network, mixed, target)
+        session.progress("faithfulness", index + 1, len(images))
     return Faithfulness(at, curves)
 
 
@@ -134,5 +171,5 @@ def _rank(relevance: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 @torch.inference_mode()
 def _probability(network: nn.Module, inputs: Tensor, target: int) -> Floats:
     logits = network(inputs.contiguous(memory_format=torch.channels_last))
-    found: Floats = torch.softmax(logits.double(), dim=1)[:, target].cpu().numpy()
+    found: Floats = torch.softmax(logits.cpu().double(), dim=1)[:, target].numpy()
     return found

@@ -9,8 +9,9 @@ over places and one linear layer, so that the gradient is known.
 import contextlib
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import torch
@@ -82,14 +83,11 @@ def explain(
     method: MapMethod = "gradcam",
 ) -> GradCam:
     """`grad_cam`, and the logits of the same forward pass."""
-    name = layer or DEFAULT_LAYER
-    if "*" in name:
-        found = [explain(model, images, class_index, part, method) for part in name.split("*")]
-        return GradCam(_geometric_mean([one.maps for one in found]), found[0].logits)
-    module = find_layer(model, name)
-    if isinstance(model, ResNet) and module in (model.layer4, model.layer4[-1]):
+    names = (layer or DEFAULT_LAYER).split("*")
+    modules = {name: find_layer(model, name) for name in names}
+    if isinstance(model, ResNet) and {*modules.values()} <= {model.layer4, model.layer4[-1]}:
         return _by_weights(model, images, class_index, method)
-    return _by_autograd(model, images, class_index, module, name, method)
+    return _by_autograd(model, images, class_index, modules, method)
 
 
 def _by_weights(
@@ -108,43 +106,48 @@ def _by_autograd(
     model: nn.Module,
     images: Tensor,
     class_index: int | Tensor,
-    module: nn.Module,
-    name: str,
+    modules: Mapping[str, nn.Module],
     method: MapMethod,
 ) -> GradCam:
-    captured: list[Tensor] = []
+    """Any layers: one forward pass with a hook on each, one backward pass."""
+    captured: dict[str, Tensor] = {}
 
-    def capture(_module: nn.Module, _inputs: object, output: object) -> Tensor:
+    def capture(name: str, _module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
             shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise TumorlensError(
                 f"--layer {name}: gives {shape}, expected a feature map (N, C, h, w); there are "
                 f"{', '.join(layers(model))}."
             )
-        # A leaf of its own: frozen parameters do not cut it off, and from here on, not before, the
-        # graph is recorded. `_undisturbed` puts the switch back.
+        # From the first layer on, not before, the graph is recorded. `_undisturbed` puts the switch
+        # back. The first is a leaf of its own: frozen parameters do not cut it off.
         torch.set_grad_enabled(True)
-        captured.append(output.detach().clone().requires_grad_())
+        leaf = not output.requires_grad
+        captured[name] = output.detach().clone().requires_grad_() if leaf else output.clone()
         # Handed on as a copy: an in-place ReLU that follows must not change what was captured.
-        return captured[-1].clone()
+        return captured[name].clone()
 
     with _undisturbed(model):
         # An inference tensor may not enter a graph, its copy may.
         inputs = images.clone() if images.is_inference() else images.detach()
-        with module.register_forward_hook(capture):
+        with contextlib.ExitStack() as hooks:
+            for name, module in modules.items():
+                hooks.enter_context(module.register_forward_hook(partial(capture, name)))
             logits: Tensor = model(inputs)
-        if not captured or not logits.requires_grad:
-            raise TumorlensError(
-                f"--layer {name}: the logits do not depend on it; there are "
-                f"{', '.join(layers(model))}."
-            )
-        features = captured[-1]
+        for name in modules:
+            if name not in captured or not logits.requires_grad:
+                raise TumorlensError(
+                    f"--layer {name}: the logits do not depend on it; there are "
+                    f"{', '.join(layers(model))}."
+                )
+        features = [captured[name] for name in modules]
         score = logits.gather(1, _columns(class_index, logits)[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, features, allow_unused=True)
-        if gradient is None:
-            gradient = torch.zeros_like(features)
-        maps = relevance(features.detach(), gradient, method)
-    return GradCam(maps, logits.detach())
+        gradients = torch.autograd.grad(score, features, allow_unused=True)
+        maps = [
+            relevance(one.detach(), torch.zeros_like(one) if slope is None else slope, method)
+            for one, slope in zip(features, gradients, strict=True)
+        ]
+    return GradCam(maps[0] if len(maps) == 1 else _geometric_mean(maps), logits.detach())
 
 
 def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
@@ -221,15 +224,12 @@ def layers(model: nn.Module) -> tuple[str, ...]:
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module at the path `name`; of several joined by `*`, the first.
+    """The module at the path `name`.
 
     Raises:
         TumorlensError: there is none; lists those there are.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
-    name, *others = name.split("*")
-    for other in others:
-        find_layer(model, other)
     if name in modules and name:
         return modules[name]
     near = difflib.get_close_matches(name, modules, n=1)

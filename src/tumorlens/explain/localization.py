@@ -12,20 +12,28 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
-from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import part_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
-from tumorlens.explain.map_metrics import Looking, border, centre_map, head, look, skull
-from tumorlens.explain.mapped import Part, Way, answers, load_part, maps_of, parts_there
-from tumorlens.explain.measures import THRESHOLDS, Fit, fit, frame, in_frame
-from tumorlens.explain.regions import Boxes, read_boxes
-from tumorlens.progress import Progress, silent
-from tumorlens.settings import MAP_LAYER, MAP_METHOD, MapMethod
+from tumorlens.explain.map_metrics import (
+    THRESHOLDS,
+    Fit,
+    Looking,
+    Mask,
+    border,
+    centre_map,
+    fit,
+    frame,
+    head,
+    look,
+    skull,
+)
+from tumorlens.explain.maps import Maps, Way, maps_of
+from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.regions import Boxes
 from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
@@ -41,6 +49,21 @@ _LOOKING_RATIOS = {f"{name}_over_chance": (name, f"{name}_area") for name in LOO
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What is measured of an image itself, whatever the network.
+
+    Attributes:
+        head: (H, W) in the frame, see `map_metrics.head`.
+        areas: shares of the image that lie outside the head, at the border, on the skull.
+        centre: how the centre baseline fits; None: the image has no box.
+    """
+
+    head: Mask
+    areas: dict[str, float]
+    centre: Fit | None
+
+
+@dataclass(frozen=True)
 class Localization:
     """What `localize` found.
 
@@ -51,142 +74,73 @@ class Localization:
         rows: one an image of the part, JSON primitives by column; None where it has no box.
         maps: (N, h, w) raw relevance, in the order of `rows`.
         size: side of the square input that the maps lie over, pixels.
-        root: the data folder.
-        boxes: the annotation.
     """
 
     name: str
     figures: dict[str, Any]
     rows: tuple[Row, ...]
-    maps: npt.NDArray[np.float32]
+    maps: Maps
     size: int
-    root: Path
-    boxes: Boxes
 
 
 def localize(
-    checkpoint: Checkpoint,
-    boxes: Path,
+    session: Session,
+    boxes: Boxes,
+    way: Way,
     *,
-    data_dir: Path | None = None,
-    split: str = "auto",
-    layer: str = MAP_LAYER,
-    method: MapMethod = MAP_METHOD,
-    map_size: int | None = None,
     resamples: int = 2000,
     seed: int = 0,
-    batch_size: int = 32,
-    device: torch.device | None = None,
-    network: nn.Module | None = None,
-    progress: Progress = silent,
+    scenes: dict[Path, Scene] | None = None,
 ) -> Localization:
-    """Measure a checkpoint's maps on all images of a part.
+    """Measure a network's maps on all images of a session.
 
     Args:
-        checkpoint: the network, its classes, its data.
-        boxes: CSV or folder of masks, see `boxes.read_boxes`.
-        data_dir: folder with the images; None: the one that the checkpoint remembers.
-        split: "train", "valid", "test" or "auto", test where there is one, else valid.
-        layer, method, map_size: how maps are made, see `mapped.Way`.
+        session: the network and the images; told of "explaining" and "measuring".
+        boxes: where the tumors are.
+        way: how maps are made.
         resamples, seed: of the intervals, bootstrap over patients, else near-duplicates.
-        batch_size: images at once.
-        device: where to compute; None: the CPU.
-        network: the checkpoint's, where the caller has built it already.
-        progress: told of "explaining" and "measuring".
+        scenes: what is known of the images by path; what another network needs too is added.
 
     Raises:
         TumorlensError: faults of the boxes or the data; no image of the part has a box.
     """
-    annotated = read_boxes(boxes)
-    way = Way(layer, method, map_size)
-    where = device or torch.device("cpu")
-    model = checkpoint.network() if network is None else network
-    part = load_part(checkpoint, way, data_dir=data_dir, split=split, progress=progress)
-    boxed = np.array([path in annotated for path in part.data.paths])
+    checkpoint, data = session.checkpoint, session.data
+    boxed = np.array([path in boxes for path in data.paths])
     if not boxed.any():
         raise TumorlensError(
-            f"--boxes {boxes}: none of the {len(boxed)} {part.part} images in {part.data.root} "
-            f"has a box; it lists {_example(annotated)}, the part has {part.data.paths[0]}. Paths "
-            "are relative to the data folder; --split names another part."
+            f"--boxes {boxes.source}: none of the {len(boxed)} {session.split} images in "
+            f"{data.root} has a box; it lists {next(iter(boxes.boxes or boxes.masks))}, the part "
+            f"has {data.paths[0]}. Paths are relative to the data folder; --split names another "
+            "part."
         )
-
-    def mapped(some: Part) -> npt.NDArray[np.float32]:
-        return maps_of(
-            model,
-            checkpoint.preprocessing,
-            some.large,
-            some.data.labels,
-            way,
-            device=where,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    size = way.size_for(checkpoint)
-    maps = mapped(part)
-    logits = answers(checkpoint, model, part, device=where, batch_size=batch_size)
-    measured = _measure(part, maps, size, annotated, progress)
-    held, why = _held_back(checkpoint, way, part.part, data_dir, annotated, progress)
-    thresholds: dict[str, float | None] = {"": None, CENTRE: None}
-    if held is not None:
-        chooses = _measure(held, mapped(held), size, annotated, progress)
-        thresholds = {prefix: _best_threshold(chooses, prefix) for prefix in thresholds}
-    rows = _rows(part, softmax(logits), checkpoint.classes, measured, thresholds)
+    known = {} if scenes is None else scenes
+    maps = maps_of(session, way, session.progress)
+    measured = _measure(session, maps, way, boxes, known)
+    cuts, why = _thresholds(session, boxes, way, known)
+    rows = _rows(session, measured, cuts)
+    caveats = part_caveats(checkpoint, session.split)
+    if checkpoint.data is None:
+        caveats.append("The checkpoint does not tell which images it was trained on.")
     figures = {
         "network": checkpoint.model_name,
-        "part": part.part,
+        "part": session.split,
         "images": len(rows),
         "images_with_box": int(boxed.sum()),
-        "skipped": part.data.skipped,
-        "boxes": boxes.name,
+        "skipped": data.skipped,
+        "boxes": boxes.source.name,
         "target": "the true class of each image",
-        "layer": layer,
-        "method": method,
-        "input_pixels_for_maps": size,
+        "layer": way.layer,
+        "method": way.method,
+        "input_pixels_for_maps": way.size_for(checkpoint),
         "cells": list(maps.shape[1:]),
         "empty_maps_with_box": int(sum(row["empty_map"] for row in rows if row["box_area_share"])),
         "interval": f"95%, percentile bootstrap over patients where they are known, else groups "
         f"of near-duplicates, {resamples} resamples",
-        "iou_threshold": {
-            "network": thresholds[""],
-            "centre": thresholds[CENTRE],
-            "chosen_on": why,
-        },
-        "caveats": _caveats(checkpoint, part),
+        "iou_threshold": {"network": cuts[""], "centre": cuts[CENTRE], "chosen_on": why},
+        "caveats": caveats,
         **summarize(rows, resamples=resamples, seed=seed),
     }
-    return Localization(checkpoint.model_name, figures, rows, maps, size, part.data.root, annotated)
-
-
-def _example(annotated: Boxes) -> str:
-    return next(iter(annotated.boxes or annotated.masks))
-
-
-def _caveats(checkpoint: Checkpoint, part: Part) -> list[str]:
-    found = part_caveats(checkpoint, part.part)
-    if checkpoint.data is None:
-        found.append("The checkpoint does not tell which images it was trained on.")
-    return found
-
-
-def _held_back(
-    checkpoint: Checkpoint,
-    way: Way,
-    scored: str,
-    data_dir: Path | None,
-    annotated: Boxes,
-    progress: Progress,
-) -> tuple[Part | None, str]:
-    """Boxed validation images, which choose the threshold of the outline; and that in words."""
-    if scored == "valid":
-        return None, "nothing: the validation images are those scored, so IoU is left out"
-    if "valid" not in parts_there(checkpoint, data_dir):
-        return None, "nothing: there is no validation part, so IoU is left out"
-    part = load_part(checkpoint, way, data_dir=data_dir, split="valid", progress=progress)
-    keep = np.flatnonzero([path in annotated for path in part.data.paths])
-    if len(keep) == 0:
-        return None, "nothing: no validation image has a box, so IoU is left out"
-    return part.only(keep), f"the {len(keep)} validation images with a box"
+    return Localization(checkpoint.model_name, figures, rows, maps, way.size_for(checkpoint))
 
 
 @dataclass(frozen=True)
@@ -200,60 +154,82 @@ class _Measured:
 
 
 def _measure(
-    part: Part,
-    maps: npt.NDArray[np.float32],
-    size: int,
-    annotated: Boxes,
-    progress: Progress,
+    session: Session, maps: Maps, way: Way, boxes: Boxes, scenes: dict[Path, Scene]
 ) -> list[_Measured]:
+    size = way.size_for(session.checkpoint)
     found = []
-    for index, path in enumerate(part.data.paths):
-        grey = read_grey(part.data.root / path)
-        height, width = frame(*grey.shape)
-        head_mask = head(resize(grey, height, width))
-        relevance = in_frame(maps[index], height, width, size)
+    for index, path in enumerate(session.data.paths):
+        file = session.data.root / path
+        if file not in scenes:
+            scenes[file] = _scene(file, path, boxes)
+        scene = scenes[file]
+        height, width = scene.head.shape
+        relevance = on_picture(maps[index], height, width, size)
         fits = {}
-        if path in annotated:
-            region = annotated.region(path, height, width)
-            fits = {"": fit(relevance, region), CENTRE: fit(centre_map(head_mask), region)}
-        areas = {
-            "outside_head_area": float((~head_mask).mean()),
-            "border_area": float(border(head_mask.shape).mean()),
-            "skull_area": float(skull(head_mask).mean()),
-        }
-        found.append(
-            _Measured(look(relevance, head_mask), areas, fits, float(maps[index].max(initial=0)))
-        )
-        progress("measuring", index + 1, len(maps))
+        if scene.centre is not None:
+            region = boxes.region(path, height, width)
+            fits = {"": fit(relevance, region), CENTRE: scene.centre}
+        looking = look(relevance, scene.head)
+        found.append(_Measured(looking, scene.areas, fits, float(maps[index].max(initial=0))))
+        session.progress("measuring", index + 1, len(maps))
     return found
 
 
-def _best_threshold(measured: Sequence[_Measured], prefix: str) -> float:
-    """The threshold with the highest mean intersection over union."""
-    mean = np.mean([one.fits[prefix].overlap for one in measured], axis=0)
-    return float(THRESHOLDS[int(mean.argmax())].round(2))
+def _scene(file: Path, path: str, boxes: Boxes) -> Scene:
+    grey = read_grey(file)
+    height, width = frame(*grey.shape)
+    head_mask = head(resize(grey, height, width))
+    centre = None
+    if path in boxes:
+        centre = fit(centre_map(head_mask), boxes.region(path, height, width))
+    areas = {
+        "outside_head_area": float((~head_mask).mean()),
+        "border_area": float(border(head_mask.shape).mean()),
+        "skull_area": float(skull(head_mask).mean()),
+    }
+    return Scene(head_mask, areas, centre)
+
+
+def _thresholds(
+    session: Session, boxes: Boxes, way: Way, scenes: dict[Path, Scene]
+) -> tuple[dict[str, float | None], str]:
+    """Where the maps of network and centre are cut, for IoU; and who chose it, in words.
+
+    Boxed validation images choose: the threshold of the highest mean intersection over union.
+    """
+    none: dict[str, float | None] = {"": None, CENTRE: None}
+    if session.split == "valid":
+        return none, "nothing: the validation images are those scored, so IoU is left out"
+    valid = session.of_split("valid")
+    if valid is None:
+        return none, "nothing: there is no validation part, so IoU is left out"
+    keep = np.flatnonzero([path in boxes for path in valid.data.paths])
+    if len(keep) == 0:
+        return none, "nothing: no validation image has a box, so IoU is left out"
+    valid = valid.only(keep)
+    measured = _measure(valid, maps_of(valid, way, session.progress), way, boxes, scenes)
+    means = {prefix: np.mean([one.fits[prefix].overlap for one in measured], 0) for prefix in none}
+    found = {prefix: float(THRESHOLDS[mean.argmax()].round(2)) for prefix, mean in means.items()}
+    return {**found}, f"the {len(keep)} validation images with a box"
 
 
 def _rows(
-    part: Part,
-    probabilities: Floats,
-    classes: Sequence[str],
-    measured: Sequence[_Measured],
-    thresholds: Mapping[str, float | None],
+    session: Session, measured: Sequence[_Measured], thresholds: Mapping[str, float | None]
 ) -> tuple[Row, ...]:
-    groups = part.data.units()
+    data, classes = session.data, session.checkpoint.classes
+    probabilities, groups = softmax(session.logits), data.units()
     areas = [one.fits[""].area if one.fits else np.nan for one in measured]
     cuts = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []
     for index, one in enumerate(measured):
-        label = classes[part.data.labels[index]]
+        label = classes[data.labels[index]]
         prediction = classes[int(probabilities[index].argmax())]
         row: Row = {
-            "path": part.data.paths[index],
+            "path": data.paths[index],
             "label": label,
             "prediction": prediction,
             "right": prediction == label,
-            "probability_of_label": float(probabilities[index, part.data.labels[index]]),
+            "probability_of_label": float(probabilities[index, data.labels[index]]),
             "group": int(groups[index]),
             "size": SIZES[int((areas[index] > cuts).sum())] if one.fits else None,
             "map_highest": one.highest,
@@ -318,7 +294,8 @@ def subsets(rows: Sequence[Row]) -> dict[str, npt.NDArray[np.bool_]]:
     return found
 
 
-def _groups(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+def groups_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+    """(N,) what is resampled as a whole."""
     return np.array([row["group"] for row in rows], dtype=np.int64)
 
 
@@ -329,7 +306,7 @@ def _fits(boxed: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estim
     return estimates(
         columns,
         subsets(boxed),
-        _groups(boxed),
+        groups_of(boxed),
         ratios=RATIOS,
         proportions=("pointing_game",),
         resamples=resamples,
@@ -349,7 +326,7 @@ def _looking(rows: Sequence[Row], resamples: int, seed: int) -> Estimates:
     found = estimates(
         {name: column(rows, name) for name in names},
         inside,
-        _groups(rows),
+        groups_of(rows),
         ratios=_LOOKING_RATIOS,
         contrasts=contrasts,
         resamples=resamples,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tumorlens.data.readers import placement
-from tumorlens.explain.outline import Outline
+from tumorlens.explain.regions import Outline
 
 Floats = npt.NDArray[np.float64]
 COLOURS = "inferno"

@@ -1,5 +1,7 @@
 """The Grad-CAM verb: choose pictures, explain them, leave panel, overlays and maps."""
 
+import itertools
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +15,15 @@ from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import describe, images_of
-from tumorlens.data.dataset import load_for_scoring
+from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.readers import SUFFIXES, fit_square, read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
-from tumorlens.explain import gradcam
-from tumorlens.explain import report as measures
-from tumorlens.explain.gradcam import TITLES, find_layer
-from tumorlens.explain.outline import outline_of
+from tumorlens.explain import report
+from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
 from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_picture, panel
+from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
@@ -62,7 +62,7 @@ class _Chosen:
     skipped: dict[str, str]
 
 
-def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanation:
+def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanation:
     """Explain pictures with one network, or with two side by side.
 
     Raises:
@@ -70,114 +70,130 @@ def explain(settings: GradcamSettings, progress: Progress = silent) -> Explanati
     """
     files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
     networks = [checkpoints.load(file) for file in files]
-    first = networks[0]
-    if len(networks) > 1 and networks[1].classes != first.classes:
-        raise TumorlensError(
-            f"--compare {settings.compare}: knows the classes {', '.join(networks[1].classes)}, "
-            f"--checkpoint {', '.join(first.classes)}; compare networks of the same classes."
+    settings = _checked(settings, networks)
+    boxes = read_boxes(settings.boxes) if settings.boxes else None
+    seeds = _seeds(settings.agree, networks[0])
+    device, names = pick_device(settings.device), distinct_names(networks)
+    models = [loaded.network().to(device) for loaded in networks]
+    for model, layer in itertools.product(models, settings.layer.split("*")):
+        find_layer(model, layer)  # before anything is decoded
+    wanted = boxes or settings.faithfulness or settings.sanity or settings.agree
+    with cpu_threads(settings.threads):
+        choice = ImageChoice(
+            settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
         )
+        # Each network has the split that it remembers; without measures, the first's counts alone.
+        asked = 0 if settings.images else len(networks) if wanted else 1
+        sessions = {
+            name: open_session(
+                loaded,
+                choice,
+                device=device,
+                batch_size=settings.batch_size,
+                progress=progress,
+                network=model,
+            )
+            for name, loaded, model in list(zip(names, networks, models, strict=True))[:asked]
+        }
+        chosen = _choose(settings, sessions[names[0]]) if sessions else _named(settings.images)
+        out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
+        for name in report.FILES:
+            (out_dir / name).unlink(missing_ok=True)
+        views = [
+            _views(loaded, model, name, chosen, settings, progress)
+            for loaded, model, name in zip(networks, models, names, strict=True)
+        ]
+        tiles = _tiles(chosen, views, boxes)
+        title = f"{TITLES[settings.method]} of {' and '.join(names)} at {settings.layer}"
+        drawn = panel(tiles[: settings.count], f"{title}: {chosen.how}")
+        plots.save(drawn, out_dir / "panel.png")
+        measured = None
+        if wanted:
+            measured = report.measure(settings, sessions, boxes, seeds, out_dir)
+    _write(tiles, settings, out_dir, chosen)
+    return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
+
+
+def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> GradcamSettings:
+    """The settings with the classes' own names.
+
+    Raises:
+        TumorlensError: a class that the networks do not know, or networks of other classes.
+    """
+    classes = networks[0].classes
+    for other in networks[1:]:
+        if other.classes != classes:
+            raise TumorlensError(
+                f"--compare {settings.compare}: knows the classes {', '.join(other.classes)}, "
+                f"--checkpoint {', '.join(classes)}; compare networks of the same classes."
+            )
     settings = replace(
         settings,
         class_name=settings.class_name and canonical_class(settings.class_name),
         target=settings.target and canonical_class(settings.target),
     )
     for flag, name in (("--class", settings.class_name), ("--target", settings.target)):
-        if name not in (None, "predicted", "true", *first.classes):
+        if name not in (None, "predicted", "true", *classes):
             raise TumorlensError(
-                f"{flag} {name}: the checkpoint knows no such class, only "
-                f"{', '.join(first.classes)}."
+                f"{flag} {name}: the checkpoint knows no such class, only {', '.join(classes)}."
             )
-    device = pick_device(settings.device)
-    models = [loaded.network().to(device) for loaded in networks]
-    for model in models:
-        find_layer(model, settings.layer)  # before anything is written
-    boxes = measures.check(settings, first)
-    with cpu_threads(settings.threads):
-        chosen = _choose(settings, first, models[0], device, progress)
-        out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
-        measures.clear(out_dir)
-        views = [
-            _views(loaded, model, name, chosen, settings, device, progress)
-            for loaded, model, name in zip(networks, models, _names(networks), strict=True)
-        ]
-    tiles = tuple(
-        Tile(
-            picture,
-            path,
-            label,
-            tuple(of_network[index] for of_network in views),
-            outline_of(boxes, path, *picture.shape) if boxes else None,
-        )
-        for index, (picture, path, label) in enumerate(
-            zip(chosen.pictures, chosen.paths, chosen.labels, strict=True)
-        )
-    )
-    names = " and ".join(_names(networks))
-    title = f"{TITLES[settings.method]} of {names} at {settings.layer}: {chosen.how}"
-    plots.save(panel(tiles[: settings.count], title), out_dir / "panel.png")
-    measured = None
-    if measures.wanted(settings):
-        with cpu_threads(settings.threads):
-            measured = measures.measure(
-                settings, _names(networks), networks, models, out_dir, device, progress
+    return settings
+
+
+def _seeds(files: Sequence[Path], first: Checkpoint) -> dict[Path, Checkpoint]:
+    """Read checkpoints of the first's kind: network, size, classes.
+
+    Raises:
+        TumorlensError: one is of another kind, or no checkpoint.
+    """
+    found = {file: checkpoints.load(file) for file in files}
+    for file, loaded in found.items():
+        if (other := _kind(loaded)) != (own := _kind(first)):
+            raise TumorlensError(
+                f"--agree {file}: is {other}, --checkpoint is {own}; name other seeds of the same."
             )
-    _write(tiles, settings, out_dir, chosen)
-    return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
+    return found
 
 
-def _names(networks: Sequence[Checkpoint]) -> list[str]:
-    names = [loaded.model_name for loaded in networks]
-    if len(set(names)) == len(names):
-        return names
-    return [str(loaded.settings.get("run", loaded.path)) for loaded in networks]
+def _kind(loaded: Checkpoint) -> str:
+    size, classes = loaded.preprocessing.image_size, ", ".join(loaded.classes)
+    return f"a {loaded.model_name} at {size} px for {classes}"
 
 
-def _choose(
-    settings: GradcamSettings,
-    loaded: Checkpoint,
-    model: ResNet,
-    device: torch.device,
-    progress: Progress,
-) -> _Chosen:
-    if settings.images:
-        return _named(settings.images)
-    root, assignment = images_of(loaded, settings.data_dir, None, None)
-    data = load_for_scoring(
-        root,
-        loaded.preprocessing.image_size,
-        loaded.classes,
-        part=settings.split,
-        assignment=assignment,
-        on_bad_image="skip",
-        progress=progress,
-    )
-    part = str(data.parts[0])
+def distinct_names(networks: Sequence[Checkpoint]) -> list[str]:
+    """Names that tell one or two networks apart: by kind, else by run, else by file."""
+    kinds = [loaded.model_name for loaded in networks]
+    runs = [str(loaded.settings.get("run", loaded.path)) for loaded in networks]
+    paths = [loaded.path.as_posix() if loaded.path else "" for loaded in networks]
+    files = [f"{run} ({path})" for run, path in zip(runs, paths, strict=True)]
+    for names in (kinds, runs, files):
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(runs, 1)]
+
+
+def _choose(settings: GradcamSettings, session: Session) -> _Chosen:
+    data, classes, name = session.data, session.checkpoint.classes, settings.class_name
     candidates = np.arange(len(data.labels))
-    if settings.class_name:
-        candidates = np.flatnonzero(data.labels == loaded.classes.index(settings.class_name))
+    if name:
+        candidates = np.flatnonzero(data.labels == classes.index(name))
     if len(candidates) == 0:
         raise TumorlensError(
-            f"--class {settings.class_name}: no {part} image in {root} has this label; name "
+            f"--class {name}: no {session.split} image in {data.root} has this label; name "
             "another class or --split."
         )
-    logits, _ = describe(
-        model,
-        loaded.preprocessing,
-        data.images[candidates],
-        device=device,
-        batch_size=settings.batch_size,
-        progress=progress,
-    )
+    # The measures will ask for all images' logits, the panel alone for the class's.
+    logits = session.logits[candidates] if settings.boxes else session.only(candidates).logits
     right = logits.argmax(axis=1) == data.labels[candidates]
     picked = candidates[_mix(right, settings.count, settings.seed)]
-    of = f"labelled {settings.class_name}" if settings.class_name else "of all classes"
+    of = f"labelled {name}" if name else "of all classes"
     return _Chosen(
-        [read_grey(root / data.paths[index]) for index in picked],
+        [read_grey(data.root / data.paths[index]) for index in picked],
         [data.paths[index] for index in picked],
-        [loaded.classes[data.labels[index]] for index in picked],
-        f"{len(picked)} of {len(candidates)} {part} images {of}, drawn with seed {settings.seed} "
-        f"({right.sum()} right, {(~right).sum()} wrong by "
-        f"{loaded.model_name}; errors shown in proportion, at least one)",
+        [classes[data.labels[index]] for index in picked],
+        f"{len(picked)} of {len(candidates)} {session.split} images {of}, drawn with seed "
+        f"{settings.seed} ({right.sum()} right, {(~right).sum()} wrong by "
+        f"{session.checkpoint.model_name}; errors shown in proportion, at least one)",
         data.skipped,
     )
 
@@ -227,10 +243,9 @@ def _views(
     name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
-    device: torch.device,
     progress: Progress,
 ) -> list[Explained]:
-    own = loaded.preprocessing.image_size
+    device, own = model.fc.weight.device, loaded.preprocessing.image_size
     size = settings.map_size or own
     views: list[Explained] = []
     for start in range(0, len(chosen.pictures), settings.batch_size):
@@ -245,8 +260,8 @@ def _views(
             logits = model(inputs(own))
         labels = chosen.labels[start : start + len(pictures)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
-        maps = gradcam.grad_cam(model, inputs(size), targets, settings.layer, settings.method)
-        probabilities = softmax(logits.double().cpu().numpy(), loaded.temperature or 1.0)
+        maps = grad_cam(model, inputs(size), targets, settings.layer, settings.method)
+        probabilities = softmax(logits.cpu().double().numpy(), loaded.temperature or 1.0)
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
             views.append(
@@ -262,6 +277,23 @@ def _views(
             )
         progress("explaining", start + len(pictures), len(chosen.pictures))
     return views
+
+
+def _tiles(
+    chosen: _Chosen, views: Sequence[Sequence[Explained]], boxes: Boxes | None
+) -> tuple[Tile, ...]:
+    return tuple(
+        Tile(
+            picture,
+            path,
+            label,
+            tuple(of_network[index] for of_network in views),
+            boxes.outline(path, *picture.shape) if boxes else None,
+        )
+        for index, (picture, path, label) in enumerate(
+            zip(chosen.pictures, chosen.paths, chosen.labels, strict=True)
+        )
+    )
 
 
 def _targets(
@@ -293,7 +325,9 @@ def _write(
         placed = [on_picture(view.map, height, width, view.size) for view in tile.views]
         hottest = full_heat(placed)
         for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
-            suffix = f"-{which + 1}-{view.name}" if len(tile.views) > 1 else ""
+            # A name that tells of a file has slashes, and may be long.
+            network = re.sub(r"[^\w.-]+", "-", view.name)[-80:]
+            suffix = f"-{which + 1}-{network}" if len(tile.views) > 1 else ""
             name = f"{number:03d}-{Path(tile.path).stem}{suffix}"
             overlay = blend(tile.grey, heat, hottest)
             with replacing(out_dir / "overlays" / f"{name}.png") as beside:

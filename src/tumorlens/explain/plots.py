@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tumorlens.evaluation.plots import COLOURS
-from tumorlens.explain.outline import Outline
 from tumorlens.explain.overlay import blend, full_heat, heat_scale, on_picture
+from tumorlens.explain.regions import Outline
 
 _GREY = "#666666"
 _MARKERS = ("o", "s", "^", "D")

@@ -1,8 +1,9 @@
-"""Where the tumors are: boxes in a CSV, or masks in a folder, each as a region of its picture."""
+"""Where the tumors are: boxes in a CSV, or masks in a folder; as regions, and as outlines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,50 @@ from tumorlens.data.readers import SUFFIXES, read_grey, resize
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.files import read_table
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Floats = npt.NDArray[np.float64]
 Box = tuple[float, float, float, float]
+_COLOUR, _WIDTH = "#56B4E9", 1.1
 EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Where a tumor is, as somebody drew it.
+
+    Attributes:
+        boxes: left, top, right, bottom each, as fractions of width and height.
+        mask: (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone.
+    """
+
+    boxes: tuple[Box, ...]
+    mask: npt.NDArray[np.float64] | None
+
+    @property
+    def word(self) -> str:
+        """What it is called: "box" or "outline"."""
+        return "box" if self.mask is None else "outline"
+
+    def draw(self, axes: "Axes", height: int, width: int) -> None:
+        """Over a picture of (height, width) pixels."""
+        if self.mask is not None:
+            axes.contour(self.mask, levels=[0.5], colors=_COLOUR, linewidths=_WIDTH)
+            return
+        from matplotlib.patches import Rectangle  # noqa: PLC0415 (read_boxes needs none)
+
+        for x0, y0, x1, y1 in self.boxes:
+            axes.add_patch(
+                Rectangle(
+                    (x0 * width - 0.5, y0 * height - 0.5),
+                    (x1 - x0) * width,
+                    (y1 - y0) * height,
+                    fill=False,
+                    edgecolor=_COLOUR,
+                    linewidth=_WIDTH,
+                )
+            )
 
 
 @dataclass(frozen=True)
@@ -33,9 +75,6 @@ class Boxes:
 
     def __contains__(self, path: str) -> bool:
         return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks
-
-    def __len__(self) -> int:
-        return len(self.boxes) + len(self.masks)
 
     def region(self, path: str, height: int, width: int) -> Floats:
         """How much of each pixel is tumor, in a picture of (height, width) pixels.
@@ -66,17 +105,13 @@ class Boxes:
             )
         return region
 
-    def outlines(self, path: str) -> tuple[Box, ...]:
-        """Rectangles to draw: the boxes, or the one around the mask."""
-        if path in self.boxes:
-            return self.boxes[path]
-        region = self.region(path, 512, 512) > 0.5
-        rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-        if len(rows) == 0:
-            return ()
-        edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-        x0, y0, x1, y1 = (float(edge) / 512 for edge in edges)
-        return ((x0, y0, x1, y1),)
+    def outline(self, path: str, height: int, width: int) -> Outline | None:
+        """To draw over an image of (height, width) pixels; None where there is none."""
+        if path not in self:
+            return None
+        if self.masks:
+            return Outline((), self.region(path, height, width))
+        return Outline(self.boxes[path], None)
 
 
 def _covered(pixels: int, low: float, high: float) -> Floats:

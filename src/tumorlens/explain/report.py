@@ -1,26 +1,38 @@
 """The measures of the verb gradcam: explain.json, localization.csv and their figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from matplotlib.figure import Figure
 
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import read_grey
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.explain import checks
-from tumorlens.explain import plots as draw
-from tumorlens.explain.checks import Network
-from tumorlens.explain.compare_looks import compare
+from tumorlens.evaluation.intervals import Estimate, estimates, primitives
+from tumorlens.explain import plots as drawing
+from tumorlens.explain.faithfulness import of_faithfulness
 from tumorlens.explain.gradcam import TITLES
-from tumorlens.explain.localization import Localization, localize
-from tumorlens.explain.outline import outline_of
-from tumorlens.explain.regions import Boxes, read_boxes
+from tumorlens.explain.localization import (
+    LOOKING,
+    RATIOS,
+    SPREAD,
+    Floats,
+    Localization,
+    Row,
+    Scene,
+    column,
+    groups_of,
+    localize,
+    subsets,
+)
+from tumorlens.explain.maps import Way, draw
+from tumorlens.explain.regions import Boxes
+from tumorlens.explain.sanity import of_agreement, of_sanity
 from tumorlens.files import csv_text, write_json, write_text
-from tumorlens.models.resnet import ResNet
-from tumorlens.progress import Progress, silent
 from tumorlens.settings import GradcamSettings
 
 SCHEMA = 1
@@ -37,142 +49,97 @@ FILES = (
 )
 # Images in each row of the gallery.
 _GALLERY = 4
-
-
-def wanted(settings: GradcamSettings) -> bool:
-    """Whether any measure is asked for."""
-    return bool(settings.boxes or settings.faithfulness or settings.sanity or settings.agree)
-
-
-def check(settings: GradcamSettings, first: Checkpoint) -> Boxes | None:
-    """Find the faults of the measures' flags before anything is written.
-
-    Returns:
-        What --boxes names; None: no such flag.
-
-    Raises:
-        TumorlensError: boxes that cannot be read, checkpoints of another kind.
-    """
-    boxes = read_boxes(settings.boxes) if settings.boxes else None
-    checks.check_seeds(first, settings.agree)
-    return boxes
-
-
-def clear(out_dir: Path) -> None:
-    """Remove what an earlier run measured."""
-    for name in FILES:
-        (out_dir / name).unlink(missing_ok=True)
+_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
 
 
 def measure(
     settings: GradcamSettings,
-    names: Sequence[str],
-    networks: Sequence[Checkpoint],
-    models: Sequence[ResNet],
+    sessions: Mapping[str, Session],
+    boxes: Boxes | None,
+    seeds: Mapping[Path, Checkpoint],
     out_dir: Path,
-    device: torch.device,
-    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Take every measure that the settings ask for, and write the files.
 
     Args:
         settings: of the verb.
-        names: of one or two networks.
-        networks, models: their checkpoints, and as built from them.
+        sessions: of one or two networks, by name.
+        boxes: what --boxes names.
+        seeds: what --agree names.
         out_dir: claimed.
-        device: where to compute.
-        progress: told of each stage.
 
     Returns:
         The content of `explain.json`, JSON primitives.
 
     Raises:
-        TumorlensError: faults of boxes, data or checkpoints.
+        TumorlensError: no image has a box, or too few are there to measure on.
     """
-    all_of = [Network(*one) for one in zip(names, networks, models, strict=True)]
-    content: dict[str, Any] = {"schema": SCHEMA, "networks": list(names)}
-    if settings.boxes:
-        content |= _localization(settings, settings.boxes, all_of, out_dir, device, progress)
-    if settings.faithfulness:
-        content["faithfulness"] = checks.of_faithfulness(
-            settings, all_of, out_dir, device, progress
-        )
-    if settings.sanity:
-        content["sanity"] = checks.of_sanity(settings, all_of, out_dir, device, progress)
-    if settings.agree:
-        content["agreement"] = checks.of_agreement(settings, all_of[0], out_dir, device, progress)
+    content: dict[str, Any] = {"schema": SCHEMA, "networks": list(sessions)}
+    way = Way(settings.layer, settings.method, settings.map_size)
+    resampling = {"resamples": settings.resamples, "seed": settings.seed}
+    found: dict[str, Localization] = {}
+    figures: dict[str, Figure] = {}
+    if boxes is not None:
+        scenes: dict[Path, Scene] = {}
+        for name, session in sessions.items():
+            found[name] = localize(session, boxes, way, scenes=scenes, **resampling)
+        write_text(out_dir / "localization.csv", _table(found))
+        root = next(iter(sessions.values())).data.root
+        figures = _figures(found, root, boxes, f"{TITLES[way.method]} at {way.layer}")
+        content["localization"] = {name: one.figures for name, one in found.items()}
+        content["comparison"] = None
+        if len(found) > 1:
+            first, second = found.values()
+            content["comparison"] = compare(first, second, **resampling)
+    if settings.faithfulness or settings.sanity or settings.agree:
+        both = settings.faithfulness or settings.sanity  # the seeds are the first's alone
+        samples = [
+            draw(name, session, way, settings, boxes, found[name].maps if found else None)
+            for name, session in list(sessions.items())[: None if both else 1]
+        ]
+        if settings.faithfulness:
+            content["faithfulness"], figures["faithfulness"] = of_faithfulness(samples)
+        if settings.sanity:
+            content["sanity"], figures["sanity"] = of_sanity(samples)
+        if settings.agree:
+            content["agreement"], figures["agreement"] = of_agreement(samples[0], seeds)
+    for name, figure in figures.items():
+        plots.save(figure, out_dir / f"{name}.png", dpi=120 if name == "gallery" else 150)
     write_json(out_dir / "explain.json", content)
     return content
 
 
-def _localization(
-    settings: GradcamSettings,
-    boxes: Path,
-    networks: Sequence[Network],
-    out_dir: Path,
-    device: torch.device,
-    progress: Progress,
-) -> dict[str, Any]:
-    found = {
-        one.name: localize(
-            one.loaded,
-            boxes,
-            data_dir=settings.data_dir,
-            split=settings.split,
-            layer=settings.layer,
-            method=settings.method,
-            map_size=settings.map_size,
-            resamples=settings.resamples,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            device=device,
-            network=one.model,
-            progress=progress,
-        )
-        for one in networks
-    }
-    first, *others = found.values()
-    header = ["network", *first.rows[0]]
+def _table(found: Mapping[str, Localization]) -> str:
+    """`localization.csv`: a row an image and network."""
     rows = [
-        [name, *("" if value is None else _short(value) for value in row.values())]
+        [name, *(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())]
         for name, one in found.items()
         for row in one.rows
     ]
-    write_text(out_dir / "localization.csv", csv_text(header, rows))
-    how = f"{TITLES[settings.method]} at {settings.layer}"
+    header = ["network", *next(iter(found.values())).rows[0]]
+    return csv_text(header, [["" if value is None else value for value in row] for row in rows])
+
+
+def _figures(
+    found: Mapping[str, Localization], root: Path, boxes: Boxes, how: str
+) -> dict[str, Figure]:
+    first = next(iter(found.values()))
     what = f"{how}, {first.figures['part']} images, maps of the true class"
-    plots.save(
-        draw.fits(
+    return {
+        "localization": drawing.fits(
             {name: one.figures["network"] for name, one in found.items()},
             first.figures["centre"],
             f"Do the maps lie on the tumors? {what}",
         ),
-        out_dir / "localization.png",
-    )
-    plots.save(
-        draw.looking(
+        "looking": drawing.looking(
             {name: one.figures["looking"] for name, one in found.items()},
             f"Where else do the maps lie? {what}",
         ),
-        out_dir / "looking.png",
-    )
-    plots.save(_gallery(found, what), out_dir / "gallery.png", dpi=120)
-    both = (
-        compare(first, others[0], resamples=settings.resamples, seed=settings.seed)
-        if others
-        else None
-    )
-    return {
-        "localization": {name: one.figures for name, one in found.items()},
-        "comparison": both,
+        "gallery": _gallery(found, root, boxes, what),
     }
 
 
-def _short(value: object) -> object:
-    return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def _gallery(found: Mapping[str, Localization], what: str) -> Figure:
+def _gallery(found: Mapping[str, Localization], root: Path, boxes: Boxes, what: str) -> Figure:
     first = next(iter(found.values()))
     by_path = {
         name: {row["path"]: index for index, row in enumerate(one.rows)}
@@ -184,17 +151,17 @@ def _gallery(found: Mapping[str, Localization], what: str) -> Figure:
         if row["box_area_share"] is not None
         and all(row["path"] in places for places in by_path.values())
     ]
-    chosen = draw.ranked(_GALLERY, [row["energy_in_box"] for row in boxed])
+    chosen = drawing.ranked(_GALLERY, [row["energy_in_box"] for row in boxed])
 
-    def shown(index: int) -> draw.Found:
+    def shown(index: int) -> drawing.Found:
         row = boxed[index]
         path = row["path"]
         at = {name: (one, by_path[name][path]) for name, one in found.items()}
-        grey = read_grey(first.root / path)
-        return draw.Found(
+        grey = read_grey(root / path)
+        return drawing.Found(
             grey=grey,
-            outline=outline_of(first.boxes, path, *grey.shape),
-            words=draw.words_of(row),
+            outline=boxes.outline(path, *grey.shape),
+            words=drawing.words_of(row),
             maps={name: one.maps[place] for name, (one, place) in at.items()},
             energies={name: one.rows[place]["energy_in_box"] for name, (one, place) in at.items()},
             sizes={name: one.size for name, one in found.items()},
@@ -202,4 +169,88 @@ def _gallery(found: Mapping[str, Localization], what: str) -> Figure:
 
     rows = {name: [shown(index) for index in indices] for name, indices in chosen.items()}
     ranks = f"ranked by {first.name}'s energy in the box, {len(boxed)} images" if boxed else ""
-    return draw.gallery(rows, f"{what}, {ranks}")
+    return drawing.gallery(rows, f"{what}, {ranks}")
+
+
+def compare(
+    first: Localization, second: Localization, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, Any]:
+    """Paired differences, second minus first, over the images that both explained.
+
+    Returns:
+        JSON primitives: `minuend`, `subtrahend` (names of the networks), `n`, `localization` and
+        `looking` (subset to figure to value, low, high, n) and `sentence`.
+
+    Raises:
+        TumorlensError: they share no image with a box.
+    """
+    after = {row["path"]: row for row in second.rows}
+    pairs = [(row, after[row["path"]]) for row in first.rows if row["path"] in after]
+    boxed = [pair for pair in pairs if pair[0]["box_area_share"] is not None]
+    if not boxed:
+        raise TumorlensError(
+            "--compare: the two checkpoints share no image with a box; compare networks with the "
+            "same split."
+        )
+    names = ["energy_in_box", "pointing_game", "average_precision"]
+    if all(row["iou"] is not None for row in boxed[0]):
+        names.append("iou")
+    before, before_all = ([row for row, _ in some] for some in (boxed, pairs))
+    found = estimates(
+        # The box is the same in both, so that the gap of the ratios is the ratio of the gap.
+        _gaps(boxed, names) | {"box_area_share": column(before, "box_area_share")},
+        # Right and wrong are each network's own; they do not pair.
+        {name: one for name, one in subsets(before).items() if name not in ("right", "wrong")},
+        groups_of(before),
+        ratios=RATIOS,
+        resamples=resamples,
+        seed=seed,
+    )
+    for figures in found.values():
+        del figures["box_area_share"]
+    labels = np.array([row["label"] for row in before_all])
+    looking = estimates(
+        _gaps(pairs, (*LOOKING, *SPREAD)),
+        {"all": np.ones(len(pairs), dtype=bool)}
+        | {str(name): labels == name for name in np.unique(labels)},
+        groups_of(before_all),
+        resamples=resamples,
+        seed=seed,
+    )
+    return {
+        "minuend": second.name,
+        "subtrahend": first.name,
+        "n": len(boxed),
+        "sentence": sentence(first.name, second.name, found["all"]["energy_in_box"]),
+        "localization": primitives(found),
+        "looking": primitives(looking),
+    }
+
+
+def _gaps(pairs: Sequence[tuple[Row, Row]], names: Iterable[str]) -> dict[str, Floats]:
+    before, after = zip(*pairs, strict=True)
+    return {name: column(after, name) - column(before, name) for name in names}
+
+
+def sentence(first: str, second: str, gain: Estimate) -> str:
+    """Whether one network localises better, by the energy in the box; SE-ResNet18 is the subject.
+
+    Args:
+        first, second: names of the networks.
+        gain: of the second over the first, paired.
+    """
+    value, low, high = gain.value, gain.low, gain.high
+    subject, other = second, first
+    if first == "se_resnet18" != second:
+        value, low, high = -gain.value, -gain.high, -gain.low
+        subject, other = first, second
+    titles = [_TITLES.get(name, name) for name in (subject, other)]
+    if titles[0] == titles[1]:
+        titles = [f"the second {titles[0]}", f"the first {titles[1]}"]
+    does = "does" if low > 0 else "does not"
+    worse = "; it localises worse" if high < 0 else ""
+    text = (
+        f"{titles[0]} {does} localise better than {titles[1]}{worse} (energy in the box "
+        f"{value:+.3f}, 95% {low:+.3f} to {high:+.3f}, n = {gain.n})."
+    )
+    return text[0].upper() + text[1:]

@@ -4,24 +4,28 @@ Adebayo et al. 2018, "Sanity checks for saliency maps": weights are made random 
 layer to the first, step upon step. A map that stays as it was shows the picture, not the network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.figure import Figure
 from scipy import ndimage
-from scipy.stats import rankdata
 from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.explain import plots as drawing
+from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_picture
 from tumorlens.models.build import build_model
 
 Floats = npt.NDArray[np.float64]
-Maps = npt.NDArray[np.float32]
 
 # Maps are compared as pictures of this side; the window of SSIM is `_WINDOW` of its pixels.
 _SIDE, _WINDOW = 56, 7
+_WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,72 @@ class Similarity:
 
     ssim: Floats
     rank: Floats
+
+
+def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
+    """Similarity of the maps after each step of randomisation.
+
+    Returns:
+        JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
+        images, which is where maps that have fallen apart end; and the first network's figure.
+    """
+    content: dict[str, Any] = {}
+    for one in samples:
+        session, stages = one.session, steps(one.session.network)
+        found: dict[str, Any] = {}
+        for number, (name, network) in enumerate(cascade(session.checkpoint, one.seed), 1):
+            found[name] = _means(one, similarity(one.maps, one.maps_by(network), one.size))
+            session.progress("sanity", number, len(stages))
+        content[one.name] = {
+            "steps": found,
+            "maps_of_different_images": _means(one, floor(one.maps, one.size, one.seed)),
+            "empty_maps": int((one.maps.max(axis=(1, 2)) <= 0).sum()),
+        }
+    how, first = samples[-1].how, content[samples[0].name]
+    figure = drawing.steps(
+        {
+            words: {name: step[key] for name, step in first["steps"].items()}
+            for key, words in _WORDS.items()
+        },
+        {words: first["maps_of_different_images"][key]["value"] for key, words in _WORDS.items()},
+        "similarity to the map of the trained network",
+        f"{samples[0].name}, weights made random from the last layer to the first: {how}",
+    )
+    source = "Adebayo et al. 2018, cascading randomisation; each step keeps the ones before"
+    return {"source": source, "sample": how, "networks": content}, figure
+
+
+def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict[str, Any], Figure]:
+    """How alike the maps of a network and of its other seeds are.
+
+    Returns:
+        JSON primitives: `between_networks`, the mean over pairs, and `maps_of_different_images`;
+        and their figure.
+    """
+    maps = [sample.maps]
+    for number, loaded in enumerate(seeds.values(), 1):
+        maps.append(sample.maps_by(loaded.network(), loaded))
+        sample.session.progress("agreement", number, len(seeds))
+    together = _means(sample, between(maps, sample.size))
+    apart = _means(sample, floor(maps[0], sample.size, sample.seed))
+    first = sample.session.checkpoint
+    figure = drawing.steps(
+        {words: {f"{len(maps)} seeds": together[key]} for key, words in _WORDS.items()},
+        {words: apart[key]["value"] for key, words in _WORDS.items()},
+        "mean similarity over pairs of networks",
+        f"Do seeds of {first.model_name} agree? {sample.how}",
+    )
+    content = {
+        "checkpoints": [str(first.path), *map(str, seeds)],
+        "sample": sample.how,
+        "between_networks": together,
+        "maps_of_different_images": apart,
+    }
+    return content, figure
+
+
+def _means(sample: Sample, found: Similarity) -> dict[str, Any]:
+    return sample.means({"ssim": found.ssim, "rank": found.rank})
 
 
 def similarity(one: Maps, other: Maps, size: int) -> Similarity:
@@ -99,10 +169,11 @@ def ssim(one: Floats, other: Floats) -> float:
 
 
 def _spearman(one: Floats, other: Floats) -> float:
-    a, b = rankdata(one), rankdata(other)
-    if a.std() == 0 or b.std() == 0:
+    from scipy.stats import spearmanr  # noqa: PLC0415 (half a second)
+
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(spearmanr(one, other).statistic)
 
 
 def steps(network: nn.Module) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from tumorlens.evaluation.evaluate import Report, evaluate_session
 from tumorlens.evaluation.predictions import table
 from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.explain.localization import localize
-from tumorlens.explain.mapped import Way
+from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import MANIFEST, environment, write_json, write_text
 from tumorlens.progress import Progress, silent
@@ -316,15 +316,10 @@ def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
     valid = data is not None and any(path in annotated for path in data.valid)
     if not scored and not valid:
         return {}
-    return localize(
-        session.checkpoint,
-        boxes,
-        data_dir=job.train.data_dir,
-        split=session.split if scored else "valid",
-        resamples=job.resamples,
-        device=session.device,
-        network=session.network,
-    ).figures
+    session_of = session if scored else session.of_split("valid")
+    if session_of is None:
+        return {}
+    return localize(session_of, annotated, Way(), resamples=job.resamples).figures
 
 
 def _training_seconds(run_dir: Path) -> float:
