@@ -36,6 +36,8 @@ POLICIES = {
     "default": {},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "short spin": {"GOMP_SPINCOUNT": "1000"},
+    "spin 10000": {"GOMP_SPINCOUNT": "10000"},
+    "spin 50000": {"GOMP_SPINCOUNT": "50000"},
 }
 ONE = "1 thread, default"
 KINDS = ("quiet", "contended", "contended, nice 10")

@@ -53,13 +53,17 @@ def test_training_asks_for_huge_pages_unless_the_user_has_decided(
 def test_threads_sleep_while_they_wait_unless_the_user_has_decided(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    name = "OMP_WAIT_POLICY"
-    monkeypatch.setenv(name, "active")
+    name = "GOMP_SPINCOUNT"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.delenv(name, raising=False)
     assert main(["cache", "polish"]) == 2
-    assert os.environ[name] == "active"
-    monkeypatch.delenv(name)
+    assert name not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
     assert main(["cache", "polish"]) == 2
-    assert os.environ[name] == "passive"
+    assert os.environ[name] == "1000"
+    monkeypatch.setenv(name, "7")
+    assert main(["cache", "polish"]) == 2
+    assert os.environ[name] == "7"
 
 
 def test_ctrl_c_ends_the_page_without_a_fault(

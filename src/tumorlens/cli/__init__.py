@@ -58,9 +58,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         print(f"tumorlens: no verb `{verb}`; {hint}", file=sys.stderr)
         return WRONG_INPUT
     prog = prog or f"tumorlens {verb}"
-    # Before PyTorch loads its OpenMP runtime: a thread that waits for another sleeps and does not
-    # spin. Where another program wants a core too, spinning costs most of the speed.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Before PyTorch loads its OpenMP runtime: a thread that waits for another spins a little and
+    # then sleeps. Where another program wants a core too, long spinning costs most of the speed
+    # (results/speed/contended_training.json). Whoever has chosen a policy keeps it.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if verb in ("train", "study"):  # huge pages; PyTorch reads it at its first tensor
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
