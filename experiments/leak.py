@@ -1,7 +1,7 @@
 """How much of the public set's Testing is in Training, and what that does to published scores.
 
     python experiments/leak.py ../shared/data/brain-tumor-mri \
-        ../shared/data/annotations_training.csv [results/official/*-predictions.csv]
+        ../shared/data/annotations_training.csv [results/official/*-predictions.csv.gz]
 
 Writes results/audit/leak.json: shares by class and kind of copy; for each predictions file the
 scores of all test images, of those without a byte-identical copy, and of those that show no picture
@@ -108,7 +108,7 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
     groups = dict(zip(found.paths, found.groups.tolist(), strict=True))
     models = {}
     for path in predictions:
-        models[path.name.removesuffix("-predictions.csv")] = {
+        models[path.name.removesuffix("-predictions.csv.gz")] = {
             "by_the_audit": scored(path, set(kinds), exact, groups),
             "by_the_description": scored(path, set(by_description), exact, groups),
         }
@@ -116,7 +116,7 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
         RESULT,
         {
             "command": "python experiments/leak.py ../shared/data/brain-tumor-mri "
-            "../shared/data/annotations_training.csv results/official/*-predictions.csv",
+            "../shared/data/annotations_training.csv results/official/*-predictions.csv.gz",
             "machine": machine(),
             **code(),
             "minutes": round((time.perf_counter() - began) / 60, 1),

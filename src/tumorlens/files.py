@@ -7,6 +7,7 @@ refused.
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import math
@@ -14,6 +15,7 @@ import os
 import platform
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -51,9 +53,12 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 `text` to `path` in one step."""
+    """Write UTF-8 `text` to `path` in one step; compressed where the name ends in .gz."""
     with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+        if path.suffix == ".gz":
+            beside.write_bytes(gzip.compress(text.encode(), mtime=0))  # same text, same bytes
+        else:
+            beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -71,7 +76,7 @@ def read_table(
     """Rows and column names, without spaces around them; columns are joined by commas.
 
     Args:
-        path: the file; UTF-8, with or without byte order mark.
+        path: the file; UTF-8, with or without byte order mark; compressed if it ends in .gz.
         flag: that named it, for the sentence; "" for a file that is named by its place.
         needed: columns that must be there; others may be.
 
@@ -84,7 +89,8 @@ def read_table(
     name = f"{flag} {path}".strip()
     expected = f"expected a CSV with the columns {', '.join(needed)}"
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             columns = [column.strip() for column in reader.fieldnames or []]
             reader.fieldnames = columns
@@ -93,7 +99,7 @@ def read_table(
             ]
     except FileNotFoundError:
         raise TumorlensError(f"{name}: there is no such file; {expected}.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise TumorlensError(f"{name}: cannot be read as CSV ({error}); {expected}.") from error
     missing = [f"`{column}`" for column in needed if column not in columns]
     if missing:

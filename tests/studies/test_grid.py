@@ -133,7 +133,7 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
     assert heard[-1] == ("study", 100, 100)
     names = {path.name for path in (tmp_path / "results").iterdir()}
     name = "resnet18-official-seed0"
-    assert names == {f"{name}.json", f"{name}-predictions.csv", "manifest.json"}
+    assert names == {f"{name}.json", f"{name}-predictions.csv.gz", "manifest.json"}
     text = (tmp_path / "results" / f"{name}.json").read_text()
     assert str(tmp_path) not in text
     record = json.loads(text)

@@ -204,8 +204,9 @@ def _study_runs(path: Path, settings: CompareSettings) -> list[RunFiles] | None:
 def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple[Predictions, str]:
     """Answers of a network and its name, from a checkpoint, a CSV or a folder with one."""
     table = path / "predictions.csv" if path.is_dir() else path
-    if table.suffix.lower() == ".csv":
-        name = table.stem.removesuffix("-predictions")
+    ending = next((one for one in (".csv.gz", ".csv") if table.name.lower().endswith(one)), "")
+    if ending:
+        name = table.name[: -len(ending)].removesuffix("-predictions")
         return read(table), table.parent.name if name == "predictions" else name
     # torch is loaded for checkpoints alone.
     from tumorlens.checkpoint.session import ImageChoice, open_session  # noqa: PLC0415

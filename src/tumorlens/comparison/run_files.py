@@ -1,6 +1,7 @@
 """What a study leaves of each finished run, read back: one JSON and one predictions CSV a run.
 
-The files are named MODEL-PROTOCOL[-foldK]-seedS: `NAME.json` and `NAME-predictions.csv`.
+The files are named MODEL-PROTOCOL[-foldK]-seedS: `NAME.json` and
+`NAME-predictions.csv.gz` (earlier versions wrote it without compression).
 """
 
 import json
@@ -58,7 +59,8 @@ def run_name(model: str, protocol: str, fold: int | None, seed: int) -> str:
 
 def predictions_file(folder: Path, name: str) -> Path:
     """Where a run's predictions are."""
-    return folder / f"{name}-predictions.csv"
+    plain = folder / f"{name}-predictions.csv"
+    return plain if plain.is_file() else plain.with_name(f"{plain.name}.gz")
 
 
 def read_run(folder: Path, name: str) -> RunFiles | None:

@@ -250,6 +250,8 @@ def _session(job: Job, checkpoint: Path, split: str = "auto") -> Session:
         ImageChoice(
             data_dir=settings.data_dir,
             split=split,
+            splits=settings.splits,
+            fold=settings.fold,
             patients=settings.patients,
             allow_patient_overlap=settings.allow_patient_overlap,
             on_bad_image=settings.on_bad_image,
