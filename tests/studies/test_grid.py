@@ -248,7 +248,7 @@ def test_runs_side_by_side_leave_what_runs_one_after_another_do(data: Path, tmp_
     (blocked / "best_model.pt").unlink()
     assert study(_settings(data, tmp_path / "b", models=both, jobs=2)).failed == {}
     for name in one_by_one.done:
-        a, b = (tmp_path / side / f"results/{name}-predictions.csv" for side in "ab")
+        a, b = (tmp_path / side / f"results/{name}-predictions.csv.gz" for side in "ab")
         assert a.read_bytes() == b.read_bytes()
 
 
