@@ -265,7 +265,7 @@ def _beside_published(official: Sequence[Seen]) -> str:
 
 
 def _note(report: StudyReport) -> str:
-    listed = "; ".join(f"{protocol}: {unit}" for protocol, unit in report.unit.items())
+    listed = "; ".join(f"protocol {name}: {unit}" for name, unit in report.unit.items())
     return (
         "Mean over runs ± standard deviation of runs, with the 95% interval of the mean. It "
         f"resamples what is independent ({listed}) and, with several seeds, the seeds. n is the "

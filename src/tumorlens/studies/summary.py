@@ -132,7 +132,7 @@ def views() -> list[View]:
             "official, without test images that have a near-duplicate in training",
             _without("exact", "near"),
         ),
-        View("patients", "patients", "unseen patients (five folds), all test images", _everything),
+        View("patients", "patients", "unseen patients, all test images", _everything),
         View(
             "patients_one_a_group",
             "patients",
