@@ -167,6 +167,7 @@ def open_session(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     root, assignment = images_of(loaded, images.data_dir, images.splits, images.fold, progress)
+    table = _patients_of(loaded, images, root)
     data = load_for_scoring(
         root,
         loaded.preprocessing.image_size,
@@ -174,7 +175,7 @@ def open_session(
         part=images.split,
         assignment=assignment,
         on_bad_image=images.on_bad_image,
-        patients=_patients_of(loaded, images, root),
+        patients=table,
         progress=progress,
     )
     return Session(
@@ -182,7 +183,7 @@ def open_session(
         path=path or Path(loaded.model_name),
         network=(network or loaded.network()).to(device),
         data=data,
-        overlap=_overlap(loaded, data, images),
+        overlap=_overlap(loaded, data, table, allowed=images.allow_patient_overlap),
         device=device,
         batch_size=batch_size,
         progress=progress,
@@ -262,22 +263,22 @@ def _patients_of(loaded: Checkpoint, images: ImageChoice, root: Path) -> Patient
     return kept if any((root / path).is_file() for path in kept.rows) else None
 
 
-def _overlap(loaded: Checkpoint, data: Dataset, images: ImageChoice) -> str:
+def _overlap(
+    loaded: Checkpoint, data: Dataset, table: PatientTable | None, *, allowed: bool
+) -> str:
     """A sentence where patients of the images were in training; "" where none was.
 
     Raises:
         TumorlensError: some were, and that is not allowed.
     """
     record, part = loaded.data, str(data.parts[0])
-    if record is None or data.patients is None or part == "train":
+    if record is None or data.patients is None or table is None or part == "train":
         return record.overlap if record else ""
-    known = table_for(images.patients, images.splits) or record.patients
-    assert known is not None  # it told of these images
-    trained = known.of(record.train, record.fingerprints).names
+    trained = table.of(record.train, record.fingerprints).names
     names = np.concatenate([trained, data.patients.names])
     parts = np.array(["train"] * len(trained) + [part] * len(data.paths))
     # What was allowed when the network was trained is told, not asked for again.
-    allowed = images.allow_patient_overlap or bool(record.overlap)
+    allowed = allowed or bool(record.overlap)
     return check_overlap(names, parts, data.patients.source, allowed=allowed)
 
 
