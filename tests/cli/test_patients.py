@@ -112,3 +112,21 @@ def test_evaluate_refuses_a_table_that_finds_patients_of_training_in_the_test(
     assert not (out / "evaluation").exists()
     assert main([*argv, "--resamples", "100", "--allow_patient_overlap"]) == 0
     assert "Intervals resample 2 patients." in capsys.readouterr().out
+
+
+def test_table_of_the_scored_images_alone_is_enough(
+    data: Path, tmp_path: Path, make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model"
+    assert _train(data, out) == 0
+    other = make_folder({"test": 2}, classes=("glioma", "notumor"), name="other")
+    (other / "test").rename(other / "images")
+    root = other / "images"
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    table = tmp_path / "other.csv"
+    table.write_text(
+        "path,patient\n" + "".join(f"{path},q{n // 2}\n" for n, path in enumerate(paths))
+    )
+    argv = ["evaluate", "--checkpoint", str(out / "best_model.pt"), "--data_dir", str(root)]
+    assert main([*argv, "--patients", str(table), "--resamples", "100"]) == 0
+    assert "Intervals resample 2 patients." in " ".join(capsys.readouterr().out.split())
