@@ -102,7 +102,7 @@ def bomb() -> bytes:
 def cases() -> list[Case]:
     """Every kind of request; good ones as often as hostile ones."""
     noise = "client.bin"
-    sentence = r"This (file|is|picture|volume)"
+    sentence = r"This (file|is|image|volume)"
     large = bytes(MOST_MB * 1_000_000 + 100_000)
     bombs = [bomb(), gzip.compress(bytes(100_000_000)), b"\x1f\x8b" + bytes(500)]
     good = [

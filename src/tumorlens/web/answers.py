@@ -1,4 +1,4 @@
-"""One slice, one or two networks: probabilities, verdict, and a map for every class."""
+"""One slice, one or two networks: probabilities, decision, and a map for every class."""
 
 import threading
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.explain import gradcam
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import MAP_METHOD
-from tumorlens.uncertainty.decision import Judge, Judged
+from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class Answer:
 
     Attributes:
         name: of the network.
-        judge: the classes, and how the network's numbers are taken.
-        judged: class, verdict, probabilities and distance.
+        rule: the classes, and how the network's numbers are taken.
+        decided: class, decision, probabilities and distance.
         maps: (K, h, w) relevance for each class, over the network's square input.
         size: side of that input, pixels.
     """
 
     name: str
-    judge: Judge
-    judged: Judged
+    rule: DecisionRule
+    decided: Decided
     maps: npt.NDArray[np.float32]
     size: int
 
     @property
     def best(self) -> int:
         """Index of the class with the highest probability."""
-        return int(self.judged.probabilities.argmax())
+        return int(self.decided.probabilities.argmax())
 
 
 class Panel:
@@ -92,15 +92,15 @@ class Panel:
         inputs = loaded.preprocessing(square)
         with torch.inference_mode():
             logits, features = (found.double().cpu().numpy() for found in described(model, inputs))
-        judge = loaded.decision()
+        rule = loaded.decision()
         count = len(loaded.classes)
         maps = gradcam.grad_cam(
             model, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, MAP_METHOD
         )
         return Answer(
             name=name,
-            judge=judge,
-            judged=judge.judge(logits, features)[0],
+            rule=rule,
+            decided=rule.decide(logits, features)[0],
             maps=maps.float().cpu().numpy(),
             size=size,
         )

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from tumorlens.data.readers import resize
-from tumorlens.explain.overlay import COLOURS, full_heat, on_picture
+from tumorlens.explain.overlay import COLOURS, full_heat, on_image
 from tumorlens.web.answers import Answer
 
 # The longer side of what is shown, pixels: sharp on a phone, a few tens of kilobytes.
@@ -24,7 +24,7 @@ NOTICE = "For research. This is not a medical device, and nothing it says is a d
 def answer_html(
     picture: npt.NDArray[np.uint8], answers: Sequence[Answer], source: str, shown: int
 ) -> str:
-    """One card a network: verdict, probabilities, the slice with its maps laid over it.
+    """One card a network: decision, probabilities, the slice with its maps laid over it.
 
     Maps of one class share one scale over all networks: from 0 to `full_heat` of them.
 
@@ -38,7 +38,7 @@ def answer_html(
     height, width = grey.shape
     base = _png(grey)
     placed = [
-        [on_picture(one.maps[index], height, width, one.size) for index in _range(answers)]
+        [on_image(one.maps[index], height, width, one.size) for index in _range(answers)]
         for one in answers
     ]
     hottest = [full_heat(of_class) for of_class in zip(*placed, strict=True)]
@@ -53,7 +53,7 @@ def answer_html(
             f'<span class="tl-scale" data-class="{index}">Grad-CAM for {html.escape(name)}: colour '
             f"from 0 to {hottest[index]:.2g} (99th percentile), highest here "
             f"{float(one.maps[index].max()):.2g}</span>"
-            for index, name in enumerate(one.judge.classes)
+            for index, name in enumerate(one.rule.classes)
         ]
         cards.append(
             f'<section class="tl-card"><h3>{html.escape(one.name)}</h3>{_verdict(one)}{_bars(one)}'
@@ -85,7 +85,7 @@ def style(classes: int) -> str:
 
 
 def _range(answers: Sequence[Answer]) -> range:
-    return range(len(answers[0].judge.classes))
+    return range(len(answers[0].rule.classes))
 
 
 def _shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -95,20 +95,20 @@ def _shown(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _verdict(answer: Answer) -> str:
-    name = html.escape(answer.judged.prediction)
-    top = float(answer.judged.probabilities.max())
-    threshold = answer.judge.threshold
-    why = html.escape(answer.judge.why(answer.judged))
-    if answer.judged.verdict == "not judged" or threshold is None:
-        said = f"{name} <small>no threshold in this checkpoint: how sure is not judged</small>"
-        return f'<p class="tl-verdict">{said}</p>'
-    if answer.judged.verdict == "unlike the training data":
+    name = html.escape(answer.decided.prediction)
+    top = float(answer.decided.probabilities.max())
+    threshold = answer.rule.threshold
+    why = html.escape(answer.rule.why(answer.decided))
+    if answer.decided.decision == "not calibrated" or threshold is None:
+        said = f"{name} <small>no threshold in this checkpoint: how sure is not calibrated</small>"
+        return f'<p class="tl-decision">{said}</p>'
+    if answer.decided.decision == "out of distribution":
         said = f"{why}; the network would say {name}"
-        return f'<p class="tl-verdict tl-unsure">unlike the training data <small>{said}</small></p>'
-    if answer.judged.verdict == "uncertain":
-        return f'<p class="tl-verdict tl-unsure">uncertain <small>{why}</small></p>'
+        return f'<p class="tl-decision tl-unsure">out of distribution <small>{said}</small></p>'
+    if answer.decided.decision == "uncertain":
+        return f'<p class="tl-decision tl-unsure">uncertain <small>{why}</small></p>'
     said = f"{top:.2f}, threshold {threshold:.2f}"
-    return f'<p class="tl-verdict">{name} <small>{said}</small></p>'
+    return f'<p class="tl-decision">{name} <small>{said}</small></p>'
 
 
 def _bars(answer: Answer) -> str:
@@ -116,10 +116,10 @@ def _bars(answer: Answer) -> str:
         f'<tr><th scope="row">{html.escape(name)}</th><td class="tl-number">{value:.3f}</td>'
         f'<td class="tl-bar"><span style="width:{100 * value:.1f}%"></span></td></tr>'
         for name, value in zip(
-            answer.judge.classes, answer.judged.probabilities.tolist(), strict=True
+            answer.rule.classes, answer.decided.probabilities.tolist(), strict=True
         )
     )
-    kind = "calibrated" if answer.judge.temperature is not None else "not calibrated"
+    kind = "calibrated" if answer.rule.temperature is not None else "not calibrated"
     return f"<table><caption>class probabilities, {kind}</caption>{rows}</table>"
 
 

@@ -122,7 +122,7 @@ class Desk:
         source = f"{kind}, {width} x {height} pixels"
         if count > 1:
             source = f"{kind}; slice {number}, {width} x {height} pixels"
-        return answers[0].judge.classes[shown], answer_html(picture, answers, source, shown)
+        return answers[0].rule.classes[shown], answer_html(picture, answers, source, shown)
 
 
 def build(desk: Desk) -> gradio.Blocks:
