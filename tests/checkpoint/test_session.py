@@ -44,7 +44,9 @@ def test_another_split_has_the_same_network_and_its_own_images(session: Session)
     assert len(valid.data.paths) == len(valid.logits) == 4
     assert all(path.startswith("valid/") for path in valid.data.paths)
     shutil.rmtree(session.data.root / "valid")
-    assert session.of_split("valid") is None
+    images = ImageChoice(session.data.root)
+    without = open_session(session.checkpoint, images, device=torch.device("cpu"))
+    assert without.of_split("valid") is None
 
 
 def test_another_size_is_decoded_once_and_some_images_keep_theirs(

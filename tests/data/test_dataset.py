@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.dataset import load_for_scoring, load_for_training
+from tumorlens.data.dataset import class_faults, load_for_scoring, load_for_training
+from tumorlens.data.folder import scan
 from tumorlens.data.readers import read_grey
+from tumorlens.data.splits import assigned
 from tumorlens.errors import TumorlensError
 
 
@@ -85,11 +87,11 @@ def test_assignment_overrides_the_folders(make_folder: Callable[..., Path]) -> N
         for name in names
         if "004" not in name
     }
-    data = load_for_training(root, 32, assignment=assignment)
+    data = load_for_training(assigned(scan(root), assignment, "--splits"), 32)
     assert set(data.paths) == set(assignment)
     assert dict(zip(data.paths, data.splits, strict=True)) == assignment
     with pytest.raises(TumorlensError, match=r"--splits: none of its images"):
-        load_for_training(root, 32, assignment={"elsewhere/x.png": "train"})
+        assigned(scan(root), {"elsewhere/x.png": "train"}, "--splits")
 
 
 def test_all_faults_are_listed_at_once_and_skipping_records_them(
@@ -110,6 +112,16 @@ def test_all_faults_are_listed_at_once_and_skipping_records_them(
     index = data.paths.index("train/glioma/glioma002.png")
     assert data.labels[index] == 0
     assert data.images[index].any()
+
+
+def test_missing_and_lonely_classes_are_faults(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2, "valid": 1})
+    (root / "train" / "glioma" / "glioma001.png").unlink()
+    (root / "valid" / "pituitary" / "pituitary002.png").unlink()
+    faults = class_faults(scan(root), ["train", "valid"])
+    assert len(faults) == 2
+    assert "class glioma has one image only in train" in faults[0]
+    assert "class pituitary has no image in valid" in faults[1]
 
 
 def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path]) -> None:
@@ -156,7 +168,7 @@ def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Pat
     }
     (root / "test/glioma/glioma003.png").unlink()
     with pytest.raises(TumorlensError, match="glioma003.png: listed, but there is no such file"):
-        load_for_scoring(root, 32, CLASSES, split="test", assignment=assignment)
+        load_for_scoring(assigned(scan(root), assignment, "--splits"), 32, CLASSES, split="test")
 
 
 def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) -> None:

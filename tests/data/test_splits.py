@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tumorlens.data.splits import assignment, folds_in, hold_out, read_groups
+from tumorlens.data.splits import folds_in, hold_out, read_groups, read_splits
 from tumorlens.errors import TumorlensError
 
 
@@ -36,13 +36,13 @@ def _write(folder: Path, text: str) -> Path:
 
 def test_split_column_is_taken_as_written(tmp_path: Path) -> None:
     path = _write(tmp_path, "path,split\na/1.png,train\na\\2.png,valid\na/3.png,test\na/4.png,\n")
-    assert assignment(path) == {"a/1.png": "train", "a/2.png": "valid", "a/3.png": "test"}
+    assert read_splits(path)[0] == {"a/1.png": "train", "a/2.png": "valid", "a/3.png": "test"}
 
 
 def test_fold_tests_one_run_of_the_next_validates_the_rest_trains(tmp_path: Path) -> None:
     rows = [f"{run}.png,{run % 5},{run}" for run in range(10)] + ["purged.png,,"]
     path = _write(tmp_path, "path,fold,run\n" + "\n".join(rows))
-    splits = assignment(path, fold=4)
+    splits = read_splits(path, fold=4)[0]
     assert {name for name, split in splits.items() if split == "test"} == {"4.png", "9.png"}
     assert {name for name, split in splits.items() if split == "valid"} == {"0.png"}
     assert {name for name, split in splits.items() if split == "train"} == {
@@ -52,7 +52,7 @@ def test_fold_tests_one_run_of_the_next_validates_the_rest_trains(tmp_path: Path
 
 def test_fold_without_runs_validates_on_undivided_groups_of_the_next(tmp_path: Path) -> None:
     rows = [f"{index}.png,{index % 3},g{index // 6}" for index in range(60)]
-    splits = assignment(_write(tmp_path, "path,fold,group\n" + "\n".join(rows)), fold=0)
+    splits = read_splits(_write(tmp_path, "path,fold,group\n" + "\n".join(rows)), fold=0)[0]
     assert Counter(splits.values())["test"] == 20
     assert 8 <= Counter(splits.values())["valid"] <= 10
     valid = {int(name[:-4]) for name, split in splits.items() if split == "valid"}
@@ -64,7 +64,7 @@ def test_fold_without_runs_validates_on_undivided_groups_of_the_next(tmp_path: P
 
 def test_fold_without_blocks_divides_no_patient(tmp_path: Path) -> None:
     rows = [f"{index}.png,{index % 3},p{index // 9}" for index in range(90)]
-    splits = assignment(_write(tmp_path, "path,fold,patient\n" + "\n".join(rows)), fold=0)
+    splits = read_splits(_write(tmp_path, "path,fold,patient\n" + "\n".join(rows)), fold=0)[0]
     valid = {int(name[:-4]) // 9 for name, split in splits.items() if split == "valid"}
     train = {
         int(n[:-4]) // 9 for n, split in splits.items() if split == "train" and int(n[:-4]) % 3 == 1
@@ -76,12 +76,12 @@ def test_fold_without_blocks_divides_no_patient(tmp_path: Path) -> None:
 def test_fold_train_trains_in_every_fold_and_is_never_scored(tmp_path: Path) -> None:
     path = _write(tmp_path, "path,fold,run\na.png,train,\nb.png,0,0\nc.png,1,1\nd.png,1,3\n")
     for fold in (0, 1):
-        assert assignment(path, fold)["a.png"] == "train"
-    assert folds_in(path) == (0, 1)
+        assert read_splits(path, fold)[0]["a.png"] == "train"
+    assert folds_in(path) == ((0, 1), False)
 
 
 def test_table_of_the_real_patients_works_as_it_is(real_data: Path) -> None:
-    splits = assignment(real_data / "patients.csv", fold=0)
+    splits = read_splits(real_data / "patients.csv", fold=0)[0]
     assert Counter(splits.values()) == {"train": 5034, "valid": 677, "test": 1304}
 
 
@@ -89,7 +89,7 @@ def test_table_of_the_real_patients_works_as_it_is(real_data: Path) -> None:
     ("text", "fold", "words"),
     [
         ("name,split\nx,train", None, "no column `path`; found name, split"),
-        ("path,split\nx,train", None, "has the columns path, split; expected path, split"),
+        ("path,which\nx,train", None, "has the columns path, which; expected path, split"),
         ("path,fold\nx,1", None, "name one with --fold"),
         ("path,split\nx,train", 1, "no column `fold`"),
         ("path,split\nx,teach", None, "x has the split `teach`; expected train, valid, test"),
@@ -103,15 +103,15 @@ def test_wrong_files_get_one_sentence(
     tmp_path: Path, text: str, fold: int | None, words: str
 ) -> None:
     with pytest.raises(TumorlensError, match=words):
-        assignment(_write(tmp_path, text), fold)
+        read_splits(_write(tmp_path, text), fold)
 
 
 def test_missing_and_binary_files_get_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TumorlensError, match="no such file"):
-        assignment(tmp_path / "gone.csv")
+        read_splits(tmp_path / "gone.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(TumorlensError, match="cannot be read as CSV"):
-        assignment(tmp_path / "binary.csv")
+        read_splits(tmp_path / "binary.csv")
 
 
 def test_groups_file_names_groups(tmp_path: Path) -> None:

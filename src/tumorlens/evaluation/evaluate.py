@@ -217,6 +217,8 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
         )
     if data.skipped:
         caveats.append(f"{len(data.skipped)} undecodable files were left out.")
+    if data.unused:
+        caveats.append(data.unused)
     if is_phantom(data.root):
         caveats.append(
             "These images are simulated (tumorlens phantom): no metric here says anything about "
