@@ -207,7 +207,7 @@ def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
     return DataFolder(
         root=root,
         classes=tuple(sorted({file.label for file in files})),
-        files=tuple(sorted(files, key=lambda file: file.path)),
+        files=tuple(files),
         layout=" ".join(name for name in SPLITS if name in splits.values()) or "classes",
         faults=tuple(faults),
         unused=unused,
@@ -251,6 +251,7 @@ def _tree(root: Path) -> _Tree:
                 found.unused.setdefault(_NO_UTF8, []).append(path)
             else:
                 (links if entry.is_symlink() else waiting).append(path)
+    found.files.sort()
     return found
 
 
@@ -278,6 +279,8 @@ def _refuse_nested(root: Path, tree: _Tree, parent: str) -> None:
         known = [inside for inside in below if canonical_class(inside) in KNOWN_CLASSES]
         around = len(names) == 1 and canonical_class(name) not in KNOWN_CLASSES
         place = f"--data_dir {root}: {parent}{name}/ has"
+        if parent and name.lower() in SPLIT_NAMES:
+            raise TumorlensError(f"{place[:-4]} is a split in a split; move it up.")
         if inner and not any(tree.folders[f"{parent}{name}/{inside}"] for inside in inner):
             raise TumorlensError(
                 f"{place} {_names(inner)} in it, but a split has class folders, not a class "
