@@ -258,25 +258,25 @@ def test_two_files_of_one_name_in_two_forms_of_unicode_are_a_fault(tmp_path: Pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_names_that_are_not_utf8_are_faults_and_counted(tmp_path: Path) -> None:
+def test_names_that_tables_cannot_hold_are_faults_and_counted(tmp_path: Path) -> None:
     root = tmp_path / "data"
     _image(root / "train" / "glioma" / "a.png")
     _image(root / "train" / "notumor" / "a.png")
     glioma = root / "train" / "glioma"
     (glioma / "a.png").rename(os.fsdecode(os.fsencode(glioma) + b"/\xe9.png"))
     _image(root / "train" / "glioma" / "b.png")
+    _image(root / "train" / "glioma" / "c\\d.png")
     (root / "train" / "notumor").rename(os.fsdecode(os.fsencode(root / "train") + b"/kr\xe4nk"))
     found = scan(root)
     assert [file.path for file in found.files] == ["train/glioma/b.png"]
-    assert sorted(found.faults) == [
-        f"{root}/train/glioma/\\udce9.png: its name is not UTF-8; rename it.",
-        f"{root}/train/kr\\udce4nk: its name is not UTF-8; rename it.",
-    ]
-    assert "names that are not UTF-8 (2, such as " in found.unused_sentence()
+    why = "its name is not UTF-8 or has a backslash; rename it."
+    names = ("train/glioma/c\\d.png", "train/glioma/\\udce9.png", "train/kr\\udce4nk")
+    assert set(found.faults) == {f"{root}/{name}: {why}" for name in names}
+    assert "names that are not UTF-8 or have a backslash (3, such as " in found.unused_sentence()
     found.unused_sentence().encode()
     whole = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     root.rename(whole)
-    with pytest.raises(TumorlensError, match="its name is not UTF-8; rename it"):
+    with pytest.raises(TumorlensError, match="its name is not UTF-8 or has a backslash; rename it"):
         scan(whole)
 
 

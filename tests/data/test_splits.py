@@ -1,3 +1,4 @@
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -117,3 +118,21 @@ def test_missing_and_binary_files_get_one_sentence(tmp_path: Path) -> None:
 def test_groups_file_names_groups(tmp_path: Path) -> None:
     path = _write(tmp_path, "path,group\na.png,one\nb.png,\n")
     assert read_groups(path) == {"a.png": "one"}
+
+
+@pytest.mark.parametrize("fold", ["0.0", "0"])
+def test_folds_and_splits_are_understood_as_programs_write_them(tmp_path: Path, fold: str) -> None:
+    text = (
+        f"path,Fold,RUN\na.png,{fold},{fold}\nb.png,1.0,1.0\nc.png,1,3.0\nd.png,train,\ne.png,,\n"
+    )
+    found = read_splits(_write(tmp_path, text), 0)[0]
+    assert found == {"a.png": "test", "b.png": "valid", "c.png": "train", "d.png": "train"}
+    text = "path,split\na,Training\nb,VAL\nc,validation\nd,Testing\ne,\n"
+    expected = {"a": "train", "b": "valid", "c": "valid", "d": "test"}
+    assert read_splits(_write(tmp_path, text))[0] == expected
+
+
+def test_groups_of_either_form_of_unicode_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "groups.csv"
+    path.write_text(unicodedata.normalize("NFD", "path,group\né.png,one\n"), encoding="utf-8")
+    assert read_groups(path).get(unicodedata.normalize("NFC", "é.png")) == "one"

@@ -203,6 +203,9 @@ def load_for_training(
         hint = "; or leave undecodable files out with --on_bad_image skip" if data.skipped else ""
     else:
         hint = f" after leaving out {len(data.skipped)} undecodable"
+        if source.missing:
+            gone = f"{source.source} lists {len(source.missing):,} files that are not there."
+            data = replace(data, unused=f"{data.unused} {gone}".strip())
     refuse(root, faults, hint)
     if train_on_valid:
         protocol = f"{data.protocol}, but they train too and the last epoch is kept"

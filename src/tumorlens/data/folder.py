@@ -53,17 +53,14 @@ _MASK_ENDINGS = ("_mask", "-mask", "_seg", "_segmentation")
 _LAYOUT_HELP = "expected train/ valid/ [test/] or Training/ Testing/, each with class folders"
 
 # Why a file is not used.
-_OTHER, _NO_UTF8, _CLOSED = "files of other kinds", "names that are not UTF-8", "closed folders"
+_OTHER, _CLOSED, _MASK = "files of other kinds", "closed folders", "masks"
+_BAD_NAME = "names that are not UTF-8 or have a backslash"
 _SAME_NAME = "names that another file has in another form of Unicode"
-_OUTSIDE, _MASK, _TWICE = (
-    "images outside the class folders",
-    "masks",
-    "links to folders listed already",
-)
+_OUTSIDE, _TWICE = "images outside the class folders", "links to folders listed already"
 # Of these something has to be done about.
 _ADVICE = {
     _OTHER: "not a PNG, JPEG, TIFF, BMP or WebP image; move it elsewhere.",
-    _NO_UTF8: "its name is not UTF-8; rename it.",
+    _BAD_NAME: "its name is not UTF-8 or has a backslash; rename it.",
     _CLOSED: "cannot be read; check its permissions.",
     _SAME_NAME: "another file has this name in another form of Unicode; rename one.",
 }
@@ -167,8 +164,8 @@ def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
         raise TumorlensError(f"--data_dir {root}: there is no such folder; {_LAYOUT_HELP}.")
     if not root.is_dir():
         raise TumorlensError(f"--data_dir {root}: is a file, not a folder; {_LAYOUT_HELP}.")
-    if not _is_utf8(str(root.absolute())):
-        raise TumorlensError(f"--data_dir {_shown(str(root))}: {_ADVICE[_NO_UTF8]}")
+    if not _is_portable(root.absolute().as_posix()):
+        raise TumorlensError(f"--data_dir {_shown(str(root))}: {_ADVICE[_BAD_NAME]}")
     tree = _tree(root)
     splits = _split_folders(root, tree.folders[""])
     parents = [f"{name}/" for name in splits] or [""]
@@ -247,8 +244,8 @@ def _tree(root: Path) -> _Tree:
             path = f"{here}/{entry.name}" if here else entry.name
             if not entry.is_dir():
                 found.files.append(path)
-            elif not _is_utf8(entry.name):
-                found.unused.setdefault(_NO_UTF8, []).append(path)
+            elif not _is_portable(entry.name):
+                found.unused.setdefault(_BAD_NAME, []).append(path)
             else:
                 (links if entry.is_symlink() else waiting).append(path)
     found.files.sort()
@@ -342,8 +339,8 @@ def _sorted_out(
             stem.lower().endswith(end) and stem[: -len(end)] in stems for end in _MASK_ENDINGS
         )
         reason = (
-            _NO_UTF8
-            if not _is_utf8(path)
+            _BAD_NAME
+            if not _is_portable(path)
             else _SAME_NAME
             if composed(path) in taken
             else _MASK
@@ -380,9 +377,9 @@ def _names(folders: Sequence[str], word: str = "") -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
-def _is_utf8(name: str) -> bool:
-    """Python keeps bytes of a name that are no UTF-8 as lone surrogates."""
-    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+def _is_portable(path: str) -> bool:
+    """Whether tables can hold it; Python keeps bytes that are no UTF-8 as lone surrogates."""
+    return "\\" not in path and not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
 def _shown(path: str) -> str:

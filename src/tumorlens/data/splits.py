@@ -89,7 +89,7 @@ class SplitFolder:
     def missing_faults(self, split: str | None = None) -> list[str]:
         """A sentence for each file that is missing, in `split` or in any."""
         return [
-            f"{self.folder.root / path}: listed, but there is no such file."
+            f"{self.folder.root / path}: listed, but there is no such file ({self.source})."
             for path, listed in sorted(self.missing.items())
             if split in (None, listed)
         ]
@@ -167,13 +167,11 @@ def assigned(
     there = {composed(file.path) for file in folder.files}
     known = ByPath(dict.fromkeys([*assignment, *besides]))
     new = Counter(file.split for file in folder.files if file.path not in known)
-    where = ", ".join(f"{count:,} in {name}/" for name, count in sorted(new.items()) if name)
-    note = (
-        f"{sum(new.values()):,} images of {folder.root}{f' ({where})' if where else ''} are in no "
-        f"split of {source}{'' if every_file else ', and not used'}."
-        if new
-        else ""
+    where = ", ".join(
+        f"{count:,} in {name}/" if name else f"{count:,}" for name, count in sorted(new.items())
     )
+    use = "In no split" if every_file else f"Not used of {folder.root}: images in no split"
+    note = f"{use} of {source} ({where})." if new else ""
     missing = {path: name for path, name in assignment.items() if composed(path) not in there}
     return SplitFolder(split, patients, source, missing, note)
 
