@@ -104,6 +104,16 @@ def read_table(
     return rows, found
 
 
+def read_groups(path: Path) -> ByPath[str]:
+    """Read a table with columns `path, group`: path to the name of its group.
+
+    Raises:
+        TumorlensError: no such file or column, a path twice.
+    """
+    rows, _ = read_table(path, "--groups", ("path", "group"))
+    return ByPath({row["path"]: row["group"] for row in rows if row["group"]})
+
+
 def _text(path: Path, name: str, expected: str) -> str:
     try:
         content = path.read_bytes()

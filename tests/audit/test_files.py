@@ -13,8 +13,8 @@ from tumorlens.audit.files import audit_and_write
 from tumorlens.audit.page import _matrix, page
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.readers import read_grey
-from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import read_groups
 from tumorlens.settings import AuditSettings
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tumorlens.cli import main
-from tumorlens.data.splits import read_splits
+from tumorlens.data.patients import FileTable
+from tumorlens.data.splits import resolve
 
 
 def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
@@ -17,7 +18,7 @@ def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
     assert "fold glioma notumor all groups" in told
     assert "4 2 2 4 4" in told
     assert f"--splits {out} --fold 0" in told
-    assert set(read_splits(out, 4)[0].values()) == {"train", "valid", "test"}
+    assert set(resolve(root, out, 4).folder.layout.split()) == {"train", "valid", "test"}
 
 
 def test_patients_stay_together_and_are_in_the_file(
@@ -32,8 +33,8 @@ def test_patients_stay_together_and_are_in_the_file(
     argv = ["split", str(root), "--out", str(out), "--folds", "2", "--patients", str(table)]
     assert main(argv) == 0
     assert "No patient is in two splits" in capsys.readouterr().out
-    written = read_splits(out, 0)[1]
-    assert written is not None
+    written = resolve(root, out, 0).patients
+    assert isinstance(written, FileTable)
     assert written.columns == ("fold", "group", "patient", "site")
     folds: dict[str, set[str]] = {}
     for row in written.rows.values():

@@ -12,7 +12,7 @@ from tumorlens.data.duplicates import joined
 from tumorlens.data.hashing import apply
 from tumorlens.data.partition import in_folds, in_shares, partition, write_partition
 from tumorlens.data.readers import read_grey
-from tumorlens.data.splits import read_splits, resolve
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.settings import SplitSettings
 
@@ -100,9 +100,9 @@ def test_folds_have_no_copy_in_two_and_the_file_is_what_splits_reads(
     out = tmp_path / "splits.csv"
     write_partition(found, out)
     for fold in range(4):
-        splits = read_splits(out, fold)[0]
-        assert len(splits) == 40
-        assert audit(resolve(folder, out, fold)).count_of("leak") == 0
+        source = resolve(folder, out, fold)
+        assert len(source.folder.files) == 40
+        assert audit(source).count_of("leak") == 0
 
 
 def test_split_has_the_shares_asked_for(folder: Path, tmp_path: Path) -> None:

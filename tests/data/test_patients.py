@@ -15,11 +15,13 @@ from tumorlens.data.patients import (
     overlaps,
     read_patients,
     record,
+    table_for,
     unit_words,
     units,
 )
-from tumorlens.data.splits import SplitFolder, read_splits, resolve
+from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import read_table
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -59,10 +61,11 @@ def test_table_that_lists_none_of_the_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_splits_file_carries_its_own_patients(tmp_path: Path) -> None:
-    _, table = read_splits(_write(tmp_path, "path,split,patient\nx.png,train,anna\n"))
+    splits = _write(tmp_path, "path,split,patient\nx.png,train,anna\n")
+    table = table_for(None, splits, *read_table(splits, "--splits", ("path",)))
     assert table is not None
     assert table.of(("x.png",), None).names.tolist() == ["anna"]
-    assert read_splits(_write(tmp_path, "path,split\nx.png,train\n"))[1] is None
+    assert table_for(None, splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
 
 
 def test_units_are_patients_and_near_duplicates_of_a_patient_are_the_patient_s() -> None:

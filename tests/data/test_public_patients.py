@@ -7,12 +7,14 @@ import pytest
 from PIL import Image
 
 from tumorlens.data import public_patients
+from tumorlens.data.folder import scan
 from tumorlens.data.hashing import apply, fingerprint
 from tumorlens.data.patients import PublicTable, overlaps
 from tumorlens.data.public_patients import Table, match, rows_of, table
 from tumorlens.data.readers import read_grey
 from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.progress import silent
 
 NAME = Path("public-patients")
 
@@ -179,5 +181,10 @@ def test_renamed_part_of_the_real_set_keeps_its_splits_and_no_patient_is_in_two(
 
 def test_rows_come_under_the_folder_s_own_paths(mapped: Path) -> None:
     shipped = public_patients.table()
-    rows, _ = rows_of(("elsewhere/a.png",), shipped.hashes[8:9])
-    assert rows == [{**shipped.rows[8], "path": "elsewhere/a.png"}]
+    first = shipped.rows[8]["path"]
+    (mapped / first).rename(mapped / Path(first).parent / "renamed.png")
+    folder = scan(mapped)
+    rows, _ = rows_of(folder, 32, silent)
+    assert len(rows) == len(folder.files) == 40
+    (renamed,) = (row for row in rows if "renamed" in row["path"])
+    assert renamed == {**shipped.rows[8], "path": f"{Path(first).parent.as_posix()}/renamed.png"}

@@ -260,7 +260,7 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
     """
     source = resolve(source, every_file=True) if isinstance(source, Path) else source
     folder = source.folder
-    refuse(folder.root, source.missing_faults())
+    refuse(folder.root, source.missing_faults)
     data = load(source, THUMBNAIL, progress=progress)
     labels = np.array([data.classes[label] for label in data.labels], dtype=np.str_)
     splits = np.where(data.splits == "all", "", data.splits)

@@ -196,7 +196,7 @@ def load_for_training(
     if on_bad_image == "stop":
         faults = [
             *source.folder.faults,
-            *source.missing_faults(),
+            *source.missing_faults,
             *data.skipped.values(),
             *faults,
         ]
@@ -204,7 +204,7 @@ def load_for_training(
     else:
         hint = f" after leaving out {len(data.skipped)} undecodable"
         if source.missing:
-            gone = f"{source.source} lists {len(source.missing):,} files that are not there."
+            gone = f"{source.source} lists {len(source.missing_faults)} files that are not there."
             data = replace(data, unused=f"{data.unused} {gone}".strip())
     refuse(root, faults, hint)
     if train_on_valid:
@@ -329,7 +329,7 @@ def load_for_scoring(
             f"was trained on {', '.join(classes)}."
         )
     data = load(source, size, files, classes=classes, progress=progress)
-    faults = source.missing_faults(split)
+    faults = [*source.missing.get(split, ())]
     if on_bad_image == "stop":
         faults += data.skipped.values()
     refuse(root, faults, "; or score the others with --on_bad_image skip" if data.skipped else "")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tumorlens.data.readers import SUFFIXES
 from tumorlens.errors import TumorlensError
-from tumorlens.image_tables import ByPath, composed
+from tumorlens.image_tables import composed
 from tumorlens.labels import KNOWN_CLASSES, canonical_class, class_key, classes_of
 
 SPLITS = ("train", "valid", "test")
@@ -106,11 +106,10 @@ class DataFolder:
             assignment: path to split.
             others: keep the files that it lacks, without a split.
         """
-        known = ByPath(assignment)
         files = tuple(
-            replace(file, split=known.get(file.path, ""))
+            replace(file, split=assignment.get(file.path, ""))
             for file in self.files
-            if others or file.path in known
+            if others or file.path in assignment
         )
         splits = {file.split for file in files}
         layout = " ".join(name for name in SPLITS if name in splits)

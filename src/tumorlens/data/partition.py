@@ -13,9 +13,10 @@ from tumorlens.data.duplicates import duplicate_groups, joined
 from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.patients import Patients, units
-from tumorlens.data.splits import hold_out, read_groups, resolve
+from tumorlens.data.splits import hold_out, resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.files import csv_text, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import SplitSettings
 

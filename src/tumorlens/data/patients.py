@@ -137,7 +137,7 @@ def read_patients(name: Path) -> PatientTable:
     """
     if str(name) == PUBLIC:
         return PublicTable()
-    found = patients_in(name, *read_table(name, "--patients", ("path",)))
+    found = _carried(name, *read_table(name, "--patients", ("path",)))
     if found is None:
         raise TumorlensError(
             f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
@@ -161,10 +161,29 @@ def record(paths: Sequence[str], patients: Patients) -> FileTable:
     return FileTable(patients.source, rows, tuple(columns))
 
 
-def patients_in(
+def table_for(
+    patients: Path | None, splits: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
+) -> PatientTable | None:
+    """The table that --patients names, else the one that the splits file carries, if any.
+
+    Args:
+        patients: as named.
+        splits: the splits file, or the name of the built-in table.
+        rows, columns: of it.
+
+    Raises:
+        TumorlensError: see `read_patients`.
+    """
+    if patients is not None:
+        return read_patients(patients)
+    if str(splits) == public_patients.NAME:
+        return PublicTable()
+    return _carried(splits, rows, columns)
+
+
+def _carried(
     path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
 ) -> FileTable | None:
-    """The patients that a table carries, by its rows and columns; None: it has no such column."""
     if "patient" not in columns:
         return None
     kept = tuple(column for column in columns if column not in ("path", "label", "split"))

@@ -6,24 +6,18 @@ read: each file with its split, and the table of patients.
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data import cache, public_patients
+from tumorlens.data import public_patients
 from tumorlens.data.duplicates import joined
 from tumorlens.data.folder import SPLIT_NAMES, DataFolder, scan
-from tumorlens.data.patients import (
-    FileTable,
-    PatientTable,
-    PublicTable,
-    patients_in,
-    read_patients,
-)
+from tumorlens.data.patients import PatientTable, read_patients, table_for
 from tumorlens.errors import TumorlensError
-from tumorlens.image_tables import ByPath, composed, read_table
+from tumorlens.image_tables import ByPath, read_table
 from tumorlens.progress import Progress, silent
 
 # The fold of images that train in every fold.
@@ -76,23 +70,20 @@ class SplitFolder:
         folder: the files that are in a split.
         patients: the table of the patients that they show; None: not known.
         source: what says the splits, for sentences; "" for the folders themselves.
-        missing: path to split of what `source` lists and the folder has not.
+        missing: split to a sentence for each file that `source` lists and the folder has not.
         note: how images were known, and what `source` does not list; "" if nothing.
     """
 
     folder: DataFolder
     patients: PatientTable | None = None
     source: str = ""
-    missing: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
     note: str = ""
 
-    def missing_faults(self, split: str | None = None) -> list[str]:
-        """A sentence for each file that is missing, in `split` or in any."""
-        return [
-            f"{self.folder.root / path}: listed, but there is no such file ({self.source})."
-            for path, listed in sorted(self.missing.items())
-            if split in (None, listed)
-        ]
+    @property
+    def missing_faults(self) -> list[str]:
+        """A sentence for each file that `source` lists and the folder has not."""
+        return [fault for faults in self.missing.values() for fault in faults]
 
 
 def resolve(
@@ -120,19 +111,21 @@ def resolve(
     Raises:
         TumorlensError: faults of the folder's layout, of a table, or no such fold.
     """
-    public_patients.refuse_withdrawn(str(splits))
+    refuse_withdrawn(splits)
     folder = scan(root, any_folder=every_file)
-    table = None if patients is None else read_patients(patients)
     if splits is None:
-        return SplitFolder(folder, table)
+        return SplitFolder(folder, None if patients is None else read_patients(patients))
+    known, source = "", f"--splits {splits}"
     if str(splits) == public_patients.NAME:
-        rows, known = _public_rows(folder, fold, size, progress)
-        found = of_fold(rows, fold or 0, public_patients.FOLDS)
-        note = f"{splits}, fold {fold}: {known}"
-        split = folder.with_splits(found, others=every_file)
-        return SplitFolder(split, table or PublicTable(), str(splits), {}, note)
-    found, carried = read_splits(splits, fold)
-    return assigned(folder, found, f"--splits {splits}", table or carried, every_file=every_file)
+        _check_fold(source, fold, range(public_patients.FOLDS))
+        rows, known = public_patients.rows_of(folder, size, progress)
+        columns = list(public_patients.table().columns)
+    else:
+        rows, columns = read_table(splits, "--splits", ("path",))
+    table = table_for(patients, splits, rows, columns)
+    found = splits_in(source, rows, columns, fold)
+    result = assigned(folder, found, source, table, every_file=every_file)
+    return replace(result, note=f"{source}, fold {fold}: {known}") if known else result
 
 
 def assigned(
@@ -157,79 +150,83 @@ def assigned(
     Raises:
         TumorlensError: the folder has none of the images.
     """
-    split = folder.with_splits(assignment, others=every_file)
+    known = ByPath(assignment)
+    there = ByPath({file.path: file.split for file in folder.files})
+    missing: dict[str, list[str]] = {}
+    for path, name in known.items():
+        if path not in there:
+            sentence = f"{folder.root / path}: listed, but there is no such file ({source})."
+            missing.setdefault(name, []).append(sentence)
+    new = Counter(there[path] for path in there.keys() - known.keys() - set(besides))
+    where = ", ".join(
+        f"{count:,} in {name}/" if name else f"{count:,}" for name, count in sorted(new.items())
+    )
+    use = "In no split" if every_file else f"Not used of {folder.root}: images in no split"
+    note = f"{use} of {source} ({where})." if new else ""
+    split = folder.with_splits(known, others=every_file)
     if not split.layout:
         raise TumorlensError(
             f"{source}: none of its images is in {folder.root}; it lists "
             f"{next(iter(assignment), 'nothing')}, the folder has {folder.files[0].path}. Paths "
             "are relative to --data_dir."
         )
-    there = {composed(file.path) for file in folder.files}
-    known = ByPath(dict.fromkeys([*assignment, *besides]))
-    new = Counter(file.split for file in folder.files if file.path not in known)
-    where = ", ".join(
-        f"{count:,} in {name}/" if name else f"{count:,}" for name, count in sorted(new.items())
-    )
-    use = "In no split" if every_file else f"Not used of {folder.root}: images in no split"
-    note = f"{use} of {source} ({where})." if new else ""
-    missing = {path: name for path, name in assignment.items() if composed(path) not in there}
     return SplitFolder(split, patients, source, missing, note)
 
 
-def _public_rows(
-    folder: DataFolder, fold: int | None, size: int, progress: Progress
-) -> tuple[list[dict[str, str]], str]:
-    folds = public_patients.FOLDS
-    if fold is None or not 0 <= fold < folds:
+def refuse_withdrawn(splits: Path | None) -> None:
+    """Refuse the folds of earlier versions, which did not keep patients apart."""
+    if str(splits) == "public-folds":
         raise TumorlensError(
-            f"--splits {public_patients.NAME}: has the folds {', '.join(map(str, range(folds)))}"
-            + ("" if fold is None else f", not {fold}")
-            + "; name one with --fold 0."
+            "--splits public-folds: these folds are withdrawn. They were meant to keep patients "
+            "apart and did not: 80 to 95% of the tumor test images of each fold showed a patient "
+            f'who was in training (CHANGELOG, "Corrected"). Use --splits {public_patients.NAME}.'
         )
-    cached = cache.load(folder.root, [file.path for file in folder.files], size, progress)
-    keep = np.array([file.path not in cached.faults for file in folder.files], dtype=bool)
-    paths = [file.path for file in folder.files if file.path not in cached.faults]
-    return public_patients.rows_of(paths, cached.fingerprints[keep])
 
 
-def read_splits(path: Path, fold: int | None = None) -> tuple[dict[str, str], FileTable | None]:
-    """What a splits file says; images without a split or a fold are not used.
+def _check_fold(source: str, fold: int | None, folds: Collection[int]) -> None:
+    if fold not in folds:
+        raise TumorlensError(
+            f"{source}: has the folds {', '.join(map(str, sorted(folds)))}"
+            + ("" if fold is None else f", not {fold}")
+            + "; name one with --fold 0 or another."
+        )
+
+
+def splits_in(
+    source: str, rows: Sequence[dict[str, str]], columns: Collection[str], fold: int | None
+) -> dict[str, str]:
+    """What a splits file says; images without a split or fold are not used.
 
     Args:
-        path: a CSV with the columns `path, split`, or `path, fold[, run]`.
-        fold: of the latter, see `of_fold`.
+        source: of the table, for sentences.
+        rows, columns: with `path, split`, or `path, fold` and what `of_fold` asks for.
+        fold: which one; None: as the column `split` says.
 
     Returns:
-        Path of each image to "train", "valid" or "test"; and the patients that the file carries.
+        Path of each image to "train", "valid" or "test".
 
     Raises:
-        TumorlensError: no such file, a column or value that is not understood, a path twice.
+        TumorlensError: a column or value that is not understood, no such fold.
     """
-    rows, columns = read_table(path, "--splits", ("path",))
-    patients = patients_in(path, rows, columns)
+    found = ", ".join(columns)
     if fold is None:
         if "split" not in columns:
             hint = "name one with --fold" if "fold" in columns else "expected path, split"
-            raise TumorlensError(f"--splits {path}: has the columns {', '.join(columns)}; {hint}.")
+            raise TumorlensError(f"{source}: has the columns {found}; {hint}.")
         strange = [row for row in rows if row["split"].lower() not in ("", *SPLIT_NAMES)]
         if strange:
             raise TumorlensError(
-                f"--splits {path}: {strange[0]['path']} has the split `{strange[0]['split']}`; "
-                "expected train, valid, test or nothing."
+                f"{source}: {strange[0]['path']} has the split `{strange[0]['split']}`; expected "
+                "train, valid, test or nothing."
             )
-        named = {row["path"]: SPLIT_NAMES[row["split"].lower()] for row in rows if row["split"]}
-        return named, patients
+        return {row["path"]: SPLIT_NAMES[row["split"].lower()] for row in rows if row["split"]}
     if "fold" not in columns:
         raise TumorlensError(
-            f"--splits {path}: has no column `fold`, which --fold {fold} asks for; found "
-            f"{', '.join(columns)}."
+            f"{source}: has no column `fold`, which --fold {fold} asks for; found {found}."
         )
-    folds = _numbered_folds(path, rows)
-    if fold not in folds:
-        raise TumorlensError(
-            f"--fold {fold}: {path} has the folds {', '.join(map(str, folds))}; name one of them."
-        )
-    return of_fold(rows, fold, len(folds)), patients
+    folds = _numbered_folds(source, rows)
+    _check_fold(source, fold, folds)
+    return of_fold(rows, fold, len(folds))
 
 
 def of_fold(rows: Sequence[Mapping[str, str]], fold: int, folds: int) -> dict[str, str]:
@@ -261,16 +258,6 @@ def of_fold(rows: Sequence[Mapping[str, str]], fold: int, folds: int) -> dict[st
     }
 
 
-def read_groups(path: Path) -> ByPath[str]:
-    """Read a table with columns `path, group`: path to the name of its group.
-
-    Raises:
-        TumorlensError: no such file or column, a path twice.
-    """
-    rows, _ = read_table(path, "--groups", ("path", "group"))
-    return ByPath({row["path"]: row["group"] for row in rows if row["group"]})
-
-
 def folds_in(path: Path) -> tuple[tuple[int, ...], bool]:
     """The folds of a splits file with a column `fold`, in order, and whether it names patients.
 
@@ -278,7 +265,7 @@ def folds_in(path: Path) -> tuple[tuple[int, ...], bool]:
         TumorlensError: no such file or column, no fold at all, or one that is no whole number.
     """
     rows, columns = read_table(path, "--splits", ("path",))
-    folds = _numbered_folds(path, rows)
+    folds = _numbered_folds(f"--splits {path}", rows)
     if not folds:
         raise TumorlensError(
             f"--splits {path}: --protocol patients expects a column `fold` with whole numbers, "
@@ -288,7 +275,7 @@ def folds_in(path: Path) -> tuple[tuple[int, ...], bool]:
     return folds, "patient" in columns
 
 
-def _numbered_folds(path: Path, rows: Sequence[dict[str, str]]) -> tuple[int, ...]:
+def _numbered_folds(source: str, rows: Sequence[dict[str, str]]) -> tuple[int, ...]:
     """The folds in order; in the rows, folds and blocks become plain numbers: programs write 1.0.
 
     Raises:
@@ -303,8 +290,7 @@ def _numbered_folds(path: Path, rows: Sequence[dict[str, str]]) -> tuple[int, ..
                 row[column] = str(int(value.removesuffix(".0")))
             except ValueError:
                 raise TumorlensError(
-                    f"--splits {path}: {row['path']} has the {column} `{value}`; expected a whole "
-                    "number."
+                    f"{source}: {row['path']} has the {column} `{value}`; expected a whole number."
                 ) from None
     return tuple(sorted(map(int, {row.get("fold", "") for row in rows} - {ALWAYS_TRAINS, ""})))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.data import public_patients
-from tumorlens.data.splits import folds_in
+from tumorlens.data.splits import folds_in, refuse_withdrawn
 from tumorlens.device import pick_device, pick_precision, usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
@@ -127,7 +127,7 @@ def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]
         raise TumorlensError(
             "--protocol folds: needs the splits file that has the folds; name it by --splits."
         )
-    public_patients.refuse_withdrawn(str(splits))
+    refuse_withdrawn(splits)
     public = str(splits) == public_patients.NAME
     there, named = (tuple(range(public_patients.FOLDS)), True) if public else folds_in(splits)
     if settings.protocol == "patients" and settings.patients is None and not named:
