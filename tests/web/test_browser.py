@@ -2,62 +2,28 @@
 
 import re
 import shutil
-import stat
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
-from tumorlens.errors import TumorlensError
-from tumorlens.models.build import build_model
 from tumorlens.settings import ServeSettings
-from tumorlens.web.server import Serving, serving
+from tumorlens.web.serve import Server, serve
 
-gradio = pytest.importorskip("gradio", reason="the extra `web` is not installed")
-if int(gradio.__version__.split(".")[0]) < 6:
-    pytest.skip(f"gradio {gradio.__version__} is too old, 6 is needed", allow_module_level=True)
+from .conftest import CLASSES, nifti, png
+
+pytest.importorskip("starlette", reason="the extra `web` is not installed")
+pytest.importorskip("uvicorn", reason="the extra `web` is not installed")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
     pytest.skip("there is no chromium here (Debian: apt install chromium)", allow_module_level=True)
 
-CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
-
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    """A server of two untrained networks, the first with temperature and threshold."""
-    folder = tmp_path_factory.mktemp("served")
-    for name in ("resnet18", "se_resnet18"):
-        made = Checkpoint(
-            model_name=name,
-            classes=CLASSES,
-            preprocessing=Preprocessing(32, 0.25, 0.2),
-            weights=build_model(name, 4).state_dict(),
-            data=None,
-            settings={"run": name},
-            selected={},
-            temperature=2.0 if name == "resnet18" else None,
-            uncertainty_threshold=0.99 if name == "resnet18" else None,
-        )
-        checkpoints.save(made, folder / f"{name}.pt")
-    settings = ServeSettings(
-        checkpoint=folder / "resnet18.pt",
-        compare=folder / "se_resnet18.pt",
-        port=0,
-        max_mb=1,
-        max_megapixels=0.5,
-        device="cpu",
-        threads=1,
-    )
-    with serving(settings) as server:
+def served(settings: ServeSettings) -> Iterator[Server]:
+    with serve(settings) as server:
         yield server
 
 
@@ -72,199 +38,199 @@ def browser() -> Iterator[Any]:
 
 
 class _Visitor:
-    """One user: a tab of his own, and every address that it asked for."""
+    """One user: a tab of his own, every address that it asked for, and what its console said."""
 
     def __init__(self, browser: Any, address: str, **view: Any) -> None:
         self.context = browser.new_context(**view)
         self.page = self.context.new_page()
         self.asked: list[str] = []
+        self.faults: list[str] = []
         self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("console", lambda message: self.faults.append(message.text))
         self.page.goto(address)
-        self.page.wait_for_selector("#upload input[type=file]", state="attached")
 
-    def drop(self, content: bytes, name: str = "slice.png") -> None:
-        clear = self.page.locator("#upload button[aria-label=Clear], #upload button[title=Clear]")
-        if clear.count():
-            clear.first.click()
-            self.page.wait_for_selector("#upload input[type=file]", state="attached")
-        self.page.set_input_files(
-            "#upload input[type=file]",
-            {"name": name, "mimeType": "application/octet-stream", "buffer": content},
-        )
+    def choose(self, content: bytes, name: str = "slice.png") -> None:
+        file = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        self.page.set_input_files("#file", file)
 
-    def answer(self, text: str = "") -> str:
-        found = self.page.locator(".tl-answer, .tl-fault", has_text=re.compile(text))
+    def result(self, text: str = "") -> str:
+        found = self.page.locator(".columns, #fault:not([hidden])", has_text=re.compile(text))
         found.wait_for()
         return str(found.inner_text())
 
+    def opacities(self) -> list[str]:
+        """Of the maps that are shown."""
+        return list(
+            self.page.eval_on_selector_all(
+                ".map:not([hidden])", "maps => maps.map(each => getComputedStyle(each).opacity)"
+            )
+        )
+
 
 @pytest.fixture
-def visitor(served: Serving, browser: Any) -> Iterator[_Visitor]:
+def visitor(served: Server, browser: Any) -> Iterator[_Visitor]:
     one = _Visitor(browser, served.address, viewport={"width": 1000, "height": 900})
     yield one
     one.context.close()
 
 
-def _slice(tmp_path: Path, size: tuple[int, int] = (40, 40), seed: int = 0) -> bytes:
-    place = tmp_path / "drawn.png"
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size, np.uint8)).save(place)
-    return place.read_bytes()
-
-
-def _files(served: Serving) -> list[Path]:
-    return [path for path in served.room.path.rglob("*") if path.is_file()]
-
-
-def test_dropped_slice_is_answered_by_both_networks(
-    visitor: _Visitor, served: Serving, tmp_path: Path
-) -> None:
-    visitor.drop(_slice(tmp_path, (40, 50)))
-    said = visitor.answer("50 x 40 pixels")
-    assert "ResNet18" in said
-    assert "SE-ResNet18" in said
-    assert "uncertain" in said  # an untrained network is below 0.99
-    assert "class probabilities, calibrated" in said
-    assert "class probabilities, not calibrated" in said
-    for card in visitor.page.locator(".tl-card").all():
-        numbers = [float(text) for text in card.locator(".tl-number").all_inner_texts()]
-        assert sum(numbers) == pytest.approx(1, abs=0.003)
+def test_chosen_slice_is_shown_with_both_networks(visitor: _Visitor) -> None:
+    visitor.choose(png(40, 50))
+    found = visitor.result("50 x 40 pixels")
+    assert "ResNet18" in found
+    assert "SE-ResNet18" in found
+    assert "uncertain" in found  # an untrained network is below 0.99
     assert "not a medical device" in visitor.page.inner_text("[role=note]")
-    assert _files(served) == []  # the upload is gone with the answer
+    assert visitor.faults == []  # none of the security policy either
 
 
-def test_overlay_follows_class_and_opacity_without_asking_again(
-    visitor: _Visitor, tmp_path: Path
-) -> None:
-    visitor.drop(_slice(tmp_path))
-    visitor.answer()
-    page, asked = visitor.page, len(visitor.asked)
-    for index, name in enumerate(CLASSES):
-        page.get_by_label(name, exact=True).check()
-        page.wait_for_selector(f'.tl-answer[data-shown="{index}"]')
-        seen = page.eval_on_selector_all(
-            ".tl-map", "maps => maps.map(each => getComputedStyle(each).opacity)"
-        )
-        assert seen == ["0.6" if at % 4 == index else "0" for at in range(8)]
-        assert f"Grad-CAM for {name}" in page.inner_text(".tl-answer")
-    slider = page.get_by_label("range slider for Opacity of the map")
-    slider.fill("0.25")
-    page.wait_for_function(
-        "getComputedStyle(document.querySelector('.tl-map[data-class=\"3\"]')).opacity == '0.25'"
+@pytest.mark.parametrize("how", ["drop", "paste"])
+def test_slice_is_dropped_or_pasted_anywhere(visitor: _Visitor, how: str) -> None:
+    visitor.page.evaluate(
+        """([how, bytes]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], "slice.png"));
+          const event = how === "drop"
+            ? new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true})
+            : new ClipboardEvent("paste", {clipboardData: data, bubbles: true});
+          document.querySelector("footer").dispatchEvent(event);
+        }""",
+        [how, list(png(30, 20))],
     )
-    assert [address for address in visitor.asked[asked:] if "queue" in address] == []
+    assert "20 x 30 pixels" in visitor.result("pixels")
+
+
+def test_class_and_opacity_change_the_overlay_without_a_request(visitor: _Visitor) -> None:
+    visitor.choose(png())
+    visitor.result()
+    page, asked = visitor.page, len(visitor.asked)
+    for number, name in enumerate(CLASSES):
+        page.get_by_label(name, exact=True).check()
+        shown = page.locator(".map:not([hidden])")
+        assert [one.get_attribute("data-class") for one in shown.all()] == [str(number)] * 2
+        assert f"HiResCAM at layer1*layer2, for {name}" in page.inner_text("#result")
+    assert visitor.opacities() == ["0.6", "0.6"]
+    page.locator("#opacity").fill("0.25")
+    assert visitor.opacities() == ["0.25", "0.25"]
+    assert [one for one in visitor.asked[asked:] if not one.startswith("data:")] == []
+
+
+def test_keys_choose_class_opacity_and_slice(visitor: _Visitor) -> None:
+    visitor.choose(nifti(), "head.nii")
+    visitor.result("slice 3 of 5")
+    page = visitor.page
+    page.locator("h1").click()
+    page.keyboard.press("2")
+    assert page.get_by_label("meningioma", exact=True).is_checked()
+    page.locator("h1").click()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("-")
+    assert visitor.opacities() == ["0.55", "0.55"]
+    page.keyboard.press("ArrowRight")
+    assert "slice 4 of 5" in visitor.result("slice 4")
+    assert page.get_by_label("meningioma", exact=True).is_checked()  # what was chosen stays
+    with page.expect_file_chooser():
+        page.keyboard.press("o")
+
+
+def test_focus_is_seen_and_reaches_every_control_by_tab(visitor: _Visitor) -> None:
+    visitor.choose(nifti(), "head.nii")
+    visitor.result("slice 3")
+    visitor.page.evaluate("document.activeElement.blur()")
+    reached = []
+    for _ in range(9):
+        visitor.page.keyboard.press("Tab")
+        reached.append(
+            visitor.page.evaluate(
+                "document.activeElement.id || document.activeElement.name"
+                " || document.activeElement.dataset.example"
+            )
+        )
+    assert reached == ["file", *CLASSES, "slice", "class", "opacity", "remove"]
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_examples_are_simulated_slices_that_come_with_tumorlens(
     visitor: _Visitor, name: str
 ) -> None:
-    visitor.page.get_by_role("button", name=f"Simulated: {name}").click()
-    assert "PNG picture, 192 x 192 pixels" in visitor.answer("PNG picture")
+    visitor.page.get_by_role("button", name=name).click()
+    assert "PNG image, 192 x 192 pixels" in visitor.result("PNG image")
 
 
-def test_volume_is_leafed_through(visitor: _Visitor) -> None:
-    import nibabel
-
-    values = np.random.default_rng(1).integers(0, 99, (20, 24, 5)).astype(np.int16)
-    visitor.drop(nibabel.Nifti1Image(values, np.eye(4)).to_bytes(), "head.nii")
-    assert "NIfTI volume, 5 axial slices; slice 3, 20 x 24 pixels" in visitor.answer("NIfTI")
-    slider = visitor.page.get_by_label("range slider for Slice")
+def test_volume_is_leafed_through_and_sent_again_where_the_server_forgot_it(
+    visitor: _Visitor,
+) -> None:
+    visitor.choose(nifti(), "head.nii")
+    assert "5 axial slices; slice 3 of 5, 20 x 24 pixels" in visitor.result("NIfTI")
+    slider = visitor.page.locator("#slice")
     slider.focus()
     slider.press("ArrowRight")
-    assert "slice 4" in visitor.answer("slice 4")
+    assert "slice 4" in visitor.result("slice 4")
+    visitor.page.evaluate("forget().then(() => { token = 'nobody-has-it'; })")
+    slider.press("ArrowLeft")
+    assert "slice 3" in visitor.result("slice 3")
+    visitor.page.get_by_role("button", name="Remove this slice").click()
+    assert visitor.page.inner_text("#result") == ""
+    assert visitor.page.locator("#controls").is_hidden()
 
 
 @pytest.mark.parametrize(
     ("content", "name", "words"),
     [
-        (b"<script>alert(1)</script>", "<img src=x onerror=alert(1)>.png", "This is no PNG"),
+        (b"<script>alert(1)</script>", "<img src=x onerror=alert(1)>.png", "This file is no PNG"),
         (b"\0" * 128 + b"DICM" + b"\xff" * 64, "../../../../etc/passwd", "no pixels"),
+        (b"x" * 1_000_001, "large.png", "more than the 1 MB"),
     ],
 )
 def test_bad_file_gets_a_sentence_and_the_page_goes_on(
-    visitor: _Visitor, served: Serving, tmp_path: Path, content: bytes, name: str, words: str
+    visitor: _Visitor, content: bytes, name: str, words: str
 ) -> None:
     visitor.page.on("dialog", lambda dialog: pytest.fail("the file's name was run"))
-    visitor.drop(content, name)
-    assert re.search(words, visitor.answer("file|This"))
-    assert _files(served) == []
-    visitor.drop(_slice(tmp_path))
-    assert "PNG picture" in visitor.answer("PNG picture")
+    visitor.choose(content, name)
+    assert words in visitor.result("This file")
+    visitor.choose(png())
+    assert "PNG image" in visitor.result("PNG image")
+    assert visitor.page.locator("#fault").is_hidden()
 
 
-def test_picture_of_too_many_pixels_is_refused(visitor: _Visitor, tmp_path: Path) -> None:
-    place = tmp_path / "large.png"
-    Image.new("L", (1000, 501)).save(place)
-    visitor.drop(place.read_bytes())
-    assert "0.5 megapixels, more than" in visitor.answer("megapixels")
-
-
-def test_two_users_get_their_own_answers(served: Serving, browser: Any, tmp_path: Path) -> None:
+def test_two_users_get_their_own_results(served: Server, browser: Any) -> None:
     both = [_Visitor(browser, served.address) for _ in range(2)]
     for number, one in enumerate(both):
-        one.drop(_slice(tmp_path, (40 + number, 60), seed=number))
-    said = [one.answer("pixels") for one in both]
-    assert "60 x 40 pixels" in said[0]
-    assert "60 x 41 pixels" in said[1]
+        one.choose(png(40 + number, 60, seed=number))
+    found = [one.result("pixels") for one in both]
+    assert "60 x 40 pixels" in found[0]
+    assert "60 x 41 pixels" in found[1]
     for one in both:
         one.context.close()
 
 
-def test_two_users_of_one_file_are_both_answered(served: Serving, browser: Any) -> None:
-    content = b"the very same bytes"
-    both = [_Visitor(browser, served.address) for _ in range(2)]
-    for one in both:
-        one.drop(content, "same.png")
-    assert ["This is no PNG" in one.answer("This") for one in both] == [True, True]
-    for one in both:
-        one.context.close()
-
-
-def test_page_fits_a_phone(served: Serving, browser: Any, tmp_path: Path) -> None:
+def test_page_fits_a_phone(served: Server, browser: Any) -> None:
     one = _Visitor(browser, served.address, viewport={"width": 360, "height": 740})
-    one.drop(_slice(tmp_path, (90, 60)))
-    one.answer("pixels")
-    width = one.page.evaluate("document.documentElement.scrollWidth")
-    assert width <= 360
+    one.choose(png(90, 60))
+    one.result("pixels")
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= 360
     one.context.close()
 
 
-def test_nothing_is_asked_of_another_machine(visitor: _Visitor, served: Serving) -> None:
-    visitor.page.get_by_role("button", name="Simulated: glioma").click()
-    visitor.answer("pixels")
+def test_dark_and_light_follow_the_system(served: Server, browser: Any) -> None:
+    shades = []
+    for scheme in ("light", "dark"):
+        one = _Visitor(browser, served.address, color_scheme=scheme)
+        colours = [
+            f"getComputedStyle(document.body).{each}" for each in ("backgroundColor", "color")
+        ]
+        page, ink = (
+            sum(map(int, re.findall(r"\d+", one.page.evaluate(each))[:3])) for each in colours
+        )
+        shades.append((page > 650, ink > 650))
+        one.context.close()
+    assert shades == [(True, False), (False, True)]
+
+
+def test_nothing_is_asked_of_another_machine(visitor: _Visitor, served: Server) -> None:
+    visitor.page.get_by_role("button", name="glioma").click()
+    visitor.result("pixels")
     assert visitor.asked
-    elsewhere = [
-        address
-        for address in visitor.asked
-        if not address.startswith((served.address, "data:", "blob:"))
-    ]
-    assert elsewhere == []
-    assert "fonts.g" not in visitor.page.content()
-
-
-def test_room_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
-    made = Checkpoint(
-        model_name="resnet18",
-        classes=CLASSES,
-        preprocessing=Preprocessing(32, 0.25, 0.2),
-        weights=build_model("resnet18", 4).state_dict(),
-        data=None,
-        settings={},
-        selected={},
-    )
-    checkpoints.save(made, tmp_path / "model.pt")
-    before = threading.active_count()
-    settings = ServeSettings(checkpoint=tmp_path / "model.pt", port=0, device="cpu", threads=1)
-    with serving(settings) as server:
-        room = server.room.path
-        assert stat.S_IMODE(room.stat().st_mode) == 0o700
-        port = int(server.address.rsplit(":", 1)[1])
-        taken = ServeSettings(checkpoint=tmp_path / "model.pt", port=port)
-        with (
-            pytest.raises(TumorlensError, match=f"--port {port}: cannot be served"),
-            serving(taken),
-        ):
-            pass
-        assert room.is_dir()
-    assert not room.exists()
-    assert threading.active_count() <= before + 4  # Gradio's pool of workers stays warm
+    assert [one for one in visitor.asked if not one.startswith((served.address, "data:"))] == []
+    assert visitor.faults == []

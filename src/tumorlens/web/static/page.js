@@ -10,9 +10,10 @@ let running = false, next = null;
 const network = (path, options) => fetch(root + path, { cache: "no-store", ...options });
 const volume = () => `/volumes/${encodeURIComponent(token)}`;
 
-function forget() {
-  if (token) network(volume(), { method: "DELETE", keepalive: true }).catch(() => {});
+async function forget() {
+  const place = volume(), kept = token;
   token = "";
+  if (kept) await network(place, { method: "DELETE", keepalive: true }).catch(() => {});
 }
 
 function fault(sentence) {
