@@ -184,20 +184,18 @@ class _Guard:
         self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if refused := self._refused(scope["method"], Headers(scope=scope)):
-            return await refused(scope, receive, guarded)
-        path = scope["path"]
-        if self.root_path and f"{path}/".startswith(f"{self.root_path}/"):
-            scope = {**scope, "path": path.removeprefix(self.root_path) or "/"}
-        return await self.app(scope, receive, guarded)
+        app = self.app
+        if scope["type"] == "http":
+            app = self._refused(scope["method"], Headers(scope=scope)) or app
+            path = scope["path"]
+            if self.root_path and f"{path}/".startswith(f"{self.root_path}/"):
+                scope = {**scope, "path": path.removeprefix(self.root_path) or "/"}
+        await app(scope, receive, guarded)
 
     def _refused(self, method: str, headers: Headers) -> Response | None:
         names = headers.getlist("host")
