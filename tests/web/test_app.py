@@ -128,6 +128,7 @@ def test_every_response_forbids_inline_code_and_other_machines(app: Any) -> None
         assert "unsafe" not in policy
         assert "http" not in policy
         assert got.headers["x-content-type-options"] == "nosniff"
+        assert got.headers["cache-control"] == "no-cache"
 
 
 def test_page_has_no_inline_script_or_style_and_names_its_classes(app: Any) -> None:

@@ -36,9 +36,11 @@ _HEADERS = {
     "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    # Not no-referrer: some browsers then say "null" for the origin of the page's own requests.
+    "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-cache",
 }
 
 
@@ -104,7 +106,7 @@ class _Pages:
         self.html = render.page(predictor, limits, root_path)
 
     async def index(self, _: Request) -> Response:
-        return HTMLResponse(self.html, headers={"cache-control": "no-cache"})
+        return HTMLResponse(self.html)
 
     async def predict(self, request: Request) -> Response:
         """A file as the body, `?slice=N` (1-based, default: the middle one), to a result."""
@@ -186,7 +188,9 @@ class _Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         app = self.app
