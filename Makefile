@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: pictures in minutes, in demo/
+demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: images in minutes, in demo/
 	@mkdir -p $(DEMO)
 	$(BIN)/tumorlens phantom --out $(DEMO)/data --train 200 --valid 40 --test 60
 	$(BIN)/python train.py --model se_resnet18 --data_dir $(DEMO)/data --out_dir $(DEMO)/model --epochs 10
@@ -27,7 +27,7 @@ demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: pictures in min
 	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --class glioma
 	$(BIN)/python gradcam.py --checkpoint $(DEMO)/model/best_model.pt --count 8 --boxes $(DEMO)/data/masks --out_dir $(DEMO)/model/gradcam_masks
 	@echo
-	@echo "Pictures to look at:"
+	@echo "Images to look at:"
 	@ls $(DEMO)/model/runs/*/training_curves.png $(DEMO)/model/evaluation/*.png $(DEMO)/model/gradcam*/*.png | sed 's/^/  /'
 
 test: check  ## lint, types and all tests

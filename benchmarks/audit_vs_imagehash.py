@@ -68,7 +68,7 @@ def timed(command: list[str], cache: str) -> tuple[float, float]:
     return time.perf_counter() - began, usage.ru_maxrss / 1024
 
 
-def judged(pairs_csv: Path, rows: dict[str, dict[str, str]]) -> dict[str, float]:
+def decided(pairs_csv: Path, rows: dict[str, dict[str, str]]) -> dict[str, float]:
     same_slice = defaultdict(list)
     for path, row in rows.items():
         if row["slice"]:
@@ -122,8 +122,8 @@ def main(root: Path, annotations: Path) -> None:
                 memory[name] = max(memory[name], round(peak))
                 print(f"{name}: {took:.1f} s, {peak:.0f} MiB", flush=True)
         quality = {
-            "imagehash": judged(place / "peer.csv", rows),
-            "audit": judged(place / "out0" / "pairs.csv", rows),
+            "imagehash": decided(place / "peer.csv", rows),
+            "audit": decided(place / "out0" / "pairs.csv", rows),
         }
     median = {name: statistics.median(values) for name, values in seconds.items()}
     write_json(

@@ -17,11 +17,11 @@ from tumorlens.data.augment import Augmentation, augment
 from tumorlens.files import environment
 
 
-def with_kornia(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def with_kornia(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The same operations: flip, rotate, scale, shift, brightness, contrast."""
-    count, height, width = pictures.shape
+    count, height, width = images.shape
     drawn = torch.rand(count, 7, generator=generator) * 2 - 1
-    batch = pictures[:, None]
+    batch = images[:, None]
     batch = torch.where((drawn[:, 0] < 0)[:, None, None, None], batch.flip(3), batch)
     matrix = kornia.geometry.get_affine_matrix2d(
         drawn[:, 3:5] * 0.05 * width,
@@ -38,21 +38,21 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
-    pictures = torch.rand(32, 96, 96, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(32, 96, 96, generator=torch.Generator().manual_seed(0))
     indices = torch.arange(32)
     generator = torch.Generator().manual_seed(0)
     ours, theirs = [], []
     for round_ in range(45):  # interleaved, so that both meet the same machine
         started = time.perf_counter()
-        augment(pictures, indices, Augmentation(), 0, round_)
+        augment(images, indices, Augmentation(), 0, round_)
         middle = time.perf_counter()
-        with_kornia(pictures, generator)
+        with_kornia(images, generator)
         if round_ >= 5:
             ours.append(middle - started)
             theirs.append(time.perf_counter() - middle)
     ratios = sorted(their / our for our, their in zip(ours, theirs, strict=True))
     found = {
-        "what": "seconds to augment 32 pictures of 96 x 96; ratio above 1: ours is faster",
+        "what": "seconds to augment 32 images of 96 x 96; ratio above 1: ours is faster",
         "pairs": len(ratios),
         "ours_median_ms": 1e3 * statistics.median(ours),
         "kornia_median_ms": 1e3 * statistics.median(theirs),

@@ -4,7 +4,7 @@ python benchmarks/gradcam_vs_peers.py [--env FOLDER] [--out results/explain/spee
 
 Makes an environment of its own in FOLDER (the peers need torchvision, which this project does not)
 and measures there. All three return the raw (N, h, w) map of the last stage of the same network;
-enlarging it to the picture is timed apart. Each round times the plain forward pass and each of the
+enlarging it to the image is timed apart. Each round times the plain forward pass and each of the
 three once, in an order that changes from round to round, so that all meet the same machine.
 """
 

@@ -3,10 +3,10 @@
     python benchmarks/onnx_vs_torch.py [--checkpoint model/best_model.pt] [--model se_resnet18]
 
 From 8-bit squares to logits and features, preprocessing included, at the network's own size and at
-224 pixels: the time of one picture, and pictures a second in batches of 32. Each round times all
+224 pixels: the time of one image, and images a second in batches of 32. Each round times all
 four once, in an order that changes from round to round, so that all meet the same machine; ratios
 are of the same round. Without a checkpoint the weights are random, which changes no time; the 8-bit
-file is then made of random pictures. Cold start: the command `tumorlens predict` on one picture,
+file is then made of random images. Cold start: the command `tumorlens predict` on one image,
 from start to exit, by PyTorch and by the exported file. Writes results/export/speed.json.
 """
 
@@ -33,7 +33,7 @@ from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.checkpoint.session import described
-from tumorlens.cli import VERBS
+from tumorlens.cli import COMMANDS
 from tumorlens.export.int8 import quantise
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.files import environment
@@ -70,7 +70,7 @@ def main() -> None:
             sizes[f"{size} px"] = _at_size(
                 resized, files, {1: given.rounds, 32: given.rounds_large}, given.threads
             )
-            if size == own and given.cold and "predict" in VERBS:
+            if size == own and given.cold and "predict" in COMMANDS:
                 cold = _cold_start(resized, files, given.cold, folder)
     found = {
         "what": f"{loaded.model_name}: 8-bit squares to logits and features on the CPU; "
@@ -122,11 +122,11 @@ def _files(loaded: Checkpoint, folder: Path) -> dict[str, Path]:
     )
     onnx.helper.set_model_props(model, about.to_metadata())
     onnx.save(model, files["onnx fp32"])
-    quantise(files["onnx fp32"], files["onnx int8"], _pictures(32, side))
+    quantise(files["onnx fp32"], files["onnx int8"], _images(32, side))
     return files
 
 
-def _pictures(count: int, side: int) -> np.ndarray:
+def _images(count: int, side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side), dtype=np.uint8)
 
 
@@ -137,7 +137,7 @@ def _at_size(
     return {
         "megabytes": {name: path.stat().st_size / 1e6 for name, path in files.items()},
         **{
-            f"batch {batch}": _batch(ways, _pictures(batch, loaded.preprocessing.image_size), count)
+            f"batch {batch}": _batch(ways, _images(batch, loaded.preprocessing.image_size), count)
             for batch, count in rounds.items()
         },
     }
@@ -205,10 +205,10 @@ def _median(values: list[float]) -> dict[str, float]:
 def _cold_start(
     loaded: Checkpoint, files: dict[str, Path], starts: int, folder: Path
 ) -> dict[str, Any]:
-    """Seconds of the whole command on one picture, in turns."""
-    picture = folder / "picture.png"
-    Image.fromarray(_pictures(1, loaded.preprocessing.image_size)[0]).save(picture)
-    command = [sys.executable, "-m", "tumorlens", "predict", str(picture)]
+    """Seconds of the whole command on one image, in turns."""
+    image = folder / "image.png"
+    Image.fromarray(_images(1, loaded.preprocessing.image_size)[0]).save(image)
+    command = [sys.executable, "-m", "tumorlens", "predict", str(image)]
     ways = {
         "torch": [*command, "--checkpoint", str(files["checkpoint"])],
         "onnx": [*command, "--checkpoint", str(files["onnx fp32"]), "--backend", "onnx"],

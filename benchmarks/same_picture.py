@@ -1,11 +1,11 @@
-"""Where copies end and neighbouring slices begin: the figures behind the audit's thresholds.
+"""Where copies end and neighbouring slices begin: the metrics behind the audit's thresholds.
 
-    python benchmarks/same_picture.py ../shared/data/brain-tumor-mri \
+    python benchmarks/near_duplicates.py ../shared/data/brain-tumor-mri \
         ../shared/data/annotations_training.csv
 
-Writes results/audit/same_picture.json: recall and precision of fingerprints alone by distance, on
-the annotated pairs; how well details of copies and of other near candidates agree; and how far
-re-encoding, shrinking and changes of contrast move a picture from itself.
+Writes results/audit/near_duplicates.json: recall and precision of fingerprints alone by distance,
+on the annotated pairs; how well details of copies and of other near candidates agree; and how far
+re-encoding, shrinking and changes of contrast move an image from itself.
 """
 
 import csv
@@ -26,19 +26,19 @@ from tumorlens.data.pairs import THUMBNAIL, details, similarity
 from tumorlens.data.readers import fit_square, read_grey, resize
 from tumorlens.files import write_json
 
-RESULT = Path(__file__).parents[1] / "results" / "audit" / "same_picture.json"
+RESULT = Path(__file__).parents[1] / "results" / "audit" / "near_duplicates.json"
 PICTURES = 80
 WIDEST = 40  # bits
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream).convert("L"))
 
 
-def _half(picture: np.ndarray) -> np.ndarray:
-    return resize(picture, picture.shape[0] // 2, picture.shape[1] // 2)
+def _half(image: np.ndarray) -> np.ndarray:
+    return resize(image, image.shape[0] // 2, image.shape[1] // 2)
 
 
 def _grey(values: np.ndarray) -> np.ndarray:
@@ -46,15 +46,15 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 CHANGES = {
-    "JPEG quality 40": lambda picture: _jpeg(picture, 40),
+    "JPEG quality 40": lambda image: _jpeg(image, 40),
     "half the size": _half,
-    "half the size, JPEG quality 40": lambda picture: _jpeg(_half(picture), 40),
-    "40 grey levels brighter": lambda picture: _grey(picture + 40.0),
-    "grey levels times 1.4": lambda picture: _grey(picture * 1.4),
-    "grey levels times 1.8": lambda picture: _grey(picture * 1.8),
-    "gamma 0.6": lambda picture: _grey(255 * (picture / 255) ** 0.6),
-    "gamma 1.6": lambda picture: _grey(255 * (picture / 255) ** 1.6),
-    "half, brighter, JPEG quality 40": lambda picture: _jpeg(_grey(_half(picture) * 1.2 + 20), 40),
+    "half the size, JPEG quality 40": lambda image: _jpeg(_half(image), 40),
+    "40 grey levels brighter": lambda image: _grey(image + 40.0),
+    "grey levels times 1.4": lambda image: _grey(image * 1.4),
+    "grey levels times 1.8": lambda image: _grey(image * 1.8),
+    "gamma 0.6": lambda image: _grey(255 * (image / 255) ** 0.6),
+    "gamma 1.6": lambda image: _grey(255 * (image / 255) ** 1.6),
+    "half, brighter, JPEG quality 40": lambda image: _jpeg(_grey(_half(image) * 1.2 + 20), 40),
 }
 
 
@@ -70,17 +70,17 @@ def alone(distance: np.ndarray, same: np.ndarray, total: int) -> dict[str, dict[
 
 
 def moved(root: Path, paths: list[str]) -> dict[str, dict[str, float]]:
-    pictures = [read_grey(root / path) for path in paths]
+    images = [read_grey(root / path) for path in paths]
     table = {}
     for name, change in CHANGES.items():
-        changed = [change(picture) for picture in pictures]
-        both = [fit_square(picture, THUMBNAIL) for picture in (*pictures, *changed)]
+        changed = [change(image) for image in images]
+        both = [fit_square(image, THUMBNAIL) for image in (*images, *changed)]
         seen = details(np.stack(both))
-        first = np.arange(len(pictures))
-        agree = similarity(seen, first, first + len(pictures), "identity")
+        first = np.arange(len(images))
+        agree = similarity(seen, first, first + len(images), "identity")
         bits = [
             int(np.unpackbits(fingerprint(one) ^ fingerprint(other)).sum())
-            for one, other in zip(pictures, changed, strict=True)
+            for one, other in zip(images, changed, strict=True)
         ]
         table[name] = {
             "bits_median": float(np.median(bits)),
@@ -113,7 +113,7 @@ def main(root: Path, annotations: Path) -> None:
     write_json(
         RESULT,
         {
-            "command": "python benchmarks/same_picture.py ../shared/data/brain-tumor-mri "
+            "command": "python benchmarks/near_duplicates.py ../shared/data/brain-tumor-mri "
             "../shared/data/annotations_training.csv",
             **facts(),
             "minutes": round((time.perf_counter() - began) / 60, 1),
@@ -127,7 +127,7 @@ def main(root: Path, annotations: Path) -> None:
                 "other_slices": _spread(agree[~same]),
             },
             "a_picture_and_itself_changed": {
-                "pictures": PICTURES,
+                "images": PICTURES,
                 "changes": moved(root, [rows[index]["path"] for index in drawn]),
             },
         },

@@ -70,7 +70,7 @@ def work(what: str) -> float:
         copies=one.copies,
         resamples=RESAMPLES[what],
     )
-    return scores.all.figures["ece"].high
+    return scores.all.metrics["ece"].high
 
 
 def measured(what: str) -> None:

@@ -35,7 +35,7 @@ class Worker:
         self.facts = self._answer()
 
     def ask(self, *words: object) -> dict[str, Any]:
-        """What it answers to a line of words."""
+        """What it predictions to a line of words."""
         assert self.process.stdin is not None
         print(*words, file=self.process.stdin, flush=True)
         return self._answer()

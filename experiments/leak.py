@@ -4,7 +4,7 @@
         ../shared/data/annotations_training.csv [results/official/*-predictions.csv.gz]
 
 Writes results/audit/leak.json: shares by class and kind of copy; for each predictions file the
-scores of all test images, of those without a byte-identical copy, and of those that show no picture
+scores of all test images, of those without a byte-identical copy, and of those that show no image
 of Training, by two counts: the audit's, and the data set's own description's (same slice of the
 Cheng set, or byte-identical), which knows less of notumor.
 """
@@ -25,7 +25,7 @@ from tumorlens.files import write_json
 from tumorlens.studies.run import code, machine
 
 RESULT = Path(__file__).parents[1] / "results" / "audit" / "leak.json"
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1")
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
 def described(found: Audit, slices: dict[str, str]) -> dict[str, str]:
@@ -35,8 +35,8 @@ def described(found: Audit, slices: dict[str, str]) -> dict[str, str]:
     exact = pairs.exact.tolist()
     for at in np.flatnonzero(found.across):
         one, other = int(pairs.first[at]), int(pairs.second[at])
-        image, twin = (one, other) if found.splits[one] == "test" else (other, one)
-        if slices.get(found.paths[twin]):
+        image, duplicate = (one, other) if found.splits[one] == "test" else (other, one)
+        if slices.get(found.paths[duplicate]):
             kinds[found.paths[image]] = "same slice"
         elif exact[at]:
             kinds.setdefault(found.paths[image], "other byte-identical")
@@ -44,21 +44,21 @@ def described(found: Audit, slices: dict[str, str]) -> dict[str, str]:
 
 
 def scored(path: Path, near: set[str], exact: set[str], groups: dict[str, int]) -> dict:
-    answers = read(path)
+    predictions = read(path)
     found = score(
-        answers.labels,
-        answers.probabilities,
-        answers.classes,
-        groups=np.array([groups[path] for path in answers.paths]),
+        predictions.labels,
+        predictions.probabilities,
+        predictions.classes,
+        groups=np.array([groups[path] for path in predictions.paths]),
         copies=np.array(
-            ["exact" if p in exact else "near" if p in near else "" for p in answers.paths]
+            ["exact" if p in exact else "near" if p in near else "" for p in predictions.paths]
         ),
     )
-    wanted = (*FIGURES, *(f"recall_{name}" for name in answers.classes))
+    wanted = (*METRICS, *(f"recall_{name}" for name in predictions.classes))
     subsets = {
         "all": found.all,
-        "without_byte_identical": found.without_exact_copies,
-        "showing_no_picture_of_training": found.without_copies,
+        "without_byte_identical": found.without_exact_duplicates,
+        "showing_no_picture_of_training": found.without_near_duplicates,
     }
     record = {}
     for name, subset in subsets.items():
@@ -67,22 +67,25 @@ def scored(path: Path, near: set[str], exact: set[str], groups: dict[str, int]) 
             "n": subset.n,
             "support": subset.support,
             # The interval first: where few images are left, it is all that can be said.
-            "figures": {
+            "metrics": {
                 key: {
                     "interval_95": [
-                        round(subset.figures[key].low, 4),
-                        round(subset.figures[key].high, 4),
+                        round(subset.metrics[key].low, 4),
+                        round(subset.metrics[key].high, 4),
                     ],
-                    "value": round(subset.figures[key].value, 4),
-                    "n": subset.figures[key].n,
+                    "value": round(subset.metrics[key].value, 4),
+                    "n": subset.metrics[key].n,
                 }
                 for key in wanted
             },
         }
     record["copies_flatter_by"] = {
         key: {
-            "interval_95": [round(found.flattery[key].low, 4), round(found.flattery[key].high, 4)],
-            "value": round(found.flattery[key].value, 4),
+            "interval_95": [
+                round(found.leakage_inflation[key].low, 4),
+                round(found.leakage_inflation[key].high, 4),
+            ],
+            "value": round(found.leakage_inflation[key].value, 4),
         }
         for key in wanted
     }
@@ -94,13 +97,13 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
     with annotations.open(newline="") as file:
         slices = {row["path"]: row["slice"] for row in csv.DictReader(file)}
     found = audit(root)
-    ((part, _, twins),) = found.leaks()
+    ((part, _, duplicates),) = found.leaks()
     by_description = described(found, slices)
     label_of = dict(zip(found.paths, found.labels.tolist(), strict=True))
     kinds = dict(
         zip(
-            (found.paths[index] for index in twins.image),
-            found.kinds[twins.pair].tolist(),
+            (found.paths[index] for index in duplicates.image),
+            found.kinds[duplicates.pair].tolist(),
             strict=True,
         )
     )
@@ -122,8 +125,8 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "runs": 1,
             "kinds": list(KINDS),
-            "all": found.leak_counts(found.splits == part, twins),
-            "by_class": found.leak_table(part, twins),
+            "all": found.leak_counts(found.splits == part, duplicates),
+            "by_class": found.leak_table(part, duplicates),
             "by_the_description": {
                 kind: dict(
                     Counter(label_of[path] for path, its in by_description.items() if its == kind)
@@ -141,7 +144,7 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
         for count, subsets in both.items():
             for subset in ("all", "without_byte_identical", "showing_no_picture_of_training"):
                 one = subsets[subset]
-                print(name, count, subset, one["n"], one["figures"]["accuracy"])
+                print(name, count, subset, one["n"], one["metrics"]["accuracy"])
 
 
 if __name__ == "__main__":

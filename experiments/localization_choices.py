@@ -25,7 +25,7 @@ from tumorlens.evaluation.intervals import Estimates, estimates
 from tumorlens.explain.gradcam import METHODS
 from tumorlens.explain.map_metrics import fit, frame
 from tumorlens.explain.maps import Way, maps_of
-from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes, read_boxes
 
 LAYERS = (
@@ -94,11 +94,11 @@ def _rows(
     started = time.perf_counter()
     maps = maps_of(session, way)
     seconds = time.perf_counter() - started
-    figures = _figures(session, maps, way.size_for(loaded), boxes, given)
+    metrics = _metrics(session, maps, way.size_for(loaded), boxes, given)
     print(
         f"{loaded.model_name} {way.layer} {way.method} {way.size}: "
-        f"{figures['all']['ratio'].value:.2f} times chance, "
-        f"pointing {figures['all']['hit'].value:.2f}",
+        f"{metrics['all']['ratio'].value:.2f} times chance, "
+        f"pointing {metrics['all']['hit'].value:.2f}",
         file=sys.stderr,
     )
     return [
@@ -113,9 +113,9 @@ def _rows(
             "cells": "x".join(map(str, maps.shape[1:])),
             "images": subset,
             "n": found["energy"].n,
-            "energy_in_box": _round(found["energy"].value),
+            "energy_pointing_game": _round(found["energy"].value),
             "chance": _round(found["area"].value),
-            "energy_over_chance": _round(found["ratio"].value),
+            "energy_ratio": _round(found["ratio"].value),
             "ratio_low": _round(found["ratio"].low),
             "ratio_high": _round(found["ratio"].high),
             "pointing_game": _round(found["hit"].value),
@@ -124,11 +124,11 @@ def _rows(
             "average_precision": _round(found["precision"].value),
             "seconds_for_maps": round(seconds, 2),
         }
-        for subset, found in figures.items()
+        for subset, found in metrics.items()
     ]
 
 
-def _figures(
+def _metrics(
     session: Session,
     maps: np.ndarray,
     size: int,
@@ -140,7 +140,7 @@ def _figures(
     for path, relevance in zip(data.paths, maps, strict=True):
         height, width = frame(*read_grey(data.root / path).shape)
         region = boxes.region(path, height, width)
-        fits.append(fit(on_picture(relevance, height, width, size), region))
+        fits.append(fit(on_image(relevance, height, width, size), region))
     labels = np.array([data.classes[label] for label in data.labels])
     return estimates(
         {name: np.array([getattr(one, name) for one in fits]) for name in COLUMNS},
@@ -169,7 +169,7 @@ def _print_best(rows: Sequence[dict[str, object]]) -> None:
     for row in rows:
         if row["images"] == "all":
             way = (row["layer"], row["method"], row["map_size"])
-            values = (float(str(row["energy_over_chance"])), float(str(row["pointing_game"])))
+            values = (float(str(row["energy_ratio"])), float(str(row["pointing_game"])))
             found.setdefault(way, []).append(values)
     ranked = sorted(
         found.items(), key=lambda item: -float(np.mean([ratio for ratio, _ in item[1]]))

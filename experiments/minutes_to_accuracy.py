@@ -53,7 +53,7 @@ class Clock(Callback):
         """Look at the clocks."""
         wall, cpu = self.started
         minutes = (time.perf_counter() - wall) / 60
-        figures = [
+        metrics = [
             float(trainer.callback_metrics[f"valid_{name}"]) for name in ("accuracy", "macro_f1")
         ]
         clocks = [f"{minutes:.2f}", f"{(time.process_time() - cpu) / 60:.2f}"]
@@ -61,12 +61,12 @@ class Clock(Callback):
             *self.run,
             trainer.current_epoch + 1,
             *clocks,
-            *(f"{figure:.4f}" for figure in figures),
+            *(f"{metric:.4f}" for metric in metrics),
         ]
         with self.args.rows.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(row)
         print(*row, flush=True)
-        trainer.should_stop = figures[0] >= self.args.accuracy or minutes >= self.args.minutes
+        trainer.should_stop = metrics[0] >= self.args.accuracy or minutes >= self.args.minutes
 
 
 def measure(args: argparse.Namespace, recipes: list[str], seeds: list[int]) -> None:

@@ -1,13 +1,14 @@
-"""Are pictures that are no brain MRI marked as unlike the training data, and brain MRI not?
+"""Are images that are no brain MRI marked as out of distribution, and brain MRI not?
 
     python experiments/novelty_detection.py CHECKPOINT... [--data_dir DATA] [--out FOLDER]
 
 False alarms: the share of the checkpoint's test images, which neither trained it nor set its
-threshold, that are marked. Detection: the share of foreign pictures that are, kind by kind. They
-come from packages alone: photographs, textures, text, microscopy and fundus pictures of
+threshold, that are marked. Detection: the share of foreign images that are, kind by kind. They
+come from packages alone: photographs, textures, text, microscopy and fundus images of
 scikit-image and scikit-learn, handwritten digits, CT and other organs of pydicom, and noise and
-plain patterns made here. A checkpoint without calibration gets it first. Writes novelty.json, and
-novelty.csv with a row a picture. Needs the extras `bench` and `dicom`.
+plain patterns made here. A checkpoint without calibration gets it first. Writes
+out-of-distribution.json, and out-of-distribution.csv with a row an image. Needs the extras `bench`
+and `dicom`.
 """
 
 import argparse
@@ -55,11 +56,11 @@ DICOM = {
 
 @dataclass(frozen=True)
 class Foreign:
-    """A picture that is no brain MRI."""
+    """An image that is no brain MRI."""
 
     kind: str
     name: str
-    picture: Grey
+    image: Grey
 
 
 def foreign() -> Iterator[Foreign]:
@@ -68,10 +69,10 @@ def foreign() -> Iterator[Foreign]:
     for kind, names in SKIMAGE.items():
         for name in names:
             file = next(folder.glob(f"{name}.*"))
-            with Image.open(file) as picture:
-                yield Foreign(kind, name, to_grey(picture))
-    for name, picture in zip(("china", "flower"), load_sample_images().images, strict=True):
-        yield Foreign("photograph", name, to_grey(Image.fromarray(picture)))
+            with Image.open(file) as image:
+                yield Foreign(kind, name, to_grey(image))
+    for name, image in zip(("china", "flower"), load_sample_images().images, strict=True):
+        yield Foreign("photograph", name, to_grey(Image.fromarray(image)))
     for index, digit in enumerate(load_digits().images[:50]):
         yield Foreign("digit", f"digit{index}", np.rint(digit * 255 / 16).astype(np.uint8))
     folder = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -97,18 +98,18 @@ def foreign() -> Iterator[Foreign]:
 
 
 def measure(file: Path, data_dir: Path | None) -> tuple[dict[str, Any], list[list[Any]]]:
-    """One checkpoint's figures, and its rows of the table."""
+    """One checkpoint's metrics, and its rows of the table."""
     loaded = checkpoints.load(file)
     root, assignment = images_of(loaded, data_dir, None, None)
     data = load_for_training(root, loaded.preprocessing.image_size, assignment=assignment)
-    if loaded.novelty_threshold is None:
+    if loaded.ood_threshold is None:
         loaded = calibrate(loaded, data)
     space = loaded.decision().space
     assert space is not None
 
-    def distances(pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def distances(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
         _, features = describe(
-            loaded.network(), loaded.preprocessing, pictures, device=torch.device("cpu")
+            loaded.network(), loaded.preprocessing, images, device=torch.device("cpu")
         )
         return space.distances(features)
 
@@ -116,7 +117,7 @@ def measure(file: Path, data_dir: Path | None) -> tuple[dict[str, Any], list[lis
     of_test = distances(data.images[test])
     strange = list(foreign())
     size = loaded.preprocessing.image_size
-    of_strange = distances(np.stack([fit_square(one.picture, size) for one in strange]))
+    of_strange = distances(np.stack([fit_square(one.image, size) for one in strange]))
     marked = of_strange > space.threshold
     kinds = {}
     for kind in dict.fromkeys(one.kind for one in strange):
@@ -165,18 +166,21 @@ def main() -> None:
     given = parser.parse_args()
     found, table = [], []
     for file in given.checkpoints:
-        figures, rows = measure(file, given.data_dir)
-        found.append(figures)
+        metrics, rows = measure(file, given.data_dir)
+        found.append(metrics)
         table += rows
-        alarm, caught = figures["false_alarms"], figures["detection"]
+        alarm, caught = metrics["false_alarms"], metrics["detection"]
         print(
-            f"{figures['network']}: {alarm['rate']:.1%} of {alarm['n']} MRI marked, "
-            f"{caught['rate']:.1%} of {caught['n']} others, AUROC {figures['auroc']:.3f}",
+            f"{metrics['network']}: {alarm['rate']:.1%} of {alarm['n']} MRI marked, "
+            f"{caught['rate']:.1%} of {caught['n']} others, AUROC {metrics['auroc']:.3f}",
             {kind: round(value["detected"], 2) for kind, value in caught["by_kind"].items()},
         )
     given.out.mkdir(parents=True, exist_ok=True)
-    write_json(given.out / "novelty.json", {"machine": machine(), **code(), "checkpoints": found})
-    with (given.out / "novelty.csv").open("w", newline="", encoding="utf-8") as out:
+    write_json(
+        given.out / "out-of-distribution.json",
+        {"machine": machine(), **code(), "checkpoints": found},
+    )
+    with (given.out / "out-of-distribution.csv").open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["network", "kind", "name", "distance"])
         writer.writerows(table)

@@ -5,7 +5,8 @@
 Of each network's checkpoints, all trained on `Training` of the public set, the one with the best
 validation macro F1 is taken, never by its test score; it gets calibration where it has none (a
 checkpoint of before there was any), and goes to src/tumorlens/weights in half precision. Whole and
-rounded it answers all test images: `results/weights/NAME.json` has the scores and every image whose
+rounded it predictions all test images: `results/weights/NAME.json` has the scores and every image
+    whose
 class changed; where more than one does, nothing is written.
 """
 
@@ -18,7 +19,7 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import IN_THE_BOX, Checkpoint
-from tumorlens.checkpoint.session import copies_of_training, describe, images_of
+from tumorlens.checkpoint.session import describe, images_of, near_duplicates_of_training
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
 from tumorlens.evaluation.scores import score
 from tumorlens.export.safetensors_file import light_one
@@ -55,14 +56,14 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
         chosen = calibrate(chosen, load_for_training(root, size, assignment=assignment))
     test = load_for_scoring(root, size, chosen.classes, part="test", assignment=assignment)
     small = light_one(chosen)
-    whole, light = answers(chosen, test), answers(small, test)
+    whole, light = predictions(chosen, test), predictions(small, test)
     changed = np.flatnonzero(whole.argmax(axis=1) != light.argmax(axis=1))
     if len(changed) > MOST_CHANGED:
         raise SystemExit(f"{chosen.path}: half precision changes {len(changed)} classes.")
     path = IN_THE_BOX / f"{chosen.model_name}.safetensors"
     checkpoints.save(small, path)
     assert chosen.data is not None
-    copies = copies_of_training(chosen.data, test)
+    copies = near_duplicates_of_training(chosen.data, test)
     scores = score(test.labels, softmax(light), chosen.classes, copies=copies)
     sure = calibrated(test.labels, light, chosen.temperature, chosen.uncertainty_threshold)
     record = {
@@ -95,7 +96,7 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
     print(json.dumps({key: record[key] for key in told}, indent=1))
 
 
-def answers(loaded: Checkpoint, data: Dataset) -> np.ndarray:
+def predictions(loaded: Checkpoint, data: Dataset) -> np.ndarray:
     """(N, K) logits."""
     device = torch.device("cpu")
     network = loaded.network()

@@ -1,4 +1,4 @@
-"""What many tests need: a cache of their own, and small data sets of drawn pictures."""
+"""What many tests need: a cache of their own, and small data sets of drawn images."""
 
 import io
 import os
@@ -31,18 +31,16 @@ def real_data() -> Path:
 
 
 def drawn(label: int, number: int, size: int = 48) -> np.ndarray:
-    """A grey picture that a small network learns to tell by `label`: a blob in one of four corners.
+    """A grey image that a small network learns to tell by `label`: a blob in one of four corners.
 
-    Pictures of different `number` are no copies of one another.
+    Images of different `number` are no near-duplicates of one another.
     """
     rng = np.random.default_rng((label, number))
     noise = rng.normal(60, 25, (8, 8)).clip(0, 255).astype(np.uint8)
-    picture = np.asarray(
-        Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
-    ).copy()
+    image = np.asarray(Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)).copy()
     top, left = (size // 8, size * 5 // 8)[label // 2], (size // 8, size * 5 // 8)[label % 2]
-    picture[top : top + size // 4, left : left + size // 4] = 230
-    return picture
+    image[top : top + size // 4, left : left + size // 4] = 230
+    return image
 
 
 @pytest.fixture

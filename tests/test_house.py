@@ -1,4 +1,4 @@
-"""The rooms and their levels: who may import whom, and what each verb loads."""
+"""The rooms and their levels: who may import whom, and what each command loads."""
 
 import ast
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tumorlens.cli import VERBS
+from tumorlens.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "tumorlens"
@@ -106,8 +106,8 @@ def _room(path: Path) -> str:
 
 
 def _room_of(module: str) -> str:
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 and parts[1] in LEVELS else "__init__"
+    splits = module.split(".")
+    return splits[1] if len(splits) > 1 and splits[1] in LEVELS else "__init__"
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(SOURCE)))
@@ -172,11 +172,11 @@ def test_file_that_must_stay_light_imports_no_torch(name: str) -> None:
     assert loaded.stdout.strip() == "False", f"{path} loads torch"
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
-def test_help_loads_neither_torch_nor_anything_else_heavy(verb: str) -> None:
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_loads_neither_torch_nor_anything_else_heavy(command: str) -> None:
     script = (
         "import sys\nfrom tumorlens.cli import main\n"
-        f"try: main([{repr(verb) + ',' if verb else ''} '--help'])\nexcept SystemExit: pass\n"
+        f"try: main([{repr(command) + ',' if command else ''} '--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'lightning', 'sklearn', 'scipy', 'matplotlib', 'numpy', 'PIL'}\n"
         "print('LOADED', sorted(heavy & set(sys.modules)))"
     )
@@ -188,12 +188,12 @@ def test_help_loads_neither_torch_nor_anything_else_heavy(verb: str) -> None:
 
 
 def test_no_module_in_the_root_has_a_verbs_name() -> None:
-    assert not {path.stem for path in SOURCE.glob("*.py")} & set(VERBS)
+    assert not {path.stem for path in SOURCE.glob("*.py")} & set(COMMANDS)
 
 
 def test_every_verb_has_a_file_of_its_own() -> None:
-    for verb in VERBS:
-        assert (SOURCE / "cli" / f"{verb}.py").is_file()
+    for command in COMMANDS:
+        assert (SOURCE / "cli" / f"{command}.py").is_file()
 
 
 def test_files_stay_readable() -> None:
@@ -207,7 +207,7 @@ def test_files_stay_readable() -> None:
 
 def test_no_drawer_for_everything() -> None:
     drawers = {"utils", "helpers", "common", "misc"}
-    assert not {part for path in _files() for part in path.parts} & drawers
+    assert not {split for path in _files() for split in path.parts} & drawers
     assert not {path.stem for path in _files()} & drawers
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tumorlens
-from tumorlens.cli import VERBS
+from tumorlens.cli import COMMANDS as WORDS
 from tumorlens.errors import TumorlensError
 from tumorlens.public_functions import COMMANDS, parameters_of
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_verb_is_a_function_with_a_signature() -> None:
-    assert set(COMMANDS) == set(VERBS) - {"cache"} | {"study_report"}
+    assert set(COMMANDS) == set(WORDS) - {"cache"} | {"study_report"}
     assert set(COMMANDS) <= set(dir(tumorlens))
     for name, command in COMMANDS.items():
         public = getattr(tumorlens, name)
@@ -40,7 +40,7 @@ def test_importing_the_package_loads_nothing_heavy_and_rooms_stay_callable() -> 
         "import sys, tumorlens\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'tyro', 'tumorlens.settings'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
-        "import tumorlens.export.parity, tumorlens.audit.files\n"  # sets the names of two verbs
+        "import tumorlens.export.parity, tumorlens.audit.files\n"  # sets the names of two commands
         "from tumorlens import audit, export, phantom\n"
         "print(callable(audit), callable(export), callable(phantom), audit.files.__name__)"
     )

@@ -66,7 +66,7 @@ def test_the_three_commands_of_the_contract_work_as_written(desk: Path) -> None:
         assert (desk / "model" / name).is_file()
 
 
-def test_the_tour_from_a_slice_to_a_verdict_works_as_written(desk: Path) -> None:
+def test_the_tour_from_a_slice_to_a_decision_works_as_written(desk: Path) -> None:
     (desk / "slices").mkdir()
     for number, path in enumerate(sorted((desk / "data" / "test").rglob("*.png"))[:4]):
         shutil.copy(path, desk / "slices" / f"{number}.png")
@@ -74,10 +74,10 @@ def test_the_tour_from_a_slice_to_a_verdict_works_as_written(desk: Path) -> None
     assert len(told) == 5
     assert len(list((desk / "maps").glob("*.png"))) == 4
     assert (desk / "gradcam" / "panel.png").is_file()
-    answers = [json.loads(line) for line in told[-1].splitlines()]
-    with (desk / "answers.csv").open(encoding="utf-8", newline="") as file:
+    predictions = [json.loads(line) for line in told[-1].splitlines()]
+    with (desk / "predictions.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["prediction"] for row in table] == [one["prediction"] for one in answers]
+    assert [row["prediction"] for row in table] == [one["prediction"] for one in predictions]
 
 
 def test_the_python_example_runs_and_prints_nothing_of_its_own(desk: Path) -> None:

@@ -51,7 +51,7 @@ FILLS = {
     "decision": {
         "confident": "confident",
         "uncertain": "uncertain",
-        "out_of_distribution": "unlike the training data",
+        "out_of_distribution": "out of distribution",
     },
 }
 
@@ -59,11 +59,11 @@ FILLS = {
 TABLE = {
     "evaluate.{model}.images": "images",
     "evaluate.{model}.confusion_matrix": "all/confusion_matrix",
-    "evaluate.{model}.accuracy.{interval}": "all/figures/accuracy/{interval}",
-    "evaluate.{model}.macro_f1.{interval}": "all/figures/macro_f1/{interval}",
-    "evaluate.{model}.recall_{class}.{interval}": "all/figures/recall_{class}/{interval}",
-    "evaluate.{model}.log_loss": "all/figures/log_loss/value",
-    "evaluate.{model}.ece": "all/figures/ece/value",
+    "evaluate.{model}.accuracy.{interval}": "all/metrics/accuracy/{interval}",
+    "evaluate.{model}.macro_f1.{interval}": "all/metrics/macro_f1/{interval}",
+    "evaluate.{model}.recall_{class}.{interval}": "all/metrics/recall_{class}/{interval}",
+    "evaluate.{model}.log_loss": "all/metrics/log_loss/value",
+    "evaluate.{model}.ece": "all/metrics/ece/value",
     "evaluate.{model}.calibration.temperature": "calibration/temperature",
     "evaluate.{model}.calibration.ece_after": "calibration/ece_after",
     "evaluate.{model}.calibration.threshold": "calibration/threshold",
@@ -76,29 +76,31 @@ TABLE = {
     ),
     "compare.auroc_pituitary.{difference}": "subsets/all/differences/auroc_pituitary/{difference}",
     "gradcam.images_with_box": "localization/se_resnet18/images_with_box",
-    "gradcam.energy_over_chance.{tumor}.{interval}": (
-        "localization/se_resnet18/network/{tumor}/energy_over_chance/{interval}"
+    "gradcam.energy_ratio.{tumor}.{interval}": (
+        "localization/se_resnet18/network/{tumor}/energy_ratio/{interval}"
     ),
     "gradcam.pointing_game.{tumor}": "localization/se_resnet18/network/{tumor}/pointing_game/value",
     "gradcam.average_precision": "localization/se_resnet18/network/all/average_precision/value",
     "gradcam.iou": "localization/se_resnet18/network/all/iou/value",
-    "gradcam.centre.energy_over_chance.{interval}": (
-        "localization/se_resnet18/centre/all/energy_over_chance/{interval}"
+    "gradcam.centre_prior.energy_ratio.{interval}": (
+        "localization/se_resnet18/centre_prior/all/energy_ratio/{interval}"
     ),
-    "gradcam.centre.pointing_game": "localization/se_resnet18/centre/all/pointing_game/value",
-    "gradcam.outside_head": "localization/se_resnet18/looking/all/outside_head/value",
-    "gradcam.skull": "localization/se_resnet18/looking/all/skull/value",
+    "gradcam.centre_prior.pointing_game": (
+        "localization/se_resnet18/centre_prior/all/pointing_game/value"
+    ),
+    "gradcam.outside_head": "localization/se_resnet18/attribution/all/outside_head/value",
+    "gradcam.skull": "localization/se_resnet18/attribution/all/skull/value",
     "audit.images": "images",
-    "audit.pairs": "same_picture/pairs",
-    "audit.pairs.{kind}": "same_picture/by_kind/{kind}",
-    "audit.pairs.across_splits": "same_picture/across_splits",
-    "audit.groups": "same_picture/groups",
-    "audit.leaks.test_in_train": "leaks/0/with_copy",
+    "audit.pairs": "near_duplicates/pairs",
+    "audit.pairs.{kind}": "near_duplicates/by_kind/{kind}",
+    "audit.pairs.across_splits": "near_duplicates/across_splits",
+    "audit.groups": "near_duplicates/groups",
+    "audit.leaks.test_in_train": "leaks/0/with_near_duplicate",
     "audit.leaks.test_in_train.{kind}": "leaks/0/{kind}",
     "audit.shortcut.border": "shortcuts/5/score",
     "predict.{image}.prob_{class}": "images/{image}/prob_{class}",
     "predict.{image}.distance": "images/{image}/distance",
-    "predict.count.{decision}": "counts/verdict/{decision}",
+    "predict.count.{decision}": "counts/decision/{decision}",
 }
 
 # Scores have four printed decimals. A tenth of a digit more, so that another machine's last bits

@@ -72,7 +72,7 @@ def evaluate(
     threads: int | None = None,
     progress: Progress = ...,
 ) -> Report:
-    """Score a checkpoint class by class, with intervals, with and without training copies."""
+    """Score a checkpoint class by class, with and without near-duplicates of training images."""
 
 def gradcam(
     *,
@@ -129,7 +129,7 @@ def audit(
     fail_on: Sequence[Literal["leak", "patients", "conflict", "unreadable"]] = (),
     progress: Progress = ...,
 ) -> Audit:
-    """Find copies, mirror images, conflicting labels, unreadable files and shortcuts."""
+    """Find near-duplicates, mirror images, conflicting labels, unreadable files and shortcuts."""
 
 def split(
     *,
@@ -144,7 +144,7 @@ def split(
     on_bad_image: Literal["stop", "skip"] = "stop",
     progress: Progress = ...,
 ) -> Partition:
-    """Split a data folder so that images of one picture stay together."""
+    """Split a data folder so that images of one image stay together."""
 
 def compare(
     *,
@@ -259,7 +259,7 @@ def report(
     audit: str | Path | None = None,
     compare: str | Path | None = None,
 ) -> RunReport:
-    """Put a run on one page: data, scores, pictures, checklist; and a model card."""
+    """Put a run on one page: data, scores, images, checklist; and a model card."""
 
 def serve(
     *,

@@ -1,7 +1,7 @@
 """Folders and files that explain themselves and are never half-written.
 
-A verb that writes a folder claims it first: a new or empty folder is taken; one whose
-`manifest.json` says that the same verb of tumorlens wrote it may be rewritten; any other is
+A command that writes a folder claims it first: a new or empty folder is taken; one whose
+`manifest.json` says that the same command of tumorlens wrote it may be rewritten; any other is
 refused.
 """
 
@@ -26,7 +26,26 @@ from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 
 MANIFEST = "manifest.json"
-MANIFEST_SCHEMA = 1
+SCHEMA = 2  # of everything that tumorlens writes: JSON, predictions, checkpoints, ONNX metadata
+# Keys of schema 1 and their names since.
+_SCHEMA_1 = {
+    "figures": "metrics",
+    "part": "split",
+    "part_scored": "split_scored",
+    "flattery": "leakage_inflation",
+    "copies_in_training": "duplicates_in_training",
+    "without_copies": "without_near_duplicates",
+    "without_exact_copies": "without_exact_duplicates",
+    "same_picture": "near_duplicates",
+    "with_copy": "with_near_duplicate",
+    "beyond_chance": "significant",
+    "novelty_threshold": "ood_threshold",
+    "energy_in_box": "energy_pointing_game",
+    "energy_over_chance": "energy_ratio",
+    "pointing_chance": "pointing_area_share",
+    "centre": "centre_prior",
+    "looking": "attribution",
+}
 
 
 @contextlib.contextmanager
@@ -125,11 +144,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def check_claim(folder: Path, verb: str) -> None:
-    """See whether `verb` may write in `folder`, before long work and without touching it.
+def check_claim(folder: Path, command: str) -> None:
+    """See whether `command` may write in `folder`, before long work and without touching it.
 
     Raises:
-        TumorlensError: it is a file, or a folder with content that `verb` did not write.
+        TumorlensError: it is a file, or a folder with content that `command` did not write.
     """
     if folder.exists() and not folder.is_dir():
         raise TumorlensError(
@@ -137,51 +156,79 @@ def check_claim(folder: Path, verb: str) -> None:
         )
     if folder.is_dir() and any(folder.iterdir()):
         writer = _writer(folder)
-        if writer != verb:
+        if writer != command:
             found = f"written by tumorlens {writer}" if writer else "not written by tumorlens"
             raise TumorlensError(
-                f"--out_dir {folder}: the folder is not empty and was {found}, so `{verb}` leaves "
-                "it alone; name a new --out_dir, or empty this one."
+                f"--out_dir {folder}: the folder is not empty and was {found}, so `{command}` "
+                "leaves it alone; name a new --out_dir, or empty this one."
             )
 
 
-def claim(folder: Path, verb: str) -> Path:
-    """Make `folder` ready for `verb` to write in.
+def claim(folder: Path, command: str) -> Path:
+    """Make `folder` ready for `command` to write in.
 
     Raises:
         TumorlensError: see `check_claim`; or it cannot be made.
     """
-    check_claim(folder, verb)
+    check_claim(folder, command)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TumorlensError(
             f"--out_dir {folder}: cannot be made ({error.strerror}); name another --out_dir."
         ) from error
-    # A manifest from the first moment on: after an interruption the same verb may start over.
-    write_manifest(folder, verb, complete=False)
+    # A manifest from the first moment on: after an interruption the same command may start over.
+    write_manifest(folder, command, complete=False)
     return folder
 
 
 def _writer(folder: Path) -> str | None:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return str(manifest["verb"]) if manifest.get("tool") == "tumorlens" else None
+        manifest = read_json(folder / MANIFEST)
+        return str(manifest["command"]) if manifest.get("tool") == "tumorlens" else None
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
-def write_manifest(folder: Path, verb: str, *, complete: bool = True, **facts: Any) -> None:
+def read_json(path: Path) -> Any:
+    """Content of a JSON file, with today's keys if it is of schema 1.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON.
+    """
+    return standard_keys(json.loads(path.read_text(encoding="utf-8")))
+
+
+def standard_keys(content: Any) -> Any:
+    """Content of a file, JSON or checkpoint, with today's keys if it is of schema 1."""
+    if not isinstance(content, dict) or content.get("schema") != 1:
+        return content
+    if "verb" in content:  # a manifest: `command` was the list of arguments
+        content = content | {"command": content["verb"], "arguments": content.get("command", [])}
+        del content["verb"]
+    return _renamed(content) | {"schema": SCHEMA}
+
+
+def _renamed(content: Any) -> Any:
+    if isinstance(content, list):
+        return [_renamed(value) for value in content]
+    if isinstance(content, dict):
+        return {_SCHEMA_1.get(key, key): _renamed(value) for key, value in content.items()}
+    return content
+
+
+def write_manifest(folder: Path, command: str, *, complete: bool = True, **facts: Any) -> None:
     """Leave `manifest.json` in `folder`: who wrote it, when, from what, with which versions."""
     write_json(
         folder / MANIFEST,
         {
             "tool": "tumorlens",
-            "schema": MANIFEST_SCHEMA,
-            "verb": verb,
+            "schema": SCHEMA,
+            "command": command,
             "complete": complete,
             "tumorlens": __version__,
-            "command": sys.argv,
+            "arguments": sys.argv,
             "written_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             **environment(),
             **facts,

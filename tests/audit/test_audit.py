@@ -16,9 +16,9 @@ from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 
 
-def _save(picture: np.ndarray, path: Path, **options: object) -> None:
+def _save(image: np.ndarray, path: Path, **options: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(picture)).save(path, **options)
+    Image.fromarray(np.ascontiguousarray(image)).save(path, **options)
 
 
 def _listed(found: Audit) -> set[tuple[str, str, str]]:
@@ -54,27 +54,27 @@ def test_leak_is_told_by_class_and_kind_and_worst_comes_first(folder: Path) -> N
     (folder / "test" / "glioma" / "b.png").write_bytes(second.read_bytes())
     _save(apply(read_grey(second), "rot90_cw"), folder / "test" / "pituitary" / "c.jpg", quality=90)
     found = audit(folder)
-    ((part, other, twins),) = found.leaks()
-    assert (part, other) == ("test", "train")
-    assert [found.paths[index] for index in twins.image] == [
+    ((split, other, duplicates),) = found.leaks()
+    assert (split, other) == ("test", "train")
+    assert [found.paths[index] for index in duplicates.image] == [
         "test/pituitary/c.jpg",  # labels differ
         "test/glioma/b.png",  # the same bytes
         "test/glioma/a.png",
     ]
-    assert [found.paths[index] for index in twins.twin] == [
+    assert [found.paths[index] for index in duplicates.duplicate] == [
         "train/glioma/glioma001.png",
         "train/glioma/glioma001.png",
         "train/glioma/glioma000.png",
     ]
-    assert found.leak_table(part, twins)["glioma"] == {
+    assert found.leak_table(split, duplicates)["glioma"] == {
         "images": 5,
-        "with_copy": 2,
+        "with_near_duplicate": 2,
         "exact": 1,
         "re-encoded": 0,
         "mirrored": 1,
         "turned": 0,
     }
-    assert found.leak_counts(found.splits == part, twins)["turned"] == 1
+    assert found.leak_counts(found.splits == split, duplicates)["turned"] == 1
     assert found.count_of("leak") == 3
     assert found.count_of("conflict") == 2  # c.jpg with the original, and with its byte copy
     copy_of_both = {path for pair in _listed(found) for path in pair[:2]}
@@ -87,27 +87,27 @@ def test_several_copies_in_training_are_one_leaked_image(folder: Path) -> None:
         (folder / "train" / "notumor" / f"again{number}.png").write_bytes(original.read_bytes())
     (folder / "valid" / "notumor" / "leaked.png").write_bytes(original.read_bytes())
     found = audit(folder)
-    ((part, other, twins),) = found.leaks()
-    assert (part, other, len(twins)) == ("valid", "train", 1)
-    assert twins.others.tolist() == [3]
-    within = found.twins("train", "train")
+    ((split, other, duplicates),) = found.leaks()
+    assert (split, other, len(duplicates)) == ("valid", "train", 1)
+    assert duplicates.others.tolist() == [3]
+    within = found.duplicates("train", "train")
     assert len(within) == 3  # each image but the first of its group
-    assert (within.twin < within.image).all()
+    assert (within.duplicate < within.image).all()
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream).convert("L"))
 
 
 CHANGES = {
-    "jpeg40": lambda picture: _jpeg(picture, 40),
-    "half": lambda picture: resize(picture, picture.shape[0] // 2, picture.shape[1] // 2),
-    "brighter": lambda picture: np.clip(picture * 1.2 + 20.0, 0, 255).astype(np.uint8),
-    "contrast": lambda picture: (picture * 0.6 + 20).astype(np.uint8),
-    "brighter and jpeg40": lambda picture: _jpeg(
-        np.clip(picture * 1.15 + 15.0, 0, 255).astype(np.uint8), 40
+    "jpeg40": lambda image: _jpeg(image, 40),
+    "half": lambda image: resize(image, image.shape[0] // 2, image.shape[1] // 2),
+    "brighter": lambda image: np.clip(image * 1.2 + 20.0, 0, 255).astype(np.uint8),
+    "contrast": lambda image: (image * 0.6 + 20).astype(np.uint8),
+    "brighter and jpeg40": lambda image: _jpeg(
+        np.clip(image * 1.15 + 15.0, 0, 255).astype(np.uint8), 40
     ),
 }
 
@@ -118,7 +118,9 @@ def slices() -> list[np.ndarray]:
     from tumorlens.phantom.dataset import phantom_slice
 
     labels = ("glioma", "meningioma", "notumor", "pituitary")
-    return [phantom_slice(seed, labels[seed % 4], 128, twin=False).image for seed in range(100)]
+    return [
+        phantom_slice(seed, labels[seed % 4], 128, duplicate=False).image for seed in range(100)
+    ]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -127,17 +129,17 @@ def test_changed_and_turned_slices_are_found_under_their_transform(
 ) -> None:
     names = list(TRANSFORMS)
     expected = set()
-    for number, picture in enumerate(slices[:16]):
-        _save(picture, tmp_path / f"{number:03d}a.png")
+    for number, image in enumerate(slices[:16]):
+        _save(image, tmp_path / f"{number:03d}a.png")
         transform = names[number % len(names)]
-        _save(CHANGES[change](apply(picture, transform)), tmp_path / f"{number:03d}b.png")
+        _save(CHANGES[change](apply(image, transform)), tmp_path / f"{number:03d}b.png")
         expected.add((f"{number:03d}a.png", f"{number:03d}b.png", transform))
     assert _listed(audit(tmp_path)) == expected
 
 
 def test_unreadable_files_are_named_and_the_rest_is_audited(folder: Path) -> None:
     (folder / "train" / "glioma" / "empty.png").write_bytes(b"")
-    (folder / "test" / "glioma" / "text.jpg").write_text("no picture")
+    (folder / "test" / "glioma" / "text.jpg").write_text("no image")
     (folder / "train" / "glioma" / "notes.txt").write_text("hello")
     found = audit(folder)
     assert list(found.unreadable) == ["test/glioma/text.jpg", "train/glioma/empty.png"]
@@ -149,11 +151,11 @@ def test_unreadable_files_are_named_and_the_rest_is_audited(folder: Path) -> Non
 
 def test_any_folder_will_do(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    picture = np.asarray(
+    image = np.asarray(
         Image.fromarray(rng.integers(0, 255, (9, 12), dtype=np.uint8)).resize((120, 90))
     )
-    _save(picture, tmp_path / "a.png")
-    _save(apply(picture, "flip_ud"), tmp_path / "deep" / "er" / "b.tif")
+    _save(image, tmp_path / "a.png")
+    _save(apply(image, "flip_ud"), tmp_path / "deep" / "er" / "b.tif")
     found = audit(tmp_path)
     # `deep` looks like a class folder; the image outside any is said to be left out.
     assert "a.png" in found.other_faults[0]
@@ -180,10 +182,10 @@ def test_folder_without_images_and_missing_folder_get_one_sentence(tmp_path: Pat
 
 def test_assignment_takes_the_place_of_the_folders(folder: Path) -> None:
     one = next((folder / "train" / "glioma").iterdir())
-    (folder / "train" / "glioma" / "twin.png").write_bytes(one.read_bytes())
+    (folder / "train" / "glioma" / "duplicate.png").write_bytes(one.read_bytes())
     path = one.relative_to(folder).as_posix()
     assert audit(folder).count_of("leak") == 0
-    found = audit(folder, {path: "test", "train/glioma/twin.png": "train"})
+    found = audit(folder, {path: "test", "train/glioma/duplicate.png": "train"})
     assert found.count_of("leak") == 1
     assert Counter(found.splits.tolist()) == {"": 47, "test": 1, "train": 1}
 
@@ -200,7 +202,7 @@ def test_patients_in_two_splits_are_counted_by_class(folder: Path) -> None:
     table = FileTable("p.csv", {path: {"patient": name} for path, name in names.items()}, ())
     found = audit(folder, patients=table)
     test_train, test_valid = found.patient_overlap
-    assert (test_train.part, test_train.other) == ("test", "train")
+    assert (test_train.split, test_train.other) == ("test", "train")
     assert test_train.by_class["glioma"] == PatientCounts(images=3, known=2, shared=2, patients=1)
     assert test_train.by_class["notumor"] == PatientCounts(images=3, known=1, shared=0, patients=0)
     assert test_train.whole == PatientCounts(images=12, known=4, shared=2, patients=1)
@@ -214,9 +216,9 @@ def test_patients_in_two_splits_are_counted_by_class(folder: Path) -> None:
 
 def test_record_is_plain_json(folder: Path) -> None:
     one = next((folder / "train" / "glioma").iterdir())
-    (folder / "test" / "notumor" / "twin.png").write_bytes(one.read_bytes())
+    (folder / "test" / "notumor" / "duplicate.png").write_bytes(one.read_bytes())
     record = json.loads(json.dumps(audit(folder).to_dict()))
-    assert record["same_picture"]["by_kind"]["exact"] == 1
-    assert record["leaks"][0]["by_class"]["notumor"]["with_copy"] == 1
+    assert record["near_duplicates"]["by_kind"]["exact"] == 1
+    assert record["leaks"][0]["by_class"]["notumor"]["with_near_duplicate"] == 1
     assert record["conflicts"][0]["labels"] == ["notumor", "glioma"]
     assert {shortcut["property"] for shortcut in record["shortcuts"]} >= {"colour mode", "border"}

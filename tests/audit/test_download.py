@@ -26,19 +26,19 @@ COUNTS = {"Training": {"glioma": 3, "notumor": 2}, "Testing": {"glioma": 1, "not
 
 
 def _archive() -> bytes:
-    """The set as Kaggle packs it; the one glioma of Testing is a copy of one of Training."""
+    """The set as Kaggle packs it; the glioma of Testing is a near-duplicate of one of Training."""
     packed = io.BytesIO()
     rng = np.random.default_rng(0)
-    pictures = {}
-    for part, classes in COUNTS.items():
+    images = {}
+    for split, classes in COUNTS.items():
         for name, number in classes.items():
             for index in range(number):
                 stream = io.BytesIO()
                 Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)).save(stream, "PNG")
-                pictures[f"{part}/{name}/{index}.png"] = stream.getvalue()
-    pictures["Testing/glioma/0.png"] = pictures["Training/glioma/0.png"]
+                images[f"{split}/{name}/{index}.png"] = stream.getvalue()
+    images["Testing/glioma/0.png"] = images["Training/glioma/0.png"]
     with zipfile.ZipFile(packed, "w") as archive:
-        for path, content in pictures.items():
+        for path, content in images.items():
             archive.writestr(path, content)
         # kagglehub writes by the mebibyte: an archive that can break in the middle has some.
         archive.writestr("notes.bin", rng.bytes(3 << 20))
@@ -53,12 +53,12 @@ class Kaggle(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.archive = _archive()
-        self.breaks = 0  # how many answers stop in the middle
+        self.breaks = 0  # how many predictions stop in the middle
         self.status = 200
         self.asked: list[str] = []  # each request for the archive, by its Range header
 
     def handle_error(self, *_: object) -> None:
-        """The client hangs up on answers that it asks for anew in part."""
+        """The client hangs up on predictions that it asks for anew in parts."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -132,7 +132,7 @@ def test_set_lands_checked_and_audited(
     licence, size = told.index("Licence:  as that page"), told.index("Size:     about")
     assert licence < size < told.index("Training:")
     assert "Training: 5 images: 3 glioma, 2 notumor" in told
-    assert "1 test images show the same picture as one of train" in told
+    assert "1 test images are near-duplicates of an image of train" in told
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
         "Testing",
         "Training",
@@ -230,4 +230,4 @@ def test_folder_that_is_taken_is_left_alone(kaggle: Kaggle, tmp_path: Path) -> N
 
 def test_published_counts_add_up_to_the_set_that_papers_cite() -> None:
     counts = public_set.KNOWN_COUNTS[1]
-    assert [sum(counts[part].values()) for part in public_set.PARTS] == [5712, 1311]
+    assert [sum(counts[split].values()) for split in public_set.PARTS] == [5712, 1311]

@@ -74,7 +74,7 @@ def test_four_files_and_a_manifest_are_written(leaky: Path, tmp_path: Path) -> N
     assert len(set(groups.values())) == len(groups) - 2
     assert json.loads((out / "audit.json").read_text())["images"] == 26
     manifest = json.loads((out / "manifest.json").read_text())
-    assert (manifest["verb"], manifest["complete"]) == ("audit", True)
+    assert (manifest["command"], manifest["complete"]) == ("audit", True)
 
 
 def test_missing_data_folder_leaves_no_output_folder(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_page_is_one_file_with_each_leaked_image_beside_its_twin(leaky: Path) ->
         ["test/notumor/</script><b>.png", "train/glioma/glioma001.png"],
         ["test/glioma/turned.png", "train/glioma/glioma000.png"],
     ]
-    # What the page does to the right picture makes it the left one.
+    # What the page does to the right image makes it the left one.
     assert leaks["rows"][1][2] == "rot90_cw"
     assert conflicts["total"] == 1
 

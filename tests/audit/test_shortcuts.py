@@ -61,8 +61,8 @@ def test_what_has_nothing_to_do_with_the_class_is_not_told() -> None:
 
 
 def test_memorised_value_does_not_count_because_images_are_held_out_in_groups() -> None:
-    # Every picture ten times, each with a width of its own: a stump fitted on nine tells the tenth
-    # nothing about other pictures.
+    # Every image ten times, each with a width of its own: a stump fitted on nine tells the tenth
+    # nothing about other images.
     rng = np.random.default_rng(1)
     labels = np.repeat(rng.integers(0, 3, 60), 10)
     widths = np.repeat(rng.permutation(60) * 10 + 100, 10)
@@ -74,9 +74,9 @@ def test_memorised_value_does_not_count_because_images_are_held_out_in_groups() 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (80, 80)])
 def test_border_is_the_pictures_own_not_the_squares_padding(height: int, width: int) -> None:
-    picture = np.full((height, width), 40, dtype=np.uint8)
-    picture[10:-10, 10:-10] = 200
-    image = fit_square(picture, 96)
+    image = np.full((height, width), 40, dtype=np.uint8)
+    image[10:-10, 10:-10] = 200
+    image = fit_square(image, 96)
     assert border(image, ImageFacts("PNG", "L", width, height), 96) == pytest.approx(40, abs=1)
     # Stored lying, shown upright by its EXIF orientation.
     assert border(image, ImageFacts("PNG", "L", height, width), 96) == pytest.approx(40, abs=1)

@@ -53,9 +53,9 @@ def test_everything_comes_back_as_it_was(whole: Checkpoint, tmp_path: Path) -> N
     assert replace(loaded.data, fingerprints=0, digests=0) == replace(
         whole.data, fingerprints=0, digests=0
     )
-    picture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     original = build_model("se_resnet18", 3, seed=1).eval()
-    torch.testing.assert_close(loaded.network()(picture), original(picture))
+    torch.testing.assert_close(loaded.network()(image), original(image))
     assert not loaded.network().training
 
 
@@ -113,7 +113,7 @@ def _plain_pickle(path: Path) -> None:
         (_plain_pickle, "not a PyTorch file, or truncated"),
         (_foreign, "not one of tumorlens"),
         (_pickled, "could run code"),
-        (_future, "schema 99, this tumorlens .* reads schema 1"),
+        (_future, "schema 99, this tumorlens .* reads schema 2"),
         (_damaged, "damaged entry"),
     ],
 )

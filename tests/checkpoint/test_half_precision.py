@@ -43,7 +43,7 @@ def whole() -> Checkpoint:
         uncertainty_threshold=0.7,
         feature_covariance=torch.rand(512, 512, generator=rng),
         class_means=torch.rand(2, 512, generator=rng),
-        novelty_threshold=4.5,
+        ood_threshold=4.5,
         calibration={"coverage": 0.95},
     )
     return checkpoints.with_weights(template, network, template.selected)
@@ -86,10 +86,10 @@ def test_file_has_half_the_size_and_no_json_beside_it(whole: Checkpoint, tmp_pat
 
 def test_answers_stay_within_rounding(whole: Checkpoint, tmp_path: Path) -> None:
     checkpoints.save(whole, tmp_path / "light.safetensors")
-    pictures = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        exact = whole.network()(pictures)
-        light = checkpoints.load(tmp_path / "light.safetensors").network()(pictures)
+        exact = whole.network()(images)
+        light = checkpoints.load(tmp_path / "light.safetensors").network()(images)
     assert not torch.equal(exact, light)
     torch.testing.assert_close(light, exact, rtol=0, atol=5e-3)
 
@@ -124,7 +124,7 @@ def _no_json(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "cannot be read as safetensors"),
         (_foreign, "a safetensors file, but not one of tumorlens"),
         (_no_json, "cannot be read as safetensors"),
-        (_future, "schema 99, this tumorlens .* reads schema 1"),
+        (_future, "schema 99, this tumorlens .* reads schema 2"),
     ],
 )
 def test_file_that_is_no_checkpoint_gets_one_sentence(tmp_path: Path, make, words: str) -> None:

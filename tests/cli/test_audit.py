@@ -20,8 +20,8 @@ def test_tables_name_the_leak_and_the_conflict(
     out = tmp_path / "out"
     assert main(["audit", str(leaky), "--out_dir", str(out)]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "1 of the test images (20.0%) show the same picture as one of train" in told
-    assert "same picture: 1 (1 byte for byte), in groups: 1; with conflicting labels: 1." in told
+    assert "1 of the test images (20.0%) are near-duplicates of an image of train" in told
+    assert "same image: 1 (1 byte for byte), in groups: 1; with conflicting labels: 1." in told
     assert "test/notumor/leaked.png (notumor) = train/glioma/glioma000.png (glioma)" in told
     assert (out / "audit.html").is_file()
 
@@ -43,7 +43,7 @@ def test_clean_folder_passes_every_check(
     root = make_folder({"train": 3, "test": 2}, classes=("glioma", "notumor"))
     argv = ["audit", "--data-dir", str(root), "--out-dir", str(tmp_path / "out"), "--fail_on"]
     assert main([*argv, "leak", "conflict", "unreadable"]) == 0
-    assert "No picture is in two splits." in capsys.readouterr().out
+    assert "No image is in two splits." in capsys.readouterr().out
 
 
 def test_unknown_check_gets_one_sentence(

@@ -15,7 +15,7 @@ from PIL import Image
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
-from tumorlens.cli import VERBS, main
+from tumorlens.cli import COMMANDS, main
 from tumorlens.models.build import build_model
 
 
@@ -31,7 +31,7 @@ def test_help_lists_every_verb_and_says_it_is_no_medical_device(
 ) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert all(f"  {verb}" in told for verb in VERBS)
+    assert all(f"  {command}" in told for command in COMMANDS)
     assert "not a medical device" in told
     assert main(["--version"]) == 0
 
@@ -167,7 +167,7 @@ def test_contract_from_training_to_grad_cam(
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = capsys.readouterr().out
     assert "glioma recall" in told
-    assert "No image shows the same picture as a training image" in told
+    assert "No image is a near-duplicate of a training image" in told
     out = checkpoint.parent / "evaluation"
     names = {path.name for path in out.iterdir()}
     assert names == {
@@ -180,7 +180,7 @@ def test_contract_from_training_to_grad_cam(
         "manifest.json",
     }
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["part"] == "test"
+    assert metrics["split"] == "test"
     assert metrics["images"] == 12
     header, *rows = (out / "predictions.csv").read_text().splitlines()
     assert header.startswith("path,label,prediction,prob_glioma,prob_meningioma,prob_notumor")
@@ -206,7 +206,7 @@ def test_images_of_ones_own_two_networks_and_bad_files(
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (80, 40), (90, 90, 90)).save(own / "wide.png")
-    (own / "text.jpg").write_text("no picture")
+    (own / "text.jpg").write_text("no image")
     argv = ["gradcam", "--checkpoint", str(checkpoint), "--images", str(own), "--out_dir"]
     assert main([*argv, str(tmp_path / "cam"), "--compare", str(checkpoint)]) == 0
     told = capsys.readouterr()
@@ -229,8 +229,8 @@ def test_folder_of_somebody_else_is_not_written(
     thesis.mkdir()
     (thesis / "chapter.tex").write_text("work")
     argv = ["--checkpoint", str(checkpoint), "--out_dir", str(thesis)]
-    for verb in ("evaluate", "gradcam"):
-        assert "not written by tumorlens" in _fails(capsys, [verb, *argv])
+    for command in ("evaluate", "gradcam"):
+        assert "not written by tumorlens" in _fails(capsys, [command, *argv])
     assert [path.name for path in thesis.iterdir()] == ["chapter.tex"]
 
 
@@ -244,7 +244,7 @@ def test_valid_part_is_scored_with_a_warning_where_there_is_no_test(
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     assert "Optimistic" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
-    assert metrics["part"] == "valid"
+    assert metrics["split"] == "valid"
     assert "selected the model" in metrics["caveats"][0]
 
 
@@ -258,7 +258,7 @@ def test_validation_images_of_a_network_that_trained_on_its_own_are_called_memor
     folder = make_folder({"train": 4, "valid": 2}, name="other")
     assert main(["evaluate", *argv, "--data_dir", str(folder)]) == 0
     metrics = json.loads((checkpoint.parent / "evaluation/metrics.json").read_text())
-    assert metrics["part"] == "valid"
+    assert metrics["split"] == "valid"
     assert "Memory, not skill" in metrics["caveats"][0]
 
 
@@ -287,7 +287,7 @@ def test_simulated_images_and_a_class_never_answered_are_told(
     assert main(argv) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "These images are simulated (tumorlens phantom)" in told
-    assert "never answers meningioma or notumor or pituitary, of which there are images" in told
+    assert "never predicts meningioma or notumor or pituitary, of which there are images" in told
 
 
 def test_moved_data_folder_is_asked_for_and_then_used(
@@ -307,18 +307,18 @@ def test_copies_of_training_images_are_counted_and_left_out(
     folder = make_folder({"train": 4, "valid": 2, "test": 3}, name="leaky")
     copied = (folder / "train/glioma/glioma000.png").read_bytes()
     (folder / "test/glioma/same_bytes.png").write_bytes(copied)
-    with Image.open(folder / "train/notumor/notumor001.png") as picture:
-        picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test/notumor/mirror.png")
+    with Image.open(folder / "train/notumor/notumor001.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test/notumor/mirror.png")
     argv = ["train", "--model", "resnet18", "--data_dir", str(folder), "--out_dir", str(tmp_path)]
     assert main([*argv, "--epochs", "1", "--batch_size", "8", "--image_size", "32"]) == 0
     checkpoint = tmp_path / "best_model.pt"
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "2 of 14 images show the same picture" in told
+    assert "2 of 14 images show the same image" in told
     assert "(1 byte for byte, 1 mirrored, turned or re-encoded)" in told
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
-    assert metrics["without_copies"]["n"] == 12
-    assert metrics["without_exact_copies"]["n"] == 13
+    assert metrics["without_near_duplicates"]["n"] == 12
+    assert metrics["without_exact_duplicates"]["n"] == 13
 
 
 def test_cache_is_shown_and_cleared(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

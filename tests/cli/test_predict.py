@@ -40,7 +40,7 @@ def test_folder_with_a_broken_file_is_classified_and_exits_with_1(
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 17
-    assert [row["path"] for row in rows if row["verdict"] == "unreadable"] == [
+    assert [row["path"] for row in rows if row["decision"] == "unreadable"] == [
         (data / "valid/glioma/broken.png").as_posix()
     ]
     told = capsys.readouterr().out
@@ -58,8 +58,8 @@ def test_json_is_all_that_standard_output_has(
     assert found["path"] == file.as_posix()
     assert sum(found["probabilities"].values()) == pytest.approx(1)
     (same,) = tumorlens.predict(paths=[str(file)], checkpoint=str(checkpoint))
-    assert same.judged is not None
-    assert same.judged.prediction == found["prediction"]
+    assert same.decided is not None
+    assert same.decided.prediction == found["prediction"]
 
 
 def test_gradcam_says_the_same_probability_of_a_slice(
@@ -72,9 +72,9 @@ def test_gradcam_says_the_same_probability_of_a_slice(
     (tile,) = tumorlens.gradcam(
         checkpoint=checkpoint, images=(Path(file),), out_dir=tmp_path / "cam"
     ).tiles
-    assert answer.judged is not None
-    assert tile.views[0].prediction == answer.judged.prediction
-    assert tile.views[0].probability == pytest.approx(answer.judged.probabilities.max(), abs=1e-5)
+    assert answer.decided is not None
+    assert tile.views[0].prediction == answer.decided.prediction
+    assert tile.views[0].probability == pytest.approx(answer.decided.probabilities.max(), abs=1e-5)
 
 
 def test_heatmaps_are_one_picture_a_slice(checkpoint: Path, data: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_heatmaps_are_one_picture_a_slice(checkpoint: Path, data: Path, tmp_path
     argv = ["predict", str(data / "valid/glioma"), "--checkpoint", str(checkpoint)]
     assert main([*argv, "--heatmaps", str(maps)]) == 0
     assert len(list(maps.glob("*.png"))) == 4
-    assert json.loads((maps / "manifest.json").read_text())["verb"] == "predict"
+    assert json.loads((maps / "manifest.json").read_text())["command"] == "predict"
     other = tmp_path / "other"
     other.mkdir()
     (other / "mine.txt").write_text("mine")
@@ -97,13 +97,13 @@ def test_checkpoint_without_calibration_judges_nothing_and_says_so(
         checkpoints.load(checkpoint),
         temperature=None,
         uncertainty_threshold=None,
-        novelty_threshold=None,
+        ood_threshold=None,
     )
     checkpoints.save(bare, tmp_path / "bare.pt")
     file = data / "valid/glioma/glioma006.png"
     assert main(["predict", str(file), "--checkpoint", str(tmp_path / "bare.pt")]) == 0
     told = capsys.readouterr().out
-    assert "not judged" in told
+    assert "not calibrated" in told
     assert "no calibration" in told
 
 

@@ -32,7 +32,7 @@ def test_patients_stay_together_and_are_in_the_file(
     out = tmp_path / "splits.csv"
     argv = ["split", str(root), "--out", str(out), "--folds", "2", "--patients", str(table)]
     assert main(argv) == 0
-    assert "No patient is in two parts" in capsys.readouterr().out
+    assert "No patient is in two splits" in capsys.readouterr().out
     written = patients_in(out, "--splits")
     assert written is not None
     assert written.columns == ("fold", "group", "patient", "site")

@@ -11,7 +11,7 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import main
 from tumorlens.comparison.compare import compare_and_write
-from tumorlens.comparison.text import change, figure_title, whom
+from tumorlens.comparison.text import change, metric_title, whom
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, read, table
 from tumorlens.models.build import build_model
@@ -24,7 +24,7 @@ def _write(
     file: Path,
     found: float,
     *,
-    copies: bool = False,
+    duplicates: bool = False,
     groups: bool = False,
     first: int = 0,
     each: int = 30,
@@ -45,7 +45,9 @@ def _write(
                 ),
                 labels=labels,
                 probabilities=probabilities,
-                copies=np.where(np.arange(4 * each) % 3 == 0, "near", "") if copies else None,
+                duplicates=np.where(np.arange(4 * each) % 3 == 0, "near", "")
+                if duplicates
+                else None,
                 groups=tuple(str(at // 2) for at in range(4 * each)) if groups else None,
             )
         )
@@ -57,9 +59,9 @@ def _run(
     folder: Path, model: str, seed: int, found: float, fold: int | None = None, epochs: int = 20
 ) -> None:
     protocol = "official" if fold is None else "folds"
-    part = "" if fold is None else f"-fold{fold}"
-    name = f"{model}-{protocol}{part}-seed{seed}"
-    _write(folder / f"{name}-predictions.csv", found, copies=True, groups=True, first=fold or 0)
+    split = "" if fold is None else f"-fold{fold}"
+    name = f"{model}-{protocol}{split}-seed{seed}"
+    _write(folder / f"{name}-predictions.csv", found, duplicates=True, groups=True, first=fold or 0)
     (folder / f"{name}.json").write_text(
         json.dumps(
             {
@@ -77,8 +79,8 @@ def _run(
 def test_two_tables_leave_json_csv_picture_and_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a = _write(tmp_path / "a/predictions.csv", 0.5, copies=True, groups=True, each=60)
-    b = _write(tmp_path / "b/predictions.csv", 0.9, copies=True, groups=True, each=60)
+    a = _write(tmp_path / "a/predictions.csv", 0.5, duplicates=True, groups=True, each=60)
+    b = _write(tmp_path / "b/predictions.csv", 0.9, duplicates=True, groups=True, each=60)
     out = tmp_path / "out"
     assert (
         main(["compare", str(a), str(b.parent), "--out_dir", str(out), "--resamples", "200"]) == 0
@@ -91,15 +93,15 @@ def test_two_tables_leave_json_csv_picture_and_a_sentence(
     record = json.loads((out / "comparison.json").read_text())
     glioma = record["subsets"]["all"]["differences"]["recall_glioma"]
     assert glioma["value"] == pytest.approx(0.4)
-    assert glioma["beyond_chance"]
+    assert glioma["significant"]
     assert record["subsets"]["all"]["mcnemar"][0]["glioma"]["b_only"] == 12  # groups of 2
-    assert record["subsets"]["all"]["correction"] == "Holm, for 18 figures"
-    assert record["subsets"]["without_copies"]["images"] == 160
+    assert record["subsets"]["all"]["correction"] == "Holm, for 18 metrics"
+    assert record["subsets"]["without_near_duplicates"]["images"] == 160
     assert "glioma taken for meningioma" in record["subsets"]["all"]["confusion"]
     assert any("One run each" in caveat for caveat in record["caveats"])
     with (out / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert {row["images"] for row in rows} == {"all", "without_copies"}
+    assert {row["images"] for row in rows} == {"all", "without_near_duplicates"}
     assert len(rows) == 36
 
 
@@ -116,7 +118,7 @@ def test_study_folder_compares_its_two_networks_over_seeds(tmp_path: Path) -> No
     gain = found.all.differences["recall_glioma"]
     assert gain.value == pytest.approx(0.2)
     assert gain.std == pytest.approx(0.1)
-    assert found.without_copies is not None
+    assert found.without_near_duplicates is not None
     assert found.caveats == ()
     assert "SE-ResNet18, against ResNet18, raises accuracy by 5.0 points" in found.sentence
     assert "with 3 seeds each and 120 images" in found.sentence
@@ -129,17 +131,17 @@ def test_seeds_with_other_training_images_are_compared_on_what_none_has_seen(
         for model in ("resnet18", "se_resnet18"):
             _run(tmp_path / "study", model, seed, 0.5)
     settings = CompareSettings(tmp_path / "study", out_dir=tmp_path / "out", resamples=100)
-    before = compare_and_write(settings).without_copies
+    before = compare_and_write(settings).without_near_duplicates
     for model in ("resnet18", "se_resnet18"):  # the second seed has learnt one image more
         path = tmp_path / "study" / f"{model}-official-seed1-predictions.csv"
         with path.open() as file:
             rows = list(csv.DictReader(file))
-        next(row for row in rows if not row["copy_in_training"])["copy_in_training"] = "near"
+        next(row for row in rows if not row["near_duplicate"])["near_duplicate"] = "near"
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-    after = compare_and_write(settings).without_copies
+    after = compare_and_write(settings).without_near_duplicates
     assert before is not None
     assert after is not None
     assert after.images == before.images - 1
@@ -222,8 +224,8 @@ def test_two_checkpoints_are_scored_on_the_images_they_remember(tmp_path: Path) 
         (tmp_path / "data/test" / name).mkdir(parents=True)
         (tmp_path / "data/train" / name).mkdir(parents=True)
         for number in range(3):
-            picture = np.random.default_rng((label, number)).integers(0, 255, (32, 32))
-            image = Image.fromarray(picture.astype(np.uint8))
+            image = np.random.default_rng((label, number)).integers(0, 255, (32, 32))
+            image = Image.fromarray(image.astype(np.uint8))
             image.save(tmp_path / "data/test" / name / f"{number}.png")
             image.rotate(45).save(tmp_path / "data/train" / name / f"{number}.png")
     for model in ("resnet18", "se_resnet18"):
@@ -259,7 +261,7 @@ def test_words_say_direction_size_and_interval(tmp_path: Path) -> None:
     assert change("recall_notumor", found.differences["recall_notumor"]).startswith(
         "leaves notumor recall where it is (95% -"
     )
-    assert whom(found).startswith("Of 18 figures none changes by more than chance")
-    assert figure_title("auroc_pituitary") == "pituitary AUROC"
-    assert figure_title("glioma->meningioma") == "glioma taken for meningioma"
+    assert whom(found).startswith("Of 18 metrics none changes by more than chance")
+    assert metric_title("auroc_pituitary") == "pituitary AUROC"
+    assert metric_title("glioma->meningioma") == "glioma taken for meningioma"
     assert read(a).groups is None

@@ -13,7 +13,7 @@ from tumorlens.evaluation.predictions import Predictions
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
-def _answers(
+def _predictions(
     labels: np.ndarray,
     predicted: np.ndarray,
     groups: np.ndarray | None = None,
@@ -47,7 +47,7 @@ def test_known_counts_give_known_differences_and_mcnemars_p() -> None:
     after[15:20] = 1
     after[20:22] = 1  # and loses two
     after[50:53] = 0  # and takes three meningiomas for gliomas
-    found = compare([Pair(_answers(labels, before), _answers(labels, after))], ("A", "B"))
+    found = compare([Pair(_predictions(labels, before), _predictions(labels, after))], ("A", "B"))
     gain = found.differences
     assert gain["recall_glioma"].value == pytest.approx(13 / 50)
     assert gain["recall_glioma"].a == pytest.approx(30 / 50)
@@ -74,11 +74,11 @@ def test_known_counts_give_known_differences_and_mcnemars_p() -> None:
 def test_every_figure_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, 120)
-    a = _answers(labels, _wrong(labels, rng.random(120) < 0.3), noise=1)
-    b = _answers(labels, _wrong(labels, rng.random(120) < 0.2), noise=2)
+    a = _predictions(labels, _wrong(labels, rng.random(120) < 0.3), noise=1)
+    b = _predictions(labels, _wrong(labels, rng.random(120) < 0.2), noise=2)
     gain = compare([Pair(a, b)], ("A", "B"), resamples=100).differences
-    for answers, side in ((a, "a"), (b, "b")):
-        predicted = answers.probabilities.argmax(axis=1)
+    for predictions, side in ((a, "a"), (b, "b")):
+        predicted = predictions.probabilities.argmax(axis=1)
         assert getattr(gain["macro_f1"], side) == pytest.approx(
             f1_score(labels, predicted, average="macro")
         )
@@ -86,14 +86,14 @@ def test_every_figure_is_scikit_learns() -> None:
         for index, name in enumerate(CLASSES):
             assert getattr(gain[f"precision_{name}"], side) == pytest.approx(precision[index])
             assert getattr(gain[f"auroc_{name}"], side) == pytest.approx(
-                roc_auc_score(labels == index, answers.probabilities[:, index])
+                roc_auc_score(labels == index, predictions.probabilities[:, index])
             )
 
 
 def test_network_against_itself_is_no_difference_with_a_width() -> None:
     labels = np.repeat([0, 1, 2, 3], 20)
-    answers = _answers(labels, _wrong(labels, np.arange(80) % 7 == 0))
-    found = compare([Pair(answers, answers)], ("A", "A"), resamples=200)
+    predictions = _predictions(labels, _wrong(labels, np.arange(80) % 7 == 0))
+    found = compare([Pair(predictions, predictions)], ("A", "A"), resamples=200)
     for name, one in found.differences.items():
         assert one.value == 0, name
         assert one.low <= 0 <= one.high
@@ -106,8 +106,8 @@ def test_network_against_itself_is_no_difference_with_a_width() -> None:
 def test_turning_the_two_round_turns_every_sign() -> None:
     rng = np.random.default_rng(5)
     labels = rng.integers(0, 4, 200)
-    a = _answers(labels, _wrong(labels, rng.random(200) < 0.3), noise=1)
-    b = _answers(labels, _wrong(labels, rng.random(200) < 0.2), noise=2)
+    a = _predictions(labels, _wrong(labels, rng.random(200) < 0.3), noise=1)
+    b = _predictions(labels, _wrong(labels, rng.random(200) < 0.2), noise=2)
     forth = compare([Pair(a, b)], ("A", "B"), resamples=300).differences
     back = compare([Pair(b, a)], ("B", "A"), resamples=300).differences
     for name, one in forth.items():
@@ -125,8 +125,8 @@ def test_copies_widen_the_interval_and_have_one_vote() -> None:
 
     def of(groups: np.ndarray | None) -> tuple[float, float]:
         pair = Pair(
-            _answers(labels, _wrong(labels, wrong_a), groups),
-            _answers(labels, _wrong(labels, wrong_b), groups),
+            _predictions(labels, _wrong(labels, wrong_a), groups),
+            _predictions(labels, _wrong(labels, wrong_b), groups),
         )
         found = compare([pair], ("A", "B"), resamples=500)
         one = found.differences["accuracy"]
@@ -147,7 +147,7 @@ def test_several_seeds_give_mean_spread_and_t_interval() -> None:
         before[:40] = 1
         after[:lost] = 1
         gains.append((40 - lost) / 100)
-        pairs.append(Pair(_answers(labels, before), _answers(labels, after), seed=seed))
+        pairs.append(Pair(_predictions(labels, before), _predictions(labels, after), seed=seed))
     found = compare(pairs, ("A", "B"), resamples=2000)
     one = found.differences["recall_glioma"]
     assert one.value == pytest.approx(mean(gains))
@@ -169,7 +169,9 @@ def test_folds_of_different_size_count_alike() -> None:
         before = labels.copy()
         before[: len(labels) // 8] = 1  # half of the gliomas in both
         after = labels.copy() if fold else before
-        pairs.append(Pair(_answers(labels, before), _answers(labels, after), fold=fold, seed=0))
+        pairs.append(
+            Pair(_predictions(labels, before), _predictions(labels, after), fold=fold, seed=0)
+        )
     found = compare(pairs, ("A", "B"), resamples=200)
     assert found.differences["recall_glioma"].value == pytest.approx((0 + 0.5) / 2)
     assert (found.images, found.folds, found.seeds) == (440, 2, 1)
@@ -177,7 +179,7 @@ def test_folds_of_different_size_count_alike() -> None:
 
 def test_images_are_put_side_by_side_by_their_paths_and_classes_by_name() -> None:
     labels = np.array([0, 1, 2, 3])
-    a = _answers(labels, labels)
+    a = _predictions(labels, labels)
     turned = a.only(np.array([3, 1, 0, 2]))
     turned = replace(
         turned,
@@ -193,8 +195,8 @@ def test_images_are_put_side_by_side_by_their_paths_and_classes_by_name() -> Non
 
 def test_different_images_labels_or_classes_are_refused_in_one_sentence() -> None:
     labels = np.array([0, 1, 2, 3])
-    a = _answers(labels, labels, source="one.csv")
-    b = _answers(labels, labels, source="two.csv")
+    a = _predictions(labels, labels, source="one.csv")
+    b = _predictions(labels, labels, source="two.csv")
     with pytest.raises(TumorlensError, match="one.csv and two.csv: differ in 1 images .3.png is"):
         pair_up(a, b.only(np.array([0, 1, 2])))
     with pytest.raises(TumorlensError, match="give 0.png different labels"):
@@ -206,7 +208,10 @@ def test_different_images_labels_or_classes_are_refused_in_one_sentence() -> Non
 def test_no_interval_goes_where_no_difference_can() -> None:
     labels = np.repeat([0, 1, 2, 3], 10)
     pairs = [
-        Pair(_answers(labels, labels), _answers(labels, _wrong(labels, np.arange(40) % step == 0)))
+        Pair(
+            _predictions(labels, labels),
+            _predictions(labels, _wrong(labels, np.arange(40) % step == 0)),
+        )
         for step in (1, 30)  # all wrong with one seed, nearly all right with the other
     ]
     for one in compare(pairs, ("a", "b"), resamples=200).differences.values():
@@ -224,7 +229,7 @@ def test_intervals_cover_the_true_difference_of_one_pair() -> None:
         labels = np.repeat([0, 1, 2, 3], 40)
         hard = rng.beta(1, 5, 160)
         miss = rng.random(160) < hard, rng.random(160) < hard * 0.5
-        pair = Pair(*(_answers(labels, _wrong(labels, one)) for one in miss))
+        pair = Pair(*(_predictions(labels, _wrong(labels, one)) for one in miss))
         one = compare([pair], ("A", "B"), resamples=250, seed=trial).differences
         truth = 0.5 / 6
         covered.append(
@@ -246,7 +251,9 @@ def test_intervals_cover_the_true_mean_difference_of_networks_over_seeds() -> No
         for seed in range(3):
             rates = 1 + rng.normal(0, 0.3), 0.5 + rng.normal(0, 0.3)
             miss = [rng.random(160) < hard * max(0, rate) for rate in rates]
-            pairs.append(Pair(*(_answers(labels, _wrong(labels, one)) for one in miss), seed=seed))
+            pairs.append(
+                Pair(*(_predictions(labels, _wrong(labels, one)) for one in miss), seed=seed)
+            )
         one = compare(pairs, ("A", "B"), resamples=250, seed=trial).differences["accuracy"]
         truth = 0.5 / 6
         covered.append(one.low <= truth <= one.high)
@@ -268,7 +275,7 @@ def test_patient_intervals_cover_a_difference_where_image_intervals_do_not() -> 
         miss = [
             np.repeat(rng.random(40) < rate, 10) ^ (rng.random(400) < 0.02) for rate in (0.4, 0.2)
         ]
-        a, b = (_answers(labels, _wrong(labels, one)) for one in miss)
+        a, b = (_predictions(labels, _wrong(labels, one)) for one in miss)
         truth = (0.4 - 0.2) * 0.96
         for unit, known in (("patients", patients), ("images", None)):
             pair = Pair(*(replace(one, groups=None, patients=known) for one in (a, b)))
@@ -282,7 +289,7 @@ def test_patient_intervals_cover_a_difference_where_image_intervals_do_not() -> 
 
 def test_memory_does_not_grow_with_positives_times_negatives() -> None:
     labels = np.repeat([0, 1, 2, 3], 1000)
-    pair = Pair(*(_answers(labels, labels, noise=seed) for seed in (1, 2)))
+    pair = Pair(*(_predictions(labels, labels, noise=seed) for seed in (1, 2)))
     tracemalloc.start()
     try:
         compare([pair], ("A", "B"), resamples=50)

@@ -36,11 +36,11 @@ def test_no_augmentation_changes_nothing() -> None:
 
 def test_flip_alone_gives_the_picture_or_its_mirror_image_about_half_of_the_time() -> None:
     settings = Augmentation(rotation=0, scale=0, shift=0, brightness=0, contrast=0)
-    pictures = PICTURES[:1].expand(400, -1, -1)
-    changed = augment(pictures, torch.arange(400), settings, 0, 0)
+    images = PICTURES[:1].expand(400, -1, -1)
+    changed = augment(images, torch.arange(400), settings, 0, 0)
     mirrored = PICTURES[0].flip(1)
-    is_same = [torch.allclose(picture, PICTURES[0], atol=1e-5) for picture in changed]
-    is_mirror = [torch.allclose(picture, mirrored, atol=1e-5) for picture in changed]
+    is_same = [torch.allclose(image, PICTURES[0], atol=1e-5) for image in changed]
+    is_mirror = [torch.allclose(image, mirrored, atol=1e-5) for image in changed]
     assert all(same != mirror for same, mirror in zip(is_same, is_mirror, strict=True))
     assert 150 < sum(is_mirror) < 250
 
@@ -55,10 +55,10 @@ def test_turning_a_rectangle_does_not_shear_it() -> None:
 
 
 def test_shift_moves_by_at_most_the_fraction_of_the_side() -> None:
-    picture = torch.zeros(200, 40, 80)
-    picture[:, 20, 40] = 1
+    image = torch.zeros(200, 40, 80)
+    image[:, 20, 40] = 1
     settings = Augmentation(flip=False, rotation=0, scale=0, shift=0.1, brightness=0, contrast=0)
-    moved = augment(picture, torch.arange(200), settings, 0, 0)
+    moved = augment(image, torch.arange(200), settings, 0, 0)
     rows = (moved.sum(2) * torch.arange(40)).sum(1) / moved.sum((1, 2)) - 20
     columns = (moved.sum(1) * torch.arange(80)).sum(1) / moved.sum((1, 2)) - 40
     assert 3 < rows.abs().max() <= 4.01

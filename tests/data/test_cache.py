@@ -63,9 +63,9 @@ def test_part_of_what_was_loaded_is_not_decoded_again(make_folder: Callable[...,
     paths = _paths(root)
     whole = cache.load(root, paths, 32)
     test = [index for index, path in enumerate(paths) if path.startswith("test/")]
-    part = cache.load(root, [paths[index] for index in reversed(test)], 32)
-    assert part.decoded == 0
-    np.testing.assert_array_equal(part.images, whole.images[test][::-1])
+    split = cache.load(root, [paths[index] for index in reversed(test)], 32)
+    assert split.decoded == 0
+    np.testing.assert_array_equal(split.images, whole.images[test][::-1])
 
 
 def test_other_size_is_decoded_anew_to_the_same_fingerprints(
@@ -85,13 +85,13 @@ def test_renamed_and_byte_identical_files_share_an_entry(make_folder: Callable[.
     root = make_folder({"train": 2})
     paths = _paths(root)
     (root / "copy.png").write_bytes((root / paths[0]).read_bytes())
-    with_copy = cache.load(root, [*paths, "copy.png"], 32)
-    assert with_copy.decoded == 8
+    with_near_duplicate = cache.load(root, [*paths, "copy.png"], 32)
+    assert with_near_duplicate.decoded == 8
     for name in ("images", "fingerprints", "digests"):
-        values = getattr(with_copy, name)
+        values = getattr(with_near_duplicate, name)
         np.testing.assert_array_equal(values[-1], values[0])
         assert not np.array_equal(values[-1], values[1])
-    assert with_copy.facts[-1] == with_copy.facts[0]
+    assert with_near_duplicate.facts[-1] == with_near_duplicate.facts[0]
     (root / "copy.png").rename(root / "renamed.png")
     assert cache.load(root, ["renamed.png"], 32).decoded == 0
 
@@ -116,7 +116,7 @@ def test_unreadable_file_is_named_and_its_row_is_black(make_folder: Callable[...
     root = make_folder({"train": 2})
     paths = _paths(root)
     for path in paths[1:3]:
-        (root / path).write_text("no picture")
+        (root / path).write_text("no image")
     for decoded in (6, 0):  # decoded, and from the cache
         cached = cache.load(root, [*paths, "gone.png"], 32)
         assert cached.decoded == decoded

@@ -13,7 +13,7 @@ from tumorlens.errors import TumorlensError
 
 def test_folders_say_which_image_is_for_what(make_folder: Callable[..., Path]) -> None:
     data = load_for_training(make_folder({"train": 4, "valid": 2, "test": 1}), 32)
-    assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [16, 8, 4]
+    assert [len(data.indices(split)) for split in ("train", "valid", "test")] == [16, 8, 4]
     assert data.images.shape == (28, 32, 32)
     assert all(
         path.split("/")[1] == data.classes[label]
@@ -31,13 +31,13 @@ def test_public_layout_gives_up_a_tenth_of_each_class(make_folder: Callable[...,
 
 
 @pytest.mark.parametrize(
-    "parts", [{"train": 4, "valid": 2, "test": 1}, {"Training": 6, "Testing": 1}]
+    "splits", [{"train": 4, "valid": 2, "test": 1}, {"Training": 6, "Testing": 1}]
 )
 def test_none_is_set_aside_where_validation_images_train(
-    make_folder: Callable[..., Path], parts: dict[str, int]
+    make_folder: Callable[..., Path], splits: dict[str, int]
 ) -> None:
-    data = load_for_training(make_folder(parts), 32, train_on_valid=True)
-    assert [len(data.indices(part)) for part in ("train", "valid", "test")] == [24, 0, 4]
+    data = load_for_training(make_folder(splits), 32, train_on_valid=True)
+    assert [len(data.indices(split)) for split in ("train", "valid", "test")] == [24, 0, 4]
 
 
 def test_validation_images_that_train_need_not_show_every_class(
@@ -54,7 +54,7 @@ def test_validation_images_that_train_need_not_show_every_class(
 def test_training_on_everything_is_refused_where_nothing_is_left_to_score(
     make_folder: Callable[..., Path],
 ) -> None:
-    with pytest.raises(TumorlensError, match="has no test part"):
+    with pytest.raises(TumorlensError, match="has no test split"):
         load_for_training(make_folder({"train": 4, "valid": 2}), 32, train_on_valid=True)
 
 
@@ -66,15 +66,15 @@ def test_mirror_images_are_never_divided_between_training_and_validation(
         mirrored = np.fliplr(read_grey(path))
         Image.fromarray(mirrored).save(path.with_name(f"{path.stem}_mirrored.png"))
     data = load_for_training(root, 32)
-    part = dict(zip(data.paths, data.parts, strict=True))
+    split = dict(zip(data.paths, data.splits, strict=True))
     pairs = [
         (path, path.replace(".png", "_mirrored.png"))
-        for path in part
+        for path in split
         if path.startswith("Training") and "mirrored" not in path
     ]
     assert len(pairs) == 48
-    assert all(part[one] == part[two] for one, two in pairs)
-    assert "valid" in part.values()
+    assert all(split[one] == split[two] for one, two in pairs)
+    assert "valid" in split.values()
 
 
 def test_assignment_overrides_the_folders(make_folder: Callable[..., Path]) -> None:
@@ -87,7 +87,7 @@ def test_assignment_overrides_the_folders(make_folder: Callable[..., Path]) -> N
     }
     data = load_for_training(root, 32, assignment=assignment)
     assert set(data.paths) == set(assignment)
-    assert dict(zip(data.paths, data.parts, strict=True)) == assignment
+    assert dict(zip(data.paths, data.splits, strict=True)) == assignment
     with pytest.raises(TumorlensError, match=r"--splits: none of its images"):
         load_for_training(root, 32, assignment={"elsewhere/x.png": "train"})
 
@@ -97,7 +97,7 @@ def test_all_faults_are_listed_at_once_and_skipping_records_them(
 ) -> None:
     root = make_folder({"train": 4, "valid": 2})
     (root / "train/glioma/glioma000.png").write_bytes(b"")
-    (root / "train/glioma/glioma001.png").write_text("no picture")
+    (root / "train/glioma/glioma001.png").write_text("no image")
     (root / "valid/notumor/readme.txt").write_text("hello")
     with pytest.raises(TumorlensError) as refused:
         load_for_training(root, 32)
@@ -114,7 +114,7 @@ def test_all_faults_are_listed_at_once_and_skipping_records_them(
 
 def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 3, "valid": 1})
-    (root / "valid/glioma/glioma003.png").write_text("no picture")
+    (root / "valid/glioma/glioma003.png").write_text("no image")
     with pytest.raises(TumorlensError, match="class glioma has no image in valid"):
         load_for_training(root, 32, on_bad_image="skip")
 
@@ -128,23 +128,23 @@ CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
 def test_scoring_takes_test_else_valid_else_everything(make_folder: Callable[..., Path]) -> None:
-    for counts, part, images in (
+    for counts, split, images in (
         ({"train": 3, "valid": 2, "test": 1}, "test", 4),
         ({"train": 3, "valid": 2}, "valid", 8),
         ({".": 2}, "all", 8),
     ):
-        root = make_folder(counts, name=part)
+        root = make_folder(counts, name=split)
         data = load_for_scoring(root, 32, CLASSES)
-        assert set(data.parts) == {part}
+        assert set(data.splits) == {split}
         assert len(data.labels) == images
 
 
 def test_scoring_refuses_unknown_parts_and_classes(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 3, "valid": 2})
     with pytest.raises(
-        TumorlensError, match=r"--split test: .* has no such part, only train, valid"
+        TumorlensError, match=r"--split test: .* has no such split, only train, valid"
     ):
-        load_for_scoring(root, 32, CLASSES, part="test")
+        load_for_scoring(root, 32, CLASSES, split="test")
     with pytest.raises(TumorlensError, match=r"does not know the class pituitary"):
         load_for_scoring(root, 32, CLASSES[:3])
 
@@ -156,7 +156,7 @@ def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Pat
     }
     (root / "test/glioma/glioma003.png").unlink()
     with pytest.raises(TumorlensError, match="glioma003.png: listed, but there is no such file"):
-        load_for_scoring(root, 32, CLASSES, part="test", assignment=assignment)
+        load_for_scoring(root, 32, CLASSES, split="test", assignment=assignment)
 
 
 def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) -> None:

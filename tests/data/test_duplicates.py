@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tumorlens.data import cache
-from tumorlens.data.duplicates import candidates, connected, copies_in, duplicate_groups
+from tumorlens.data.duplicates import candidates, connected, duplicate_groups, near_duplicates_in
 from tumorlens.data.hashing import TRANSFORMS, transformed
 
 
@@ -26,15 +26,15 @@ def test_nearest_reference_its_distance_and_transform_are_found() -> None:
     queries = np.concatenate(
         [_flip_bits(reference[:5], 4), transformed(reference[7:9], "flip_lr"), _random(3, seed=1)]
     )
-    copies = copies_in(reference, queries)
-    assert copies.found.tolist() == [True] * 7 + [False] * 3
-    assert copies.index[:7].tolist() == [0, 1, 2, 3, 4, 7, 8]
-    assert copies.distance[:7].tolist() == [4] * 5 + [0] * 2
-    assert copies.transform[:7].tolist() == ["identity"] * 5 + ["flip_lr"] * 2
+    duplicates = near_duplicates_in(reference, queries)
+    assert duplicates.found.tolist() == [True] * 7 + [False] * 3
+    assert duplicates.index[:7].tolist() == [0, 1, 2, 3, 4, 7, 8]
+    assert duplicates.distance[:7].tolist() == [4] * 5 + [0] * 2
+    assert duplicates.transform[:7].tolist() == ["identity"] * 5 + ["flip_lr"] * 2
 
 
 def test_no_reference_no_copy() -> None:
-    assert not copies_in(np.zeros((0, 32), dtype=np.uint8), _random(4)).found.any()
+    assert not near_duplicates_in(np.zeros((0, 32), dtype=np.uint8), _random(4)).found.any()
 
 
 def test_copies_of_copies_are_one_group() -> None:
@@ -71,8 +71,8 @@ def _with_errors(prints: np.ndarray, bits: int, seed: int = 1) -> np.ndarray:
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_turned_copy_is_found_with_its_transform_and_distance(transform: str) -> None:
     base = _random(300)
-    copies = transformed(_with_errors(base[:40], 11), transform)
-    found = candidates(np.concatenate([base, copies]))
+    duplicates = transformed(_with_errors(base[:40], 11), transform)
+    found = candidates(np.concatenate([base, duplicates]))
     assert found.first.tolist() == list(range(40))
     assert found.second.tolist() == list(range(300, 340))
     assert {list(TRANSFORMS)[code] for code in found.transform} == {transform}
@@ -88,7 +88,7 @@ def test_radius_is_the_largest_distance_found() -> None:
 def test_nothing_and_one_have_no_candidates() -> None:
     assert len(candidates(_random(0)).first) == 0
     assert len(candidates(_random(1)).first) == 0
-    assert len(copies_in(_random(3), _random(0)).found) == 0
+    assert len(near_duplicates_in(_random(3), _random(0)).found) == 0
 
 
 @pytest.mark.parametrize("radius", [0, 9, 32, 100, 120, 256])
@@ -117,8 +117,12 @@ def test_candidates_are_those_of_counting_every_bit(radius: int) -> None:
 def test_nearest_of_several_is_the_first_of_the_plainest_transform() -> None:
     one, other = _random(2)
     reference = np.stack([other, transformed(one[None], "flip_lr")[0], one, one])
-    copies = copies_in(reference, one[None])
-    assert (copies.index[0], copies.distance[0], copies.transform[0]) == (2, 0, "identity")
+    duplicates = near_duplicates_in(reference, one[None])
+    assert (duplicates.index[0], duplicates.distance[0], duplicates.transform[0]) == (
+        2,
+        0,
+        "identity",
+    )
 
 
 def test_none_is_missed_among_more_than_one_block_of_them() -> None:
@@ -152,7 +156,7 @@ def test_annotated_pairs_of_the_real_set_are_told_from_fingerprints_alone(real_d
     one, other = np.array(sorted(true)).T
     mirrored = np.array([int(row["mirrored"]) for row in rows])
     named = [
-        copies_in(prints[a : a + 1], prints[b : b + 1]).transform[0]
+        near_duplicates_in(prints[a : a + 1], prints[b : b + 1]).transform[0]
         for a, b in zip(one[:200], other[:200], strict=True)
     ]
     expected = np.where(mirrored[one] != mirrored[other], "flip_lr", "identity")[:200]

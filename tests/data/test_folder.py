@@ -12,7 +12,7 @@ def test_project_layout_has_three_parts(make_folder: Callable[..., Path]) -> Non
     folder = scan(make_folder({"train": 3, "valid": 2, "test": 1}))
     assert folder.layout == "train valid test"
     assert folder.classes == ("glioma", "meningioma", "notumor", "pituitary")
-    assert [len(folder.of_split(part)) for part in ("train", "valid", "test")] == [12, 8, 4]
+    assert [len(folder.of_split(split)) for split in ("train", "valid", "test")] == [12, 8, 4]
     assert folder.files[0].path == "test/glioma/glioma005.png"
     assert folder.faults == ()
 
@@ -88,7 +88,7 @@ def test_part_of_a_data_folder_knows_its_whole(make_folder: Callable[..., Path])
     assert whole_of(root / "train") == root
     assert whole_of(root) is None
     assert whole_of(root / "train" / "glioma") is None
-    with pytest.raises(TumorlensError, match="is one part of .*give --data_dir"):
+    with pytest.raises(TumorlensError, match="is one split of .*give --data_dir"):
         load_for_training(root / "train", 32)
 
 

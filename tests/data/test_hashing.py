@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.duplicates import SAME_PICTURE, copies_in
+from tumorlens.data.duplicates import NEAR_DUPLICATE_BITS, near_duplicates_in
 from tumorlens.data.hashing import TRANSFORMS, apply, fingerprint, transformed
 from tumorlens.data.readers import resize
 
 
 def scene(number: int, size: int = 120) -> np.ndarray:
-    """A picture without symmetry, with structure at every scale as pictures of things have."""
+    """An image without symmetry, with structure at every scale as images of things have."""
     rng = np.random.default_rng(number)
-    picture = np.zeros((size, size))
+    image = np.zeros((size, size))
     for cells in (4, 8, 16, 32):
         noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
-        picture += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells**0.5
-    return np.clip(110 + 60 * picture, 0, 255).astype(np.uint8)
+        image += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells**0.5
+    return np.clip(110 + 60 * image, 0, 255).astype(np.uint8)
 
 
 def bits(one: np.ndarray, other: np.ndarray) -> int:
@@ -25,9 +25,9 @@ def bits(one: np.ndarray, other: np.ndarray) -> int:
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_fingerprint_of_a_turned_picture_follows_from_the_picture_s(transform: str) -> None:
-    picture = scene(1)
-    derived = transformed(fingerprint(picture)[None], transform)[0]
-    assert bits(derived, fingerprint(np.ascontiguousarray(apply(picture, transform)))) <= 2
+    image = scene(1)
+    derived = transformed(fingerprint(image)[None], transform)[0]
+    assert bits(derived, fingerprint(np.ascontiguousarray(apply(image, transform)))) <= 2
 
 
 def test_names_of_the_transforms_are_what_they_do() -> None:
@@ -45,19 +45,19 @@ def test_names_of_the_transforms_are_what_they_do() -> None:
     np.testing.assert_array_equal(apply(corner, "transpose"), corner.T)
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=quality)
+    Image.fromarray(image).save(stream, "JPEG", quality=quality)
     return np.asarray(Image.open(stream).convert("L"))
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda picture: _jpeg(picture, 40),
-        lambda picture: resize(picture, 60, 60),
-        lambda picture: resize(picture, 240, 240),
-        lambda picture: np.clip(picture * 0.8 + 30, 0, 255).astype(np.uint8),
+        lambda image: _jpeg(image, 40),
+        lambda image: resize(image, 60, 60),
+        lambda image: resize(image, 240, 240),
+        lambda image: np.clip(image * 0.8 + 30, 0, 255).astype(np.uint8),
     ],
     ids=["jpeg40", "half", "double", "brighter"],
 )
@@ -70,18 +70,18 @@ def test_changed_picture_is_still_found_among_many(change, transform: str) -> No
             for number in range(10)
         ]
     )
-    copies = copies_in(reference, queries)
-    assert copies.found.all()
-    assert copies.index.tolist() == list(range(10))
-    assert set(copies.transform) == {transform}
+    duplicates = near_duplicates_in(reference, queries)
+    assert duplicates.found.all()
+    assert duplicates.index.tolist() == list(range(10))
+    assert set(duplicates.transform) == {transform}
 
 
 def test_unrelated_pictures_are_far_apart() -> None:
     prints = np.stack([fingerprint(scene(number)) for number in range(100)])
     for number in range(100):
         others = np.delete(prints, number, axis=0)
-        nearest = copies_in(others, prints[number : number + 1], limit=256)
-        assert 3 * SAME_PICTURE < nearest.distance[0] < 256
+        nearest = near_duplicates_in(others, prints[number : number + 1], limit=256)
+        assert 3 * NEAR_DUPLICATE_BITS < nearest.distance[0] < 256
 
 
 def test_black_picture_has_a_fingerprint_too() -> None:

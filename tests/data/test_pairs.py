@@ -22,20 +22,20 @@ from tumorlens.data.pairs import (
 
 
 def _scene(number: int, size: int = 96) -> np.ndarray:
-    """A picture with structure at every scale."""
+    """An image with structure at every scale."""
     rng = np.random.default_rng(number)
-    picture = np.zeros((size, size))
+    image = np.zeros((size, size))
     for cells in (4, 8, 16, 32):
         noise = Image.fromarray(rng.normal(size=(cells, cells)).astype(np.float32))
-        picture += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells**0.5
-    return np.clip(110 + 40 * picture, 0, 255).astype(np.uint8)
+        image += np.asarray(noise.resize((size, size), Image.Resampling.BICUBIC)) / cells**0.5
+    return np.clip(110 + 40 * image, 0, 255).astype(np.uint8)
 
 
-def _find(pictures: list[np.ndarray], parts: list[str] | None = None) -> Pairs:
-    images = np.stack([np.ascontiguousarray(picture) for picture in pictures])
+def _find(images: list[np.ndarray], splits: list[str] | None = None) -> Pairs:
+    images = np.stack([np.ascontiguousarray(image) for image in images])
     prints = np.stack([fingerprint(image) for image in images])
     digests = np.stack([_digest(image) for image in images])
-    return find_pairs(images, prints, digests, np.array(parts or ["train"] * len(images)))
+    return find_pairs(images, prints, digests, np.array(splits or ["train"] * len(images)))
 
 
 def _digest(image: np.ndarray) -> np.ndarray:
@@ -56,22 +56,22 @@ def _listed(found: Pairs) -> list[tuple[int, int, str, bool]]:
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_transform_says_what_was_done_to_the_first_to_get_the_second(transform: str) -> None:
-    picture = _scene(1)
-    brighter = np.clip(apply(picture, transform) * 0.9 + 20, 0, 255).astype(np.uint8)
-    for order in ((picture, brighter), (brighter, picture)):
+    image = _scene(1)
+    brighter = np.clip(apply(image, transform) * 0.9 + 20, 0, 255).astype(np.uint8)
+    for order in ((image, brighter), (brighter, image)):
         found = _find([_scene(0), order[0], _scene(2), order[1]])
         ((first, second, named, exact),) = _listed(found)
         assert (first, second, exact) == (1, 3, False)
         np.testing.assert_allclose(
             apply(order[0], named).astype(float).ravel() @ order[1].ravel().astype(float),
-            apply(picture, transform).astype(float).ravel() @ brighter.ravel().astype(float),
+            apply(image, transform).astype(float).ravel() @ brighter.ravel().astype(float),
         )
         assert found.similarity[0] > 0.99
 
 
 def test_byte_copies_and_mirror_images_of_them_are_all_listed() -> None:
-    picture = _scene(1)
-    found = _find([picture, _scene(2), picture, apply(picture, "flip_lr")])
+    image = _scene(1)
+    found = _find([image, _scene(2), image, apply(image, "flip_lr")])
     assert _listed(found) == [
         (0, 2, "identity", True),
         (0, 3, "flip_lr", False),
@@ -94,9 +94,9 @@ def test_very_large_group_is_listed_against_the_first_of_each_split(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "_ALL_WITH_ALL", 3)
-    picture = _scene(1)
-    mirrored = apply(picture, "flip_lr")
-    found = _find([picture] * 8 + [mirrored] * 2, ["train"] * 5 + ["test"] * 5)
+    image = _scene(1)
+    mirrored = apply(image, "flip_lr")
+    found = _find([image] * 8 + [mirrored] * 2, ["train"] * 5 + ["test"] * 5)
     listed = _listed(found)
     # Every test image is still listed beside a training image, and all are in one group.
     for test in range(5, 10):
@@ -170,8 +170,8 @@ def test_picture_of_one_grey_has_no_details_and_resembles_nothing() -> None:
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_turned_picture_agrees_in_every_detail_under_its_transform_alone(transform: str) -> None:
-    picture = _scene(3)
-    seen = details(np.stack([picture, apply(picture, transform)]))
+    image = _scene(3)
+    seen = details(np.stack([image, apply(image, transform)]))
     for name in TRANSFORMS:
         value = similarity(seen, ONE, OTHER, name)[0]
         assert value == pytest.approx(1, abs=1e-5) if name == transform else value < 0.5
@@ -180,16 +180,16 @@ def test_turned_picture_agrees_in_every_detail_under_its_transform_alone(transfo
 @pytest.mark.parametrize(
     "change",
     [
-        lambda picture: picture * 0.5 + 20,
-        lambda picture: np.clip(picture * 1.4, 0, 255),
-        lambda picture: 255 * (picture / 255) ** 0.6,
+        lambda image: image * 0.5 + 20,
+        lambda image: np.clip(image * 1.4, 0, 255),
+        lambda image: 255 * (image / 255) ** 0.6,
     ],
     ids=["less contrast", "brighter", "gamma"],
 )
 def test_change_of_contrast_leaves_the_details(change) -> None:
-    picture = _scene(4)
-    changed = change(picture.astype(np.float64)).astype(np.uint8)
-    assert similarity(details(np.stack([picture, changed])), ONE, OTHER, "identity")[0] > 0.95
+    image = _scene(4)
+    changed = change(image.astype(np.float64)).astype(np.uint8)
+    assert similarity(details(np.stack([image, changed])), ONE, OTHER, "identity")[0] > 0.95
 
 
 def test_similar_shape_with_other_details_is_not_the_same() -> None:
@@ -199,7 +199,7 @@ def test_similar_shape_with_other_details_is_not_the_same() -> None:
         np.asarray(Image.fromarray(rng.normal(0, 7, (40, 40)).astype(np.float32)).resize((96, 96)))
         for _ in range(2)
     ]
-    pictures = np.stack([np.clip(coarse + one, 0, 255).astype(np.uint8) for one in noise])
-    grey = pictures.reshape(2, -1).astype(float)
+    images = np.stack([np.clip(coarse + one, 0, 255).astype(np.uint8) for one in noise])
+    grey = images.reshape(2, -1).astype(float)
     assert np.corrcoef(grey)[0, 1] > 0.9  # plain correlation would be fooled
-    assert similarity(details(pictures), ONE, OTHER, "identity")[0] < SAME_DETAILS - 0.2
+    assert similarity(details(images), ONE, OTHER, "identity")[0] < SAME_DETAILS - 0.2

@@ -40,12 +40,12 @@ def test_parts_are_stratified_and_divide_no_group(shares: list[float]) -> None:
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat([0, 1, 2], [400, 300, 60]))
     groups = _groups(rng, labels, largest=9)
-    part = _divided(labels, groups, shares, seed=1)
+    split = _divided(labels, groups, shares, seed=1)
     for label, total in enumerate([400, 300, 60]):
-        counts = np.bincount(part[labels == label], minlength=len(shares))
+        counts = np.bincount(split[labels == label], minlength=len(shares))
         assert np.abs(counts - np.array(shares) * total).max() <= 1
     of_group = defaultdict(set)
-    for group, where in zip(groups.tolist(), part.tolist(), strict=True):
+    for group, where in zip(groups.tolist(), split.tolist(), strict=True):
         of_group[group].add(where)
     assert all(len(where) == 1 for where in of_group.values())
 
@@ -62,9 +62,9 @@ def test_division_is_decided_by_its_seed(shares: list[float]) -> None:
 def test_group_larger_than_its_share_stays_whole(shares: list[float]) -> None:
     labels = np.zeros(10, dtype=np.int64)
     groups = np.array([0] * 8 + [1, 2])
-    part = _divided(labels, groups, shares, seed=0)
-    assert len(set(part[:8].tolist())) == 1
-    assert set(part.tolist()) == {0, 1}
+    split = _divided(labels, groups, shares, seed=0)
+    assert len(set(split[:8].tolist())) == 1
+    assert set(split.tolist()) == {0, 1}
 
 
 def test_joined_groups_divide_neither_grouping() -> None:
@@ -77,7 +77,7 @@ def test_joined_groups_divide_neither_grouping() -> None:
 
 @pytest.fixture
 def folder(make_folder: Callable[..., Path]) -> Path:
-    """Twenty images of each of two classes; six of class a are three pictures and their mirrors."""
+    """Twenty images of each of two classes; six of class a are three images and their mirrors."""
     root = make_folder({"x": 20}, classes=("a", "b"), size=96)
     for name in ("a", "b"):
         (root / "x" / name).rename(root / name)
@@ -99,9 +99,9 @@ def test_folds_have_no_copy_in_two_and_the_file_is_what_splits_reads(
     out = tmp_path / "splits.csv"
     write_partition(found, out)
     for fold in range(4):
-        parts = assignment(out, fold)
-        assert len(parts) == 40
-        assert audit(folder, parts).count_of("leak") == 0
+        splits = assignment(out, fold)
+        assert len(splits) == 40
+        assert audit(folder, splits).count_of("leak") == 0
 
 
 def test_split_has_the_shares_asked_for(folder: Path, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ def test_given_groups_stay_together_with_their_copies(folder: Path, tmp_path: Pa
         "path,group\n" + "".join(f"{path},p{index // 4}\n" for index, path in enumerate(paths[:20]))
     )
     found = partition(SplitSettings(folder, folds=2, groups=tmp_path / "groups.csv"))
-    part = dict(zip(found.paths, found.parts.tolist(), strict=True))
+    split = dict(zip(found.paths, found.splits.tolist(), strict=True))
     for start in range(0, 20, 4):
-        assert len({part[path] for path in paths[start : start + 4]}) == 1
-    assert part[paths[0]] == part[paths[10]]  # a copy in another given group
+        assert len({split[path] for path in paths[start : start + 4]}) == 1
+    assert split[paths[0]] == split[paths[10]]  # a near-duplicate in another given group
     assert "20 of 40 images" in found.notes[0]
 
 
@@ -140,7 +140,7 @@ def test_same_settings_same_split(folder: Path) -> None:
 
 
 def test_faults_get_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(TumorlensError, match="class a has 17 groups .* too few for 18 parts"):
+    with pytest.raises(TumorlensError, match="class a has 17 groups .* too few for 18 splits"):
         partition(SplitSettings(folder, folds=18))
     (tmp_path / "groups.csv").write_text("path,group\nelsewhere.png,1\n")
     with pytest.raises(TumorlensError, match="none of its images is in"):

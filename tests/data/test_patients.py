@@ -117,7 +117,7 @@ def test_automatic_validation_keeps_patients_together(
     table = read_patients(_two_an_image(root, tmp_path))
     data = load_for_training(root, 32, seed=1, patients=table)
     assert data.patients is not None
-    assert overlaps(data.patients.names, data.parts) == []
+    assert overlaps(data.patients.names, data.splits) == []
     assert len(data.indices("valid")) == 8
     assert "patients and near-duplicates stay together" in data.protocol
 

@@ -98,7 +98,7 @@ def test_row_of_the_same_name_wins_among_near_duplicates(
 ) -> None:
     shipped = public_patients.table()
     twice = shipped.hashes.copy()
-    twice[7] = twice[6]  # byte-identical twins, of which the first one would be the nearest
+    twice[7] = twice[6]  # byte-identical duplicates, of which the first one would be the nearest
     monkeypatch.setattr(public_patients, "table", lambda: Table(twice, shipped.rows, ()))
     assert match((shipped.rows[7]["path"],), twice[7:8]).rows.tolist() == [7]
 
@@ -157,7 +157,7 @@ def test_data_that_the_table_does_not_know_gets_one_sentence(
 def test_renamed_part_of_the_real_set_keeps_its_splits_and_no_patient_is_in_two(
     real_data: Path, tmp_path: Path
 ) -> None:
-    # A part of the set, linked under other names, as mirrors rename it.
+    # A split of the set, linked under other names, as mirrors rename it.
     chosen = [row for row in table().rows if row["fold"]][::29]
     expected = {}
     for number, row in enumerate(chosen):

@@ -42,32 +42,32 @@ def test_split_column_is_taken_as_written(tmp_path: Path) -> None:
 def test_fold_tests_one_run_of_the_next_validates_the_rest_trains(tmp_path: Path) -> None:
     rows = [f"{run}.png,{run % 5},{run}" for run in range(10)] + ["purged.png,,"]
     path = _write(tmp_path, "path,fold,run\n" + "\n".join(rows))
-    parts = assignment(path, fold=4)
-    assert {name for name, part in parts.items() if part == "test"} == {"4.png", "9.png"}
-    assert {name for name, part in parts.items() if part == "valid"} == {"0.png"}
-    assert {name for name, part in parts.items() if part == "train"} == {
+    splits = assignment(path, fold=4)
+    assert {name for name, split in splits.items() if split == "test"} == {"4.png", "9.png"}
+    assert {name for name, split in splits.items() if split == "valid"} == {"0.png"}
+    assert {name for name, split in splits.items() if split == "train"} == {
         f"{run}.png" for run in (1, 2, 3, 5, 6, 7, 8)
     }
 
 
 def test_fold_without_runs_validates_on_undivided_groups_of_the_next(tmp_path: Path) -> None:
     rows = [f"{index}.png,{index % 3},g{index // 6}" for index in range(60)]
-    parts = assignment(_write(tmp_path, "path,fold,group\n" + "\n".join(rows)), fold=0)
-    assert Counter(parts.values())["test"] == 20
-    assert 8 <= Counter(parts.values())["valid"] <= 10
-    valid = {int(name[:-4]) for name, part in parts.items() if part == "valid"}
+    splits = assignment(_write(tmp_path, "path,fold,group\n" + "\n".join(rows)), fold=0)
+    assert Counter(splits.values())["test"] == 20
+    assert 8 <= Counter(splits.values())["valid"] <= 10
+    valid = {int(name[:-4]) for name, split in splits.items() if split == "valid"}
     assert {index % 3 for index in valid} == {1}
     for index in valid:  # the other image of its group in this fold
-        twins = [other for other in range(60) if other // 6 == index // 6 and other % 3 == 1]
-        assert set(twins) <= valid
+        duplicates = [other for other in range(60) if other // 6 == index // 6 and other % 3 == 1]
+        assert set(duplicates) <= valid
 
 
 def test_fold_without_blocks_divides_no_patient(tmp_path: Path) -> None:
     rows = [f"{index}.png,{index % 3},p{index // 9}" for index in range(90)]
-    parts = assignment(_write(tmp_path, "path,fold,patient\n" + "\n".join(rows)), fold=0)
-    valid = {int(name[:-4]) // 9 for name, part in parts.items() if part == "valid"}
+    splits = assignment(_write(tmp_path, "path,fold,patient\n" + "\n".join(rows)), fold=0)
+    valid = {int(name[:-4]) // 9 for name, split in splits.items() if split == "valid"}
     train = {
-        int(n[:-4]) // 9 for n, part in parts.items() if part == "train" and int(n[:-4]) % 3 == 1
+        int(n[:-4]) // 9 for n, split in splits.items() if split == "train" and int(n[:-4]) % 3 == 1
     }
     assert valid
     assert not valid & train
@@ -81,15 +81,15 @@ def test_fold_train_trains_in_every_fold_and_is_never_scored(tmp_path: Path) -> 
 
 
 def test_table_of_the_real_patients_works_as_it_is(real_data: Path) -> None:
-    parts = assignment(real_data / "patients.csv", fold=0)
-    assert Counter(parts.values()) == {"train": 5034, "valid": 677, "test": 1304}
+    splits = assignment(real_data / "patients.csv", fold=0)
+    assert Counter(splits.values()) == {"train": 5034, "valid": 677, "test": 1304}
 
 
 @pytest.mark.parametrize(
     ("text", "fold", "words"),
     [
         ("name,split\nx,train", None, "no column `path`; found name, split"),
-        ("path,part\nx,train", None, "has the columns path, part; expected path, split"),
+        ("path,split\nx,train", None, "has the columns path, split; expected path, split"),
         ("path,fold\nx,1", None, "name one with --fold"),
         ("path,split\nx,train", 1, "no column `fold`"),
         ("path,split\nx,teach", None, "x has the split `teach`; expected train, valid, test"),

@@ -5,9 +5,9 @@ from sklearn import metrics as oracle
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.metrics import (
     bias,
+    compute,
     confusion,
-    figures,
-    right_among_tumors,
+    correct_among_tumors,
     tells_tumors,
 )
 
@@ -28,7 +28,7 @@ def _sample(n: int = 300, seed: int = 0, ties: bool = False) -> tuple[np.ndarray
 def test_every_figure_is_scikit_learns(ties: bool) -> None:
     labels, probabilities = _sample(ties=ties)
     found = {
-        name: float(value[0]) for name, value in figures(labels, probabilities, CLASSES).items()
+        name: float(value[0]) for name, value in compute(labels, probabilities, CLASSES).items()
     }
     predicted = probabilities.argmax(axis=1)
     expected = {
@@ -57,10 +57,10 @@ def test_every_figure_is_scikit_learns(ties: bool) -> None:
 def test_weights_count_an_image_as_often_as_they_say() -> None:
     labels, probabilities = _sample(60, seed=1)
     times = np.random.default_rng(2).integers(0, 4, (3, 60))
-    weighted = figures(labels, probabilities, CLASSES, times.astype(float))
+    weighted = compute(labels, probabilities, CLASSES, times.astype(float))
     for row in range(3):
         chosen = np.repeat(np.arange(60), times[row])
-        plain = figures(labels[chosen], probabilities[chosen], CLASSES)
+        plain = compute(labels[chosen], probabilities[chosen], CLASSES)
         for name, value in plain.items():
             assert weighted[name][row] == pytest.approx(value[0], abs=1e-9), name
 
@@ -68,7 +68,7 @@ def test_weights_count_an_image_as_often_as_they_say() -> None:
 def test_brier_and_ece_by_hand() -> None:
     labels = np.array([0, 1])
     probabilities = np.array([[0.8, 0.2], [0.6, 0.4]])
-    found = figures(labels, probabilities, ("a", "b"))
+    found = compute(labels, probabilities, ("a", "b"))
     assert found["brier"][0] == pytest.approx(((0.2**2 + 0.2**2) + (0.6**2 + 0.6**2)) / 2)
     # one right at 0.8, one wrong at 0.6, in bins of their own
     assert found["ece"][0] == pytest.approx((0.2 + 0.6) / 2)
@@ -77,7 +77,7 @@ def test_brier_and_ece_by_hand() -> None:
 def test_bias_figures_by_hand() -> None:
     labels = np.array([0] * 10 + [1] * 10 + [2] * 5 + [3] * 5)
     predicted = np.array([0] * 7 + [1] * 3 + [1] * 8 + [0] * 2 + [2] * 5 + [3] * 5)
-    found = figures(labels, np.eye(4)[predicted] * 0.97 + 0.0075, CLASSES)
+    found = compute(labels, np.eye(4)[predicted] * 0.97 + 0.0075, CLASSES)
     assert found["recall_glioma"][0] == pytest.approx(0.7)
     assert found["recall_meningioma"][0] == pytest.approx(0.8)
     assert found["recall_gap_meningioma_minus_glioma"][0] == pytest.approx(0.1)
@@ -98,7 +98,7 @@ def test_other_classes_are_judged_by_their_worst_pair() -> None:
 def test_class_without_images_has_no_recall_and_does_not_spoil_the_means() -> None:
     labels = np.array([0, 0, 1, 1])
     predicted = np.array([0, 0, 1, 2])
-    found = figures(labels, np.eye(3)[predicted], ("a", "b", "c"))
+    found = compute(labels, np.eye(3)[predicted], ("a", "b", "c"))
     assert np.isnan(found["recall_c"][0])
     assert np.isnan(found["auroc_c"][0])
     assert found["balanced_accuracy"][0] == pytest.approx(0.75)
@@ -107,7 +107,7 @@ def test_class_without_images_has_no_recall_and_does_not_spoil_the_means() -> No
 
 @pytest.mark.parametrize("classes", [("a", "b"), ("a",)])
 def test_one_image_and_few_classes_do_not_break_it(classes: tuple[str, ...]) -> None:
-    found = figures(np.array([0]), np.eye(len(classes))[:1], classes)
+    found = compute(np.array([0]), np.eye(len(classes))[:1], classes)
     assert found["accuracy"][0] == 1
     assert found["mcc"][0] == 0
     assert set(metrics.OVERALL) <= set(found)
@@ -123,14 +123,14 @@ def test_removing_notumor_gives_its_share_to_the_next_likeliest() -> None:
             [0.0, 0.0, 0.0, 1.0],
         ]
     )
-    tumor, right = right_among_tumors(labels, probabilities, CLASSES)
+    tumor, right = correct_among_tumors(labels, probabilities, CLASSES)
     assert tumor.tolist() == [True, True, False, True]
     assert right.tolist() == [True, False, False, True]
 
 
 def test_hopeless_tumors_are_told_apart_where_notumor_took_all_but_a_trace() -> None:
     labels = np.array([1])
-    _, right = right_among_tumors(labels, np.array([[1e-9, 2e-9, 1.0, 0.0]]), CLASSES)
+    _, right = correct_among_tumors(labels, np.array([[1e-9, 2e-9, 1.0, 0.0]]), CLASSES)
     assert right.tolist() == [True]
 
 

@@ -34,9 +34,9 @@ def test_class_without_images_has_no_curve_and_no_division_by_zero() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_gallery_names_truth_answer_probability_and_file(count: int) -> None:
-    pictures = [np.full((20 + index, 30), 9, dtype=np.uint8) for index in range(count)]
+    images = [np.full((20 + index, 30), 9, dtype=np.uint8) for index in range(count)]
     figure = plots.error_gallery(
-        pictures, ["glioma"] * count, ["notumor"] * count, np.full(count, 0.875), ["a.png"] * count
+        images, ["glioma"] * count, ["notumor"] * count, np.full(count, 0.875), ["a.png"] * count
     )
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["true: glioma\nsaid: notumor, 0.88"] * count
@@ -75,7 +75,7 @@ def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
     for name, figure in figures.items():
         path = tmp_path / f"{name}.png"
         plots.save(figure, path)
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L"))
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L"))
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == 255).all(), f"{name}: ink at the edge"

@@ -14,7 +14,7 @@ def _some() -> Predictions:
         paths=("x/1.png", "x/2.png", "y/3.png"),
         labels=np.array([0, 0, 1]),
         probabilities=np.array([[0.75, 0.25], [1 - 1.25e-8, 1.25e-8], [0.5, 0.5]]),
-        copies=np.array(["", "exact", ""]),
+        duplicates=np.array(["", "exact", ""]),
         groups=("4", "4", "7"),
         patients=("anna", "", "bob"),
         sites=("north", "", ""),
@@ -29,8 +29,8 @@ def test_table_comes_back_as_it_was(tmp_path: Path) -> None:
     assert back.paths == _some().paths
     assert back.labels.tolist() == [0, 0, 1]
     assert back.probabilities[1, 1] == 1.25e-8
-    assert back.copies is not None
-    assert back.copies.tolist() == ["", "exact", ""]
+    assert back.duplicates is not None
+    assert back.duplicates.tolist() == ["", "exact", ""]
     assert (back.groups, back.patients) == (_some().groups, _some().patients)
     assert back.sites == _some().sites
     assert (back.probabilities == _some().probabilities).all()  # bit for bit
@@ -41,7 +41,7 @@ def test_table_without_what_is_not_known_says_so(tmp_path: Path) -> None:
     file = tmp_path / "plain.csv"
     file.write_text("path,label,prediction,prob_a,prob_b\n1.png,a,a,0.9,0.1\n2.png,b,a,0.6,0.4\n")
     back = read(file)
-    assert (back.copies, back.groups, back.patients) == (None, None, None)
+    assert (back.duplicates, back.groups, back.patients) == (None, None, None)
     assert back.group_indices().tolist() == [0, 1]
 
 

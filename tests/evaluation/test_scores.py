@@ -11,37 +11,37 @@ FOUR = (*CLASSES, "pituitary")
 
 
 def _sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """300 images; the 100 copies are always right, of the others one third is wrong."""
+    """300 images; the 100 near-duplicates are always right, of the others one third is wrong."""
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1, 2], 100)
-    copies = np.array(["exact"] * 60 + ["near"] * 40 + [""] * 200)
-    predicted = np.where((copies == "") & (rng.random(300) < 1 / 3), (labels + 1) % 3, labels)
-    return labels, np.eye(3)[predicted] * 0.94 + 0.02, copies
+    duplicates = np.array(["exact"] * 60 + ["near"] * 40 + [""] * 200)
+    predicted = np.where((duplicates == "") & (rng.random(300) < 1 / 3), (labels + 1) % 3, labels)
+    return labels, np.eye(3)[predicted] * 0.94 + 0.02, duplicates
 
 
 def test_score_without_copies_and_by_how_much_they_flatter() -> None:
-    labels, probabilities, copies = _sample()
-    scores = score(labels, probabilities, CLASSES, copies=copies, resamples=500)
+    labels, probabilities, duplicates = _sample()
+    scores = score(labels, probabilities, CLASSES, duplicates=duplicates, resamples=500)
     right = probabilities.argmax(axis=1) == labels
-    assert scores.without_copies is not None
-    assert scores.without_exact_copies is not None
-    assert scores.all.figures["accuracy"].value == pytest.approx(right.mean())
-    clean = scores.without_copies.figures["accuracy"]
+    assert scores.without_near_duplicates is not None
+    assert scores.without_exact_duplicates is not None
+    assert scores.all.metrics["accuracy"].value == pytest.approx(right.mean())
+    clean = scores.without_near_duplicates.metrics["accuracy"]
     assert clean.value == pytest.approx(right[100:].mean())
-    assert (scores.without_copies.n, scores.without_exact_copies.n) == (200, 240)
-    flattery = scores.flattery["accuracy"]
-    assert flattery.value == pytest.approx(right.mean() - right[100:].mean())
-    assert 0 < flattery.low < flattery.value < flattery.high
-    assert scores.copies == {
+    assert (scores.without_near_duplicates.n, scores.without_exact_duplicates.n) == (200, 240)
+    leakage_inflation = scores.leakage_inflation["accuracy"]
+    assert leakage_inflation.value == pytest.approx(right.mean() - right[100:].mean())
+    assert 0 < leakage_inflation.low < leakage_inflation.value < leakage_inflation.high
+    assert scores.duplicates == {
         "exact": {"glioma": 20, "meningioma": 20, "notumor": 20},
         "near": {"glioma": 14, "meningioma": 13, "notumor": 13},
     }
 
 
 def test_every_interval_holds_its_value() -> None:
-    labels, probabilities, copies = _sample()
-    scores = score(labels, probabilities, CLASSES, copies=copies, resamples=500)
-    for name, estimate in scores.all.figures.items():
+    labels, probabilities, duplicates = _sample()
+    scores = score(labels, probabilities, CLASSES, duplicates=duplicates, resamples=500)
+    for name, estimate in scores.all.metrics.items():
         assert estimate.low <= estimate.value + 1e-12, name
         assert estimate.value <= estimate.high + 1e-12, name
 
@@ -49,27 +49,27 @@ def test_every_interval_holds_its_value() -> None:
 def test_perfect_recall_of_few_images_has_an_honest_lower_end() -> None:
     labels = np.array([0] * 20 + [1] * 5)
     scores = score(labels, np.eye(2)[labels], ("a", "b"), resamples=200)
-    recall = scores.all.figures["recall_b"]
+    recall = scores.all.metrics["recall_b"]
     assert (recall.value, recall.high, recall.n) == (1, 1, 5)
     assert recall.low == pytest.approx(0.025 ** (1 / 5))
     grouped = score(
         labels, np.eye(2)[labels], ("a", "b"), groups=np.repeat(np.arange(5), 5), resamples=200
     )
-    assert grouped.all.figures["accuracy"].low == pytest.approx(0.025 ** (1 / 5))
+    assert grouped.all.metrics["accuracy"].low == pytest.approx(0.025 ** (1 / 5))
 
 
 def test_no_interval_of_a_perfect_network_is_without_width() -> None:
     labels = np.array([0] * 20 + [1] * 30)
-    copies = np.where(np.arange(50) % 2 == 0, "exact", "")
-    scores = score(labels, np.eye(2)[labels], ("a", "b"), copies=copies, resamples=200)
+    duplicates = np.where(np.arange(50) % 2 == 0, "exact", "")
+    scores = score(labels, np.eye(2)[labels], ("a", "b"), duplicates=duplicates, resamples=200)
     for name in ("macro_f1", "balanced_accuracy", "auroc_a", "precision_a", "f1_b", "mcc"):
-        figure = scores.all.figures[name]
-        assert figure.value == 1, name
-        assert 0.8 < figure.low < 0.95, name
-    both = (scores.all.figures[name] for name in ("recall_a", "recall_b"))
+        metric = scores.all.metrics[name]
+        assert metric.value == 1, name
+        assert 0.8 < metric.low < 0.95, name
+    both = (scores.all.metrics[name] for name in ("recall_a", "recall_b"))
     mean_low = np.mean([one.low for one in both])
-    assert scores.all.figures["balanced_accuracy"].low == pytest.approx(mean_low)
-    gap = scores.flattery["accuracy"]
+    assert scores.all.metrics["balanced_accuracy"].low == pytest.approx(mean_low)
+    gap = scores.leakage_inflation["accuracy"]
     assert gap.value == 0
     assert gap.low == pytest.approx(0.025 ** (1 / 50) - 1)
     assert gap.high == pytest.approx(1 - 0.025 ** (1 / 25))
@@ -80,7 +80,7 @@ def test_precision_of_a_single_prediction_is_not_believed() -> None:
     predicted = np.zeros(60, dtype=int)
     predicted[30] = 1  # one image alone is called "b", rightly
     scores = score(labels, np.eye(2)[predicted], ("a", "b"), resamples=200)
-    precision = scores.all.figures["precision_b"]
+    precision = scores.all.metrics["precision_b"]
     assert (precision.value, precision.n) == (1, 1)
     assert precision.low == pytest.approx(0.025)
 
@@ -88,21 +88,21 @@ def test_precision_of_a_single_prediction_is_not_believed() -> None:
 def test_without_fingerprints_nothing_is_claimed_about_copies() -> None:
     labels, probabilities, _ = _sample()
     scores = score(labels, probabilities, CLASSES, resamples=100)
-    assert scores.without_copies is None
-    assert scores.copies is None
-    assert scores.flattery == {}
+    assert scores.without_near_duplicates is None
+    assert scores.duplicates is None
+    assert scores.leakage_inflation == {}
 
 
-def test_nothing_left_without_copies() -> None:
+def test_nothing_left_without_near_duplicates() -> None:
     labels, probabilities, _ = _sample()
-    scores = score(labels, probabilities, CLASSES, copies=np.full(300, "near"), resamples=100)
-    assert scores.without_copies is None
-    assert scores.copies is not None
+    scores = score(labels, probabilities, CLASSES, duplicates=np.full(300, "near"), resamples=100)
+    assert scores.without_near_duplicates is None
+    assert scores.duplicates is not None
 
 
 def test_scores_become_json() -> None:
-    labels, probabilities, copies = _sample()
-    content = score(labels, probabilities, CLASSES, copies=copies, resamples=100).to_dict()
+    labels, probabilities, duplicates = _sample()
+    content = score(labels, probabilities, CLASSES, duplicates=duplicates, resamples=100).to_dict()
     assert json.loads(json.dumps(content))["all"]["n"] == 300
     assert content["bias_pair"] == ["glioma", "meningioma"]
 
@@ -147,11 +147,13 @@ def test_interval_among_tumors_widens_when_images_are_copies_of_each_other() -> 
 def test_scoring_holds_a_dozen_arrays_of_the_weights_and_none_with_the_bins_too() -> None:
     labels = np.arange(1000) % 4
     probabilities = np.random.default_rng(0).dirichlet(np.ones(4), 1000)
-    copies = np.where(labels == 0, "near", "")
-    score(labels, probabilities, FOUR, copies=copies, resamples=10)  # what is imported late is
+    duplicates = np.where(labels == 0, "near", "")
+    score(
+        labels, probabilities, FOUR, duplicates=duplicates, resamples=10
+    )  # what is imported late is
     tracemalloc.start()
     try:
-        score(labels, probabilities, FOUR, copies=copies, resamples=1000)
+        score(labels, probabilities, FOUR, duplicates=duplicates, resamples=1000)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -22,7 +22,7 @@ CLASSES = ("glioma", "notumor")
 
 
 def brightness_network(sign: float = 1.0) -> ResNet:
-    """Feature maps at every layer are the picture, coarser; logit 0 is its mean brightness.
+    """Feature maps at every layer are the image, coarser; logit 0 is its mean brightness.
 
     With `sign` -1, how dark it is: brightness above a half weighs nothing.
     """
@@ -67,11 +67,11 @@ def dark(bright: Checkpoint) -> Checkpoint:
 
 @pytest.fixture
 def squares() -> np.ndarray:
-    """Four pictures, grey with one bright square, each in another corner."""
-    pictures = np.full((4, SIZE, SIZE), 30, dtype=np.uint8)
+    """Four images, grey with one bright square, each in another corner."""
+    images = np.full((4, SIZE, SIZE), 30, dtype=np.uint8)
     for number, (top, left) in enumerate(((8, 8), (8, 40), (40, 8), (40, 40))):
-        pictures[number, top : top + 16, left : left + 16] = 255
-    return pictures
+        images[number, top : top + 16, left : left + 16] = 255
+    return images
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def session_on(bright: Checkpoint) -> Callable[[nn.Module, np.ndarray], Session]
             paths=tuple(f"{number}.png" for number in range(count)),
             images=images,
             labels=np.zeros(count, dtype=np.int64),
-            parts=np.full(count, "test"),
+            splits=np.full(count, "test"),
             fingerprints=np.zeros((count, 32), dtype=np.uint8),
             digests=np.zeros((count, 16), dtype=np.uint8),
             skipped={},
@@ -123,16 +123,16 @@ def heads(tmp_path: Path) -> Callable[..., Path]:
                 (root / split / label).mkdir(parents=True)
                 for number in range(count):
                     texture = rng.integers(0, 30, (8, 8)).repeat(8, 0).repeat(8, 1)
-                    picture = np.where(disk, 90 + texture, 0).astype(np.uint8)
+                    image = np.where(disk, 90 + texture, 0).astype(np.uint8)
                     path, box = f"{split}/{label}/{number:02d}.png", ["", "", "", ""]
                     if label == "glioma":
                         side = int(rng.integers(8, 16))
                         top, left = rng.integers(14, 50 - side, 2)
-                        picture[top : top + side, left : left + side] = 255
+                        image[top : top + side, left : left + side] = 255
                         edges = (left, top, left + side, top + side)
                         if split in boxed:
                             box = [str(edge / SIZE) for edge in edges]
-                    Image.fromarray(picture).save(root / path)
+                    Image.fromarray(image).save(root / path)
                     rows.append([path, label, *box])
         with (root / "boxes.csv").open("w", newline="") as file:
             names = ["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"]

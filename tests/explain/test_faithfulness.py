@@ -12,7 +12,7 @@ Opener = Callable[[nn.Module, np.ndarray], Session]
 
 
 class Brightness(nn.Module):
-    """Logit 0 is the picture's mean brightness, logit 1 is 0.1."""
+    """Logit 0 is the image's mean brightness, logit 1 is 0.1."""
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.mean(dim=(1, 2, 3))

@@ -16,7 +16,7 @@ def model(request: pytest.FixtureRequest) -> ResNet:
     network = build_model(request.param, 4, seed=2)
     network.train()
     with torch.no_grad():
-        network(IMAGES)  # batch norm's running figures are no longer the trivial ones
+        network(IMAGES)  # batch norm's running metrics are no longer the trivial ones
     return network.eval()
 
 

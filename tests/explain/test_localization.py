@@ -26,24 +26,24 @@ def test_network_that_sees_brightness_finds_bright_tumors(
     bright: Checkpoint, heads: Callable[..., Path], opened: Opener
 ) -> None:
     found = _localize(opened(bright, heads(COUNTS)))
-    figures = found.figures["network"]["all"]
-    assert found.figures["part"] == "test"
-    assert (found.figures["images"], found.figures["images_with_box"]) == (18, 9)
-    assert figures["pointing_game"] == {
+    metrics = found.metrics["network"]["all"]
+    assert found.metrics["split"] == "test"
+    assert (found.metrics["images"], found.metrics["images_with_box"]) == (18, 9)
+    assert metrics["pointing_game"] == {
         "value": 1.0,
         "low": pytest.approx(0.664, abs=1e-3),  # Clopper-Pearson, 9 of 9
         "high": 1.0,
         "n": 9,
     }
-    assert figures["energy_over_chance"]["value"] > 2
-    assert figures["energy_in_box"]["low"] > figures["box_area_share"]["high"]
-    assert figures["iou"]["value"] > 0.4
-    assert found.figures["iou_threshold"]["chosen_on"] == "the 6 validation images with a box"
-    assert figures["average_precision"]["value"] > 0.7
-    centre = found.figures["centre"]["all"]
-    assert centre["average_precision"]["value"] < figures["average_precision"]["value"]
-    assert centre["box_area_share"] == figures["box_area_share"]
-    json.dumps([found.figures, found.rows], allow_nan=False)
+    assert metrics["energy_ratio"]["value"] > 2
+    assert metrics["energy_pointing_game"]["low"] > metrics["box_area_share"]["high"]
+    assert metrics["iou"]["value"] > 0.4
+    assert found.metrics["iou_threshold"]["chosen_on"] == "the 6 validation images with a box"
+    assert metrics["average_precision"]["value"] > 0.7
+    centre = found.metrics["centre_prior"]["all"]
+    assert centre["average_precision"]["value"] < metrics["average_precision"]["value"]
+    assert centre["box_area_share"] == metrics["box_area_share"]
+    json.dumps([found.metrics, found.rows], allow_nan=False)
 
 
 def test_rows_hold_the_figures_that_are_averaged(
@@ -52,17 +52,17 @@ def test_rows_hold_the_figures_that_are_averaged(
     found = _localize(opened(bright, heads(COUNTS)))
     boxed = [row for row in found.rows if row["box_area_share"] is not None]
     assert [row["label"] for row in boxed] == ["glioma"] * 9
-    mean = np.mean([row["energy_in_box"] for row in boxed])
-    assert found.figures["network"]["all"]["energy_in_box"]["value"] == pytest.approx(mean)
+    mean = np.mean([row["energy_pointing_game"] for row in boxed])
+    assert found.metrics["network"]["all"]["energy_pointing_game"]["value"] == pytest.approx(mean)
     ratio = mean / np.mean([row["box_area_share"] for row in boxed])
-    assert found.figures["network"]["all"]["energy_over_chance"]["value"] == pytest.approx(ratio)
+    assert found.metrics["network"]["all"]["energy_ratio"]["value"] == pytest.approx(ratio)
     areas = {
         size: [row["box_area_share"] for row in boxed if row["size"] == size] for size in SIZES
     }
     assert max(areas["small"]) < min(areas["medium"]) <= max(areas["medium"]) < min(areas["large"])
-    subsets = found.figures["network"]
-    assert subsets["right"]["energy_in_box"]["n"] == sum(row["right"] for row in boxed)
-    looking = found.figures["looking"]
+    subsets = found.metrics["network"]
+    assert subsets["right"]["energy_pointing_game"]["n"] == sum(row["right"] for row in boxed)
+    looking = found.metrics["attribution"]
     assert looking["all"]["outside_head"]["n"] == 18
     assert looking["glioma"]["skull"]["n"] == 9
     gap = looking["glioma"]["entropy"]["value"] - looking["notumor"]["entropy"]["value"]
@@ -74,9 +74,9 @@ def test_threshold_is_never_chosen_on_the_images_scored(
 ) -> None:
     root = heads(COUNTS, boxed=("test",))
     found = _localize(opened(bright, root))
-    assert found.figures["iou_threshold"]["network"] is None
-    assert "no validation image has a box" in found.figures["iou_threshold"]["chosen_on"]
-    assert "iou" not in found.figures["network"]["all"]
+    assert found.metrics["iou_threshold"]["network"] is None
+    assert "no validation image has a box" in found.metrics["iou_threshold"]["chosen_on"]
+    assert "iou" not in found.metrics["network"]["all"]
     with pytest.raises(TumorlensError, match=r"none of the 12 valid images in .* has a box"):
         _localize(opened(bright, root, "valid"))
 
@@ -85,8 +85,8 @@ def test_validation_images_are_measured_without_a_threshold_of_their_own(
     bright: Checkpoint, heads: Callable[..., Path], opened: Opener
 ) -> None:
     found = _localize(opened(bright, heads(COUNTS), "valid"))
-    assert "iou" not in found.figures["network"]["all"]
-    assert "those scored" in found.figures["iou_threshold"]["chosen_on"]
+    assert "iou" not in found.metrics["network"]["all"]
+    assert "those scored" in found.metrics["iou_threshold"]["chosen_on"]
 
 
 def test_larger_maps_have_more_cells_and_leave_the_answers_alone(

@@ -17,7 +17,7 @@ from tumorlens.explain.map_metrics import (
     look,
     skull,
 )
-from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.overlay import on_image
 from tumorlens.phantom.dataset import phantom_slice
 
 
@@ -68,7 +68,7 @@ def test_chance_of_pointing_is_the_area_within_reach() -> None:
         if row**2 + column**2 <= TOLERANCE**2
     )
     expected = 20 * 20 + 4 * 20 * TOLERANCE + 4 * corners
-    assert fit(np.ones(region.shape), region).hit_by_chance == pytest.approx(expected / SIDE**2)
+    assert fit(np.ones(region.shape), region).pointing_area == pytest.approx(expected / SIDE**2)
 
 
 def test_average_precision_is_scikit_learns_and_iou_is_counted_by_hand() -> None:
@@ -95,8 +95,8 @@ def test_frame_keeps_proportions_and_padding_is_left_out() -> None:
     assert frame(512, 512) == (SIDE, SIDE)
     assert frame(100, 400) == (56, SIDE)
     relevance = np.zeros((7, 7), dtype=np.float32)
-    relevance[0] = 1  # all of it on the padding above a wide picture
-    assert on_picture(relevance, 56, SIDE, 224).max() == 0
+    relevance[0] = 1  # all of it on the padding above a wide image
+    assert on_image(relevance, 56, SIDE, 224).max() == 0
 
 
 def _disk(radius: int, row: int = 112, column: int = 112) -> np.ndarray:
@@ -120,7 +120,7 @@ def test_nothing_that_stands_out_counts_as_head_everywhere() -> None:
 
 
 def test_tumor_of_a_phantom_lies_in_its_head() -> None:
-    made = phantom_slice(3, "meningioma", SIDE, twin=False)
+    made = phantom_slice(3, "meningioma", SIDE, duplicate=False)
     found = head(made.image)
     assert 0.25 < found.mean() < 0.9
     assert (made.mask & ~found).sum() <= 0.02 * made.mask.sum()
@@ -158,7 +158,7 @@ def test_skull_band_is_as_deep_as_said_and_not_along_the_pictures_edge() -> None
     disk = _disk(80)
     band = skull(disk)
     assert band[112, 33:45].sum() == depth
-    cut = _disk(80, row=223)  # half a head: the picture ends in its middle
+    cut = _disk(80, row=223)  # half a head: the image ends in its middle
     assert not skull(cut)[-1, 100:124].any()
 
 

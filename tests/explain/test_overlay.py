@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_picture, panel
+from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_image, panel
 from tumorlens.explain.regions import Outline
 from tumorlens.models.build import build_model
 
@@ -17,7 +17,7 @@ def test_cell_lands_where_the_network_looked(height: int, width: int) -> None:
     # Cell 1 of a layer of stride 32 is centred on pixel 32 of the 96: a third down the square.
     relevance = np.zeros((3, 3), dtype=np.float32)
     relevance[1, 1] = 1
-    placed = on_picture(relevance, height, width, 96)
+    placed = on_image(relevance, height, width, 96)
     assert placed.shape == (height, width)
     side = max(height, width)
     row, column = np.unravel_index(placed.argmax(), placed.shape)
@@ -28,30 +28,30 @@ def test_cell_lands_where_the_network_looked(height: int, width: int) -> None:
 @pytest.mark.parametrize("layer", ["layer2", "layer3", "layer4"])
 def test_centre_of_a_cell_is_where_the_input_moves_it_most(layer: str) -> None:
     network = build_model("resnet18", 4, seed=0).double().eval()
-    picture = torch.zeros(1, 3, 224, 224, dtype=torch.float64, requires_grad=True)
+    image = torch.zeros(1, 3, 224, 224, dtype=torch.float64, requires_grad=True)
     seen = []
     handle = dict(network.named_modules())[layer].register_forward_hook(
         lambda _, __, output: seen.append(output)
     )
     generator = torch.Generator().manual_seed(0)
-    noisy = picture + torch.randn(4, 3, 224, 224, generator=generator, dtype=torch.float64)
+    noisy = image + torch.randn(4, 3, 224, 224, generator=generator, dtype=torch.float64)
     network(noisy)
     handle.remove()
     features = seen[0]
     cells = features.shape[2]
     cell = cells // 2
-    (gradient,) = torch.autograd.grad(features[:, :, cell].square().sum(), picture)
+    (gradient,) = torch.autograd.grad(features[:, :, cell].square().sum(), image)
     weight = gradient[0].square().sum((0, 2))
     centre = float((weight * torch.arange(224)).sum() / weight.sum())
     relevance = np.zeros((cells, cells), dtype=np.float32)
     relevance[cell] = 1
-    assert int(on_picture(relevance, 224, 224, 224)[:, 0].argmax()) == pytest.approx(centre, abs=4)
+    assert int(on_image(relevance, 224, 224, 224)[:, 0].argmax()) == pytest.approx(centre, abs=4)
 
 
 def test_corner_cell_of_a_wide_picture_is_padding() -> None:
     relevance = np.zeros((6, 6), dtype=np.float32)
-    relevance[0, :] = 1  # the top quarter of the square is padding for a 2:1 picture
-    assert on_picture(relevance, 50, 100, 96).max() == 0
+    relevance[0, :] = 1  # the top quarter of the square is padding for a 2:1 image
+    assert on_image(relevance, 50, 100, 96).max() == 0
 
 
 def test_cold_places_show_the_picture_and_hot_ones_still_some_of_it() -> None:

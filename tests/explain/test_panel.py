@@ -42,9 +42,10 @@ def test_two_networks_of_one_run_name_are_both_there(
     assert written["networks"] == list(written["localization"]) == names
     assert list(written["sanity"]["networks"]) == names
     first, second = (
-        written["localization"][name]["network"]["all"]["energy_in_box"]["value"] for name in names
+        written["localization"][name]["network"]["all"]["energy_pointing_game"]["value"]
+        for name in names
     )
-    gap = written["comparison"]["localization"]["all"]["energy_in_box"]["value"]
+    gap = written["comparison"]["localization"]["all"]["energy_pointing_game"]["value"]
     assert gap == pytest.approx(second - first)
     assert gap < 0
     rows = json.loads((found.out_dir / "gradcam.json").read_text())["images"]

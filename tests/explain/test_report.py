@@ -34,8 +34,8 @@ def _saved(checkpoint: Checkpoint, path: Path) -> str:
 
 
 def _picture(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 def test_boxes_of_two_networks_leave_figures_rows_and_pictures(
@@ -55,16 +55,16 @@ def test_boxes_of_two_networks_leave_figures_rows_and_pictures(
     found = json.loads((out / "explain.json").read_text())
     assert found["networks"] == files
     first, second = (found["localization"][name]["network"]["all"] for name in files)
-    assert first["energy_in_box"]["value"] > second["energy_in_box"]["value"]
-    gap = second["energy_in_box"]["value"] - first["energy_in_box"]["value"]
-    paired = found["comparison"]["localization"]["all"]["energy_in_box"]
+    assert first["energy_pointing_game"]["value"] > second["energy_pointing_game"]["value"]
+    gap = second["energy_pointing_game"]["value"] - first["energy_pointing_game"]["value"]
+    paired = found["comparison"]["localization"]["all"]["energy_pointing_game"]
     assert paired["value"] == pytest.approx(gap)
     assert "faithfulness" not in found
     rows = list(csv.DictReader((out / "localization.csv").read_text().splitlines()))
     assert len(rows) == 2 * 8
-    boxed = [float(row["energy_in_box"]) for row in rows[:8] if row["energy_in_box"]]
-    assert np.mean(boxed) == pytest.approx(first["energy_in_box"]["value"], rel=1e-4)
-    for name in ("localization.png", "looking.png", "gallery.png", "panel.png"):
+    boxed = [float(row["energy_pointing_game"]) for row in rows[:8] if row["energy_pointing_game"]]
+    assert np.mean(boxed) == pytest.approx(first["energy_pointing_game"]["value"], rel=1e-4)
+    for name in ("localization.png", "attribution.png", "gallery.png", "panel.png"):
         width, height = _picture(out / name)
         assert width > 300
         assert height > 200
@@ -74,9 +74,9 @@ def test_faithfulness_sanity_and_agreement_are_a_flag_and_a_number_each(
     bright: Checkpoint, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = _saved(bright, tmp_path / "a/x.pt")
-    twin = _saved(bright, tmp_path / "b/y.pt")
+    duplicate = _saved(bright, tmp_path / "b/y.pt")
     argv = ["gradcam", "--checkpoint", file, *QUICK, "--data_dir", str(root), "--sample", "3"]
-    assert main([*argv, "--faithfulness", "--sanity", "--agree", twin]) == 0
+    assert main([*argv, "--faithfulness", "--sanity", "--agree", duplicate]) == 0
     told = capsys.readouterr().out
     out = tmp_path / "a/gradcam"
     found = json.loads((out / "explain.json").read_text())
@@ -84,7 +84,7 @@ def test_faithfulness_sanity_and_agreement_are_a_flag_and_a_number_each(
     areas = found["faithfulness"]["networks"]["resnet18"]
     gap = areas["deletion_map"]["value"] - areas["deletion_random"]["value"]
     assert areas["deletion_map_minus_random"]["value"] == pytest.approx(gap)
-    assert areas["insertion_centre"]["n"] == 3
+    assert areas["insertion_centre_prior"]["n"] == 3
     assert found["faithfulness"]["sample"].startswith("3 of 8 test images, drawn with seed 0")
     steps = found["sanity"]["networks"]["resnet18"]["steps"]
     assert next(iter(steps)) == "fc"
@@ -151,25 +151,26 @@ def test_network_that_looks_astray_is_told_from_one_that_looks_at_the_tumor(
         localize(opened(checkpoint, root), boxes, way, resamples=200)
         for checkpoint in (bright, dark)
     )
-    figures = other.figures["network"]["all"]
-    assert figures["energy_in_box"]["high"] < figures["box_area_share"]["low"]
+    figures = other.metrics["network"]["all"]
+    assert figures["energy_pointing_game"]["high"] < figures["box_area_share"]["low"]
     gap = compare(one, other, resamples=200)
     fit = gap["localization"]["all"]
     expected = (
-        figures["energy_in_box"]["value"] - one.figures["network"]["all"]["energy_in_box"]["value"]
+        figures["energy_pointing_game"]["value"]
+        - one.metrics["network"]["all"]["energy_pointing_game"]["value"]
     )
-    assert fit["energy_in_box"]["value"] == pytest.approx(expected)
-    assert fit["energy_in_box"]["high"] < 0
-    ratio = "energy_over_chance"
-    expected = figures[ratio]["value"] - one.figures["network"]["all"][ratio]["value"]
+    assert fit["energy_pointing_game"]["value"] == pytest.approx(expected)
+    assert fit["energy_pointing_game"]["high"] < 0
+    ratio = "energy_ratio"
+    expected = figures[ratio]["value"] - one.metrics["network"]["all"][ratio]["value"]
     assert fit[ratio]["value"] == pytest.approx(expected)
-    assert gap["looking"]["all"]["outside_head"]["low"] > 0
+    assert gap["attribution"]["all"]["outside_head"]["low"] > 0
     assert gap["n"] == 9
     # both are called resnet18
     assert gap["sentence"].startswith(
         "The second ResNet18 does not localise better than the first ResNet18; it localises worse"
     )
-    itself = compare(one, one, resamples=100)["localization"]["all"]["energy_in_box"]
+    itself = compare(one, one, resamples=100)["localization"]["all"]["energy_pointing_game"]
     assert (itself["value"], itself["low"], itself["high"]) == (0, 0, 0)
 
 

@@ -1,4 +1,4 @@
-"""Exports of tiny networks through the verb, and what runs the files afterwards."""
+"""Exports of tiny networks through the command, and what runs the files afterwards."""
 
 import csv
 import json
@@ -33,10 +33,10 @@ SIDE = 32
 CPU = torch.device("cpu")
 
 
-def _pictures(count: int, seed: int, *, alike: bool) -> np.ndarray:
-    """One random picture, each time with other noise.
+def _images(count: int, seed: int, *, alike: bool) -> np.ndarray:
+    """One random image, each time with other noise.
 
-    `alike`: by one grey level. Else by ten, and every other picture is darker by sixty.
+    `alike`: by one grey level. Else by ten, and every other image is darker by sixty.
     """
     rng = np.random.default_rng(seed)
     base = np.random.default_rng(0).integers(80, 200, (SIDE, SIDE))
@@ -50,12 +50,12 @@ def _checkpoint(folder: Path, name: str, *, alike: bool = False, data: bool = Tr
     """A network with weights drawn at random, whose head tells two classes without one mistake.
 
     Its classes are the two sides of the middle of the combination of features that differs most
-    between the pictures, and each picture lies in the folder of its class.
+    between the images, and each image lies in the folder of its class.
     """
     network = build_model("se_resnet18", 2, seed=0).eval()
     preprocessing = Preprocessing(SIDE, 0.45, 0.2)
     squares = {
-        part: _pictures(24, seed, alike=alike) for seed, part in enumerate(("train", "valid"))
+        split: _images(24, seed, alike=alike) for seed, split in enumerate(("train", "valid"))
     }
     both = np.concatenate(list(squares.values()))
     _, features = describe(network, preprocessing, both, device=CPU)
@@ -69,12 +69,12 @@ def _checkpoint(folder: Path, name: str, *, alike: bool = False, data: bool = Tr
     labels = np.where(scores > middle, "a", "b").reshape(2, -1)
     root = folder / f"{name}-data"
     paths: dict[str, list[str]] = {}
-    for (part, pictures), of_part in zip(squares.items(), labels, strict=True):
-        for number, (picture, label) in enumerate(zip(pictures, of_part, strict=True)):
-            path = f"{part}/{label}/{number:02d}.png"
+    for (split, images), of_part in zip(squares.items(), labels, strict=True):
+        for number, (image, label) in enumerate(zip(images, of_part, strict=True)):
+            path = f"{split}/{label}/{number:02d}.png"
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(root / path)
-            paths.setdefault(part, []).append(path)
+            Image.fromarray(image).save(root / path)
+            paths.setdefault(split, []).append(path)
     record = DataRecord(
         data_dir=str(root),
         layout="train valid",
@@ -98,7 +98,7 @@ def _checkpoint(folder: Path, name: str, *, alike: bool = False, data: bool = Tr
         uncertainty_threshold=0.75,
         feature_covariance=torch.eye(512) * 0.5,
         class_means=torch.from_numpy(features[:2]).float(),
-        novelty_threshold=4.0,
+        ood_threshold=4.0,
         calibration={"coverage": 0.95},
     )
     path = folder / name / "best_model.pt"
@@ -151,9 +151,9 @@ def test_file_tells_all_that_the_checkpoint_knows_and_no_path(
     checkpoint, path, _ = exported
     backend = OnnxBackend(path, threads=1)
     assert (backend.name, backend.image_size) == ("se_resnet18", SIDE)
-    judge, loaded = backend.judge, checkpoints.load(checkpoint)
-    assert (judge.classes, judge.temperature, judge.threshold) == (("a", "b"), 1.5, 0.75)
-    space, kept = judge.space, loaded.space()
+    rule, loaded = backend.rule, checkpoints.load(checkpoint)
+    assert (rule.classes, rule.temperature, rule.threshold) == (("a", "b"), 1.5, 0.75)
+    space, kept = rule.space, loaded.space()
     assert space is not None
     assert kept is not None
     assert space.threshold == kept.threshold
@@ -162,7 +162,7 @@ def test_file_tells_all_that_the_checkpoint_knows_and_no_path(
     facts = backend.about.facts
     assert facts["selected"] == {"epoch": 3}
     assert facts["checkpoint_sha256"] == checkpoints.sha256(checkpoint)
-    assert facts["parity"]["pictures"] == "validation images"
+    assert facts["parity"]["images"] == "validation images"
     assert facts["int8"] is None
     content = path.read_bytes()
     for place in (str(checkpoint.parent.parent), str(Path(__file__).parents[2]), "site-packages"):
@@ -178,7 +178,7 @@ def test_another_network_is_not_taken_for_the_checkpoints(
     loaded = checkpoints.load(checkpoint)
     loaded.weights["fc.bias"][0] += 3e-4  # type: ignore[index]
     with pytest.raises(TumorlensError, match=r"by 0\.0003 in a logit.*expected at most 0\.0001"):
-        parity(path, loaded, _pictures(4, 5, alike=False), "pictures of noise")
+        parity(path, loaded, _images(4, 5, alike=False), "images of noise")
 
 
 # What a machine without PyTorch is like.
@@ -207,7 +207,7 @@ def _without_torch(script: str, *words: str) -> str:
 
 def test_pictures_are_judged_without_torch_and_lightning(exported: tuple[Path, Path, str]) -> None:
     checkpoint, path, _ = exported
-    pictures = sorted((checkpoint.parent.parent / "model-data" / "valid").rglob("*.png"))
+    images = sorted((checkpoint.parent.parent / "model-data" / "valid").rglob("*.png"))
     script = """
 import json
 from pathlib import Path
@@ -217,21 +217,21 @@ from tumorlens.inference.backends import OnnxBackend
 
 backend = OnnxBackend(Path(sys.argv[1]), threads=1)
 squares = [fit_square(read_grey(Path(path)), backend.image_size) for path in sys.argv[2:]]
-judged = backend.judge.judge(*backend.describe(np.stack(squares)))
-print(json.dumps([each.prediction for each in judged]))
+decided = backend.rule.decide(*backend.describe(np.stack(squares)))
+print(json.dumps([each.prediction for each in decided]))
 """
-    told = _without_torch(script, str(path), *map(str, pictures))
-    assert json.loads(told) == [picture.parent.name for picture in pictures]
+    told = _without_torch(script, str(path), *map(str, images))
+    assert json.loads(told) == [image.parent.name for image in images]
 
 
 def test_the_command_predicts_without_torch_and_lightning(
     exported: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     checkpoint, path, _ = exported
-    pictures = checkpoint.parent.parent / "model-data" / "valid"
+    images = checkpoint.parent.parent / "model-data" / "valid"
     script = "from tumorlens.cli import main\nsys.exit(main(sys.argv[1:]))"
     table = tmp_path / "out.csv"
-    argv = ["predict", str(pictures), "--checkpoint", str(path), "--backend", "onnx"]
+    argv = ["predict", str(images), "--checkpoint", str(path), "--backend", "onnx"]
     _without_torch(script, *argv, "--csv", str(table))
     with table.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -245,7 +245,7 @@ def test_without_its_data_folder_a_checkpoint_is_compared_on_noise(
     made = tumorlens.export(
         checkpoint=handed_on, out=str(tmp_path / "out" / "network.onnx"), threads=1
     )
-    assert (made.parity.pictures, made.parity.count) == ("pictures of noise", 32)
+    assert (made.parity.images, made.parity.count) == ("images of noise", 32)
     assert max(made.parity.logits, made.parity.features) <= 1e-4
     assert made.path == tmp_path / "out" / "network.onnx"
     assert made.size == made.path.stat().st_size
@@ -263,13 +263,13 @@ def test_eight_bits_take_a_quarter_of_the_room_and_answer_alike(
     assert "WARNING" not in told.err
     assert "macro_f1                 1.0000 -> 1.0000  (+0.00 points)" in told.out
     assert f"Written:  {path}" in told.out
-    assert "Note: the rarest class has" in told.out  # a handful of pictures shows no half point
+    assert "Note: the rarest class has" in told.out  # a handful of images shows no half point
     bare = whole.stat().st_size - 700_000  # what both files know of the feature space
     assert path.stat().st_size - 700_000 < 0.3 * bare
     backend = OnnxBackend(path, threads=1)
     assert backend.about.precision == "int8"
     assert backend.about.facts["int8"]["after"] == {"macro_f1": 1, "recall_a": 1, "recall_b": 1}
-    squares = _pictures(8, 9, alike=False)
+    squares = _images(8, 9, alike=False)
     logits, features = backend.describe(squares)
     exact, of_exact = OnnxBackend(whole, threads=1).describe(squares)
     assert (logits.argmax(axis=1) == exact.argmax(axis=1)).all()
@@ -280,7 +280,7 @@ def test_eight_bits_take_a_quarter_of_the_room_and_answer_alike(
 def test_eight_bits_that_lose_a_class_are_refused_with_the_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Pictures that differ by one grey level: what tells the classes is below what 8 bits resolve.
+    # Images that differ by one grey level: what tells the classes is below what 8 bits resolve.
     checkpoint = _checkpoint(tmp_path, "narrow", alike=True)
     assert main(["export", "--checkpoint", str(checkpoint), "--int8", "--threads", "1"]) == 2
     told = " ".join(capsys.readouterr().err.split())

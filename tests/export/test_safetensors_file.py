@@ -1,4 +1,4 @@
-"""Half-precision checkpoints through the verb: the phantom's stand-in, and every verb after it."""
+"""Half-precision checkpoints through the command: the phantom's stand-in, and what reads them."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from tumorlens.cli import main
 
 @pytest.fixture
 def trained(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
-    """A network of drawn pictures, with calibration."""
+    """A network of drawn images, with calibration."""
     data = make_folder({"train": 4, "valid": 3, "test": 2}, classes=("glioma", "notumor"))
     tumorlens.train(
         model="resnet18",
@@ -50,10 +50,10 @@ def test_file_has_no_folder_of_this_machine_and_every_verb_takes_it(
     asked = ["--checkpoint", str(light), "--data_dir", str(data), "--threads", "1"]
     assert main(["evaluate", *asked, "--resamples", "100"]) == 0
     scored = json.loads((trained.parent / "evaluation" / "metrics.json").read_text())
-    assert scored["part"] == "test"
+    assert scored["split"] == "test"
     assert main(["gradcam", *asked, "--class", "glioma"]) == 0
     assert (trained.parent / "gradcam" / "panel.png").is_file()
-    table = tmp_path / "answers.csv"
+    table = tmp_path / "predictions.csv"
     slices = str(data / "test")
     assert main(["predict", slices, "--checkpoint", str(light), "--csv", str(table)]) == 0
     assert len(table.read_text().splitlines()) == 5

@@ -7,7 +7,7 @@ import pytest
 from tumorlens.errors import TumorlensError
 from tumorlens.inference.backends import OnnxBackend
 from tumorlens.inference.onnx_metadata import ExportedFile
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 onnx = pytest.importorskip("onnx")
@@ -18,9 +18,11 @@ SIDE = 4
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """A graph with known answers: feature = mean grey value, logits = (feature, 100)."""
+    """A graph with known predictions: feature = mean grey value, logits = (feature, 100)."""
 
-    def make(judge: Judge | None, *, side: int = SIDE, metadata: dict[str, str] | None = None):
+    def make(
+        rule: DecisionRule | None, *, side: int = SIDE, metadata: dict[str, str] | None = None
+    ):
         helper, kinds = onnx.helper, onnx.TensorProto
         nodes = [
             helper.make_node("Cast", ["squares"], ["floats"], to=kinds.FLOAT),
@@ -44,8 +46,8 @@ def write(tmp_path: Path) -> Callable[..., Path]:
             ],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-        if judge is not None:
-            about = ExportedFile("resnet18", SIDE, 0.2, 0.3, judge)
+        if rule is not None:
+            about = ExportedFile("resnet18", SIDE, 0.2, 0.3, rule)
             helper.set_model_props(model, about.to_metadata() | (metadata or {}))
         path = tmp_path / "network.onnx"
         onnx.save(model, path)
@@ -61,7 +63,7 @@ def _flat(*values: int) -> np.ndarray:
 def test_pictures_become_logits_and_features_in_batches_of_any_size(
     write: Callable[..., Path],
 ) -> None:
-    backend = OnnxBackend(write(Judge(("bright", "dark"))), threads=1)
+    backend = OnnxBackend(write(DecisionRule(("bright", "dark"))), threads=1)
     assert (backend.name, backend.image_size) == ("resnet18", SIDE)
     for values in ((50,), (50, 250, 0)):
         logits, features = backend.describe(_flat(*values))
@@ -74,17 +76,17 @@ def test_temperature_thresholds_and_novelty_of_the_file_decide_the_verdict(
     write: Callable[..., Path],
 ) -> None:
     space = FeatureSpace(np.array([[100.0], [200.0]]), np.array([[100.0]]), threshold=5.0)
-    backend = OnnxBackend(write(Judge(("bright", "dark"), 10.0, 0.9, space)), threads=1)
-    judged = backend.judge.judge(*backend.describe(_flat(110, 200, 30)))
+    backend = OnnxBackend(write(DecisionRule(("bright", "dark"), 10.0, 0.9, space)), threads=1)
+    decided = backend.rule.decide(*backend.describe(_flat(110, 200, 30)))
     # 110: (110 - 100) / 10 is a log odds of 1 and a distance of 1; 30: 7 spreads from 100.
-    assert [each.prediction for each in judged] == ["bright", "bright", "dark"]
-    assert [each.verdict for each in judged] == [
+    assert [each.prediction for each in decided] == ["bright", "bright", "dark"]
+    assert [each.decision for each in decided] == [
         "uncertain",
         "confident",
-        "unlike the training data",
+        "out of distribution",
     ]
-    assert judged[0].probabilities[0] == pytest.approx(1 / (1 + np.exp(-1)))
-    assert [each.distance for each in judged] == pytest.approx([1, 0, 7])
+    assert decided[0].probabilities[0] == pytest.approx(1 / (1 + np.exp(-1)))
+    assert [each.distance for each in decided] == pytest.approx([1, 0, 7])
 
 
 def _told(path: Path) -> str:
@@ -110,14 +112,16 @@ def test_what_is_no_network_of_ours_gets_one_sentence(
     assert "found a folder" in _told(tmp_path)
     assert "an ONNX file, but not one" in _told(write(None))
     cut = tmp_path / "cut.onnx"
-    cut.write_bytes(write(Judge(("a", "b"))).read_bytes()[:200])
+    cut.write_bytes(write(DecisionRule(("a", "b"))).read_bytes()[:200])
     _told(cut)
 
 
 def test_a_graph_that_is_not_what_its_metadata_tell_is_refused(
     write: Callable[..., Path],
 ) -> None:
-    assert "not the one that its metadata tell of" in _told(write(Judge(("a", "b", "c"))))
-    assert "not the one that its metadata tell of" in _told(write(Judge(("a", "b")), side=8))
+    assert "not the one that its metadata tell of" in _told(write(DecisionRule(("a", "b", "c"))))
+    assert "not the one that its metadata tell of" in _told(write(DecisionRule(("a", "b")), side=8))
     space = FeatureSpace(np.zeros((2, 2)), np.eye(2), threshold=1.0)
-    assert "not the one that its metadata tell of" in _told(write(Judge(("a", "b"), space=space)))
+    assert "not the one that its metadata tell of" in _told(
+        write(DecisionRule(("a", "b"), space=space))
+    )

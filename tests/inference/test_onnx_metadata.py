@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tumorlens.inference.onnx_metadata import ABOUT, NOTICE, SPACE, ExportedFile, NotOursError
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 
@@ -14,8 +14,8 @@ def _space() -> FeatureSpace:
 
 
 def _whole() -> ExportedFile:
-    judge = Judge(("glioma", "méningiome"), 1.5, 0.625, _space())
-    return ExportedFile("se_resnet18", 48, 0.2, 0.3, judge, "int8", {"selected": {"epoch": 4}})
+    rule = DecisionRule(("glioma", "méningiome"), 1.5, 0.625, _space())
+    return ExportedFile("se_resnet18", 48, 0.2, 0.3, rule, "int8", {"selected": {"epoch": 4}})
 
 
 def test_everything_comes_back_as_it_was() -> None:
@@ -23,9 +23,9 @@ def test_everything_comes_back_as_it_was() -> None:
     read = ExportedFile.from_metadata(whole.to_metadata())
     assert (read.name, read.image_size, read.mean, read.std) == ("se_resnet18", 48, 0.2, 0.3)
     assert (read.precision, read.facts) == ("int8", {"selected": {"epoch": 4}})
-    assert read.judge.classes == ("glioma", "méningiome")
-    assert (read.judge.temperature, read.judge.threshold) == (1.5, 0.625)
-    space = read.judge.space
+    assert read.rule.classes == ("glioma", "méningiome")
+    assert (read.rule.temperature, read.rule.threshold) == (1.5, 0.625)
+    space = read.rule.space
     assert space is not None
     assert space.threshold == 1.75
     np.testing.assert_array_equal(space.means, _space().means)
@@ -33,7 +33,7 @@ def test_everything_comes_back_as_it_was() -> None:
 
 
 def test_a_checkpoint_without_calibration_says_so_in_nulls() -> None:
-    plain = ExportedFile("resnet18", 32, 0.2, 0.3, Judge(("a", "b")))
+    plain = ExportedFile("resnet18", 32, 0.2, 0.3, DecisionRule(("a", "b")))
     metadata = plain.to_metadata()
     assert SPACE not in metadata
     assert json.loads(metadata[ABOUT])["temperature"] is None
@@ -53,7 +53,7 @@ def test_the_file_says_what_it_is_not_for() -> None:
         ({ABOUT: "{"}, "damaged metadata"),
         ({ABOUT: "[]"}, "damaged metadata"),
         ({ABOUT: '{"format": "other"}'}, "not one that `tumorlens export` wrote"),
-        ({ABOUT: '{"format": "tumorlens-onnx", "schema": 2}'}, "schema 2.*reads schema 1"),
+        ({ABOUT: '{"format": "tumorlens-onnx", "schema": 3}'}, "schema 3.*reads schema 2"),
         ({SPACE: None}, "damaged metadata"),
         ({SPACE: '{"means": "%%%%", "covariance_lower": ""}'}, "damaged metadata"),
         ({SPACE: '{"means": "AAAA", "covariance_lower": "AAAA"}'}, "damaged metadata"),

@@ -13,7 +13,7 @@ from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Floats
 from tumorlens.inference.predict import Prediction, predict, predictions
 from tumorlens.settings import PredictSettings
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 
@@ -22,7 +22,7 @@ class _Brightness:
 
     name = "resnet18"
     image_size = 8
-    judge = Judge(
+    rule = DecisionRule(
         ("glioma", "notumor"), 1.0, 0.9, FeatureSpace(np.array([[100.0], [90.0]]), np.eye(1), 140.0)
     )
 
@@ -37,7 +37,7 @@ class _Brightness:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """A grey picture of one value."""
+    """A grey image of one value."""
 
     def make(name: str, value: int) -> Path:
         path = tmp_path / name
@@ -53,7 +53,7 @@ def _settings(*paths: Path, **changes: object) -> PredictSettings:
 
 
 def _told(found: Iterable[Prediction]) -> list[tuple[str, int | None, str]]:
-    return [(Path(one.path).name, one.index, one.verdict) for one in found]
+    return [(Path(one.path).name, one.index, one.decision) for one in found]
 
 
 def test_bad_file_among_others_is_told_and_the_others_go_on(
@@ -63,18 +63,18 @@ def test_bad_file_among_others_is_told_and_the_others_go_on(
     (tmp_path / "in/b.jpg").write_text("hello")
     write("in/c.png", 101)
     write("in/d.png", 250)
-    (tmp_path / "in/notes.txt").write_text("not a picture, not asked for")
+    (tmp_path / "in/notes.txt").write_text("not an image, not asked for")
     found = list(predictions(_settings(tmp_path / "in", batch_size=2), _Brightness()))
     assert _told(found) == [
         ("a.png", None, "confident"),
         ("b.jpg", None, "unreadable"),
         ("c.png", None, "uncertain"),
-        ("d.png", None, "unlike the training data"),
+        ("d.png", None, "out of distribution"),
     ]
-    assert found[0].judged is not None
-    assert found[0].judged.prediction == "glioma"
+    assert found[0].decided is not None
+    assert found[0].decided.prediction == "glioma"
     # logits 15 and 10: 1 / (1 + e^-5)
-    assert found[0].judged.probabilities[0] == pytest.approx(0.993307, abs=1e-6)
+    assert found[0].decided.probabilities[0] == pytest.approx(0.993307, abs=1e-6)
     assert found[1].reason == "not a PNG, JPEG, TIFF, BMP or WebP image, whatever its name says"
 
 
@@ -86,7 +86,7 @@ def test_slices_of_volumes_go_through_in_batches(tmp_path: Path) -> None:
     backend = _Brightness()
     found = list(predictions(_settings(tmp_path / "head.nii.gz", batch_size=3), backend))
     assert [one.index for one in found] == list(range(7))
-    assert [one.judged.prediction for one in found if one.judged] == ["notumor"] * 3 + [
+    assert [one.decided.prediction for one in found if one.decided] == ["notumor"] * 3 + [
         "glioma"
     ] * 4
     assert backend.batches == [3, 3, 1]
@@ -109,7 +109,7 @@ def test_patterns_and_folders_name_files_and_nothing_is_said(
     with pytest.raises(TumorlensError, match="found nothing there"):
         list(sources.files([tmp_path / "z"]))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TumorlensError, match="has no picture in it"):
+    with pytest.raises(TumorlensError, match="has no image in it"):
         list(sources.files([tmp_path / "empty"]))
 
 
@@ -124,7 +124,7 @@ def test_series_in_a_folder_comes_in_the_order_of_the_body(tmp_path: Path) -> No
         data.save_as(tmp_path / name)
     (tmp_path / "README").write_text("no ending and no DICOM: left alone")
     assert [p.name for p in sources.files([tmp_path])] == ["00002", "00003", "00001"]
-    assert [_.picture is not None for _ in sources.slices(tmp_path / "00001")] == [True]
+    assert [_.image is not None for _ in sources.slices(tmp_path / "00001")] == [True]
 
 
 def test_table_and_listener_are_told_the_same(
@@ -140,13 +140,13 @@ def test_table_and_listener_are_told_the_same(
     summary = predict(
         _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True), told=heard.append
     )
-    assert summary.verdicts == {"confident": 1, "unreadable": 1}
+    assert summary.decisions == {"confident": 1, "unreadable": 1}
     assert summary.unreadable == 1
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0])[:5] == ["path", "prediction", "verdict", "prob_glioma", "prob_notumor"]
+    assert list(rows[0])[:5] == ["path", "prediction", "decision", "prob_glioma", "prob_notumor"]
     lines = [one.to_dict() for one in heard]
-    assert [row["verdict"] for row in rows] == [line["verdict"] for line in lines]
+    assert [row["decision"] for row in rows] == [line["decision"] for line in lines]
     assert float(rows[0]["prob_glioma"]) == pytest.approx(
         lines[0]["probabilities"]["glioma"], abs=1e-6
     )

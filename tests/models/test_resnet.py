@@ -49,10 +49,10 @@ def test_se_network_has_a_gate_in_every_block_and_else_the_same_start() -> None:
 @pytest.mark.parametrize(("height", "width"), [(96, 160), (65, 33), (32, 32)])
 def test_features_are_a_32nd_of_the_picture_rounded_up(name: str, height: int, width: int) -> None:
     network = build_model(name, 4).eval()
-    pictures = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        features = network.forward_features(pictures)
-        logits = network(pictures)
+        features = network.forward_features(images)
+        logits = network(images)
         assert features.shape == (2, 512, -(-height // 32), -(-width // 32))
         assert logits.shape == (2, 4)
         torch.testing.assert_close(network.forward_head(features), logits)
@@ -61,8 +61,8 @@ def test_features_are_a_32nd_of_the_picture_rounded_up(name: str, height: int, w
 @BOTH
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     network = build_model(name, 4)
-    pictures = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    network(pictures).square().sum().backward()
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network(images).square().sum().backward()
     without = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
 

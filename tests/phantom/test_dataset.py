@@ -52,8 +52,8 @@ def test_every_image_is_a_grey_square_and_every_tumor_has_its_mask_and_box(made:
     files = scan(made).files
     assert set(rows) == {file.path for file in files}
     for file in files:
-        with Image.open(made / file.path) as picture:
-            assert (picture.mode, picture.size, picture.format) == ("L", (64, 64), "PNG")
+        with Image.open(made / file.path) as image:
+            assert (image.mode, image.size, image.format) == ("L", (64, 64), "PNG")
         row, mask_path = rows[file.path], made / "masks" / file.path
         assert row["label"] == file.label
         edges = [row[name] for name in ("box_x0", "box_y0", "box_x1", "box_y1")]
@@ -93,8 +93,8 @@ def test_twin_of_a_tumor_is_what_notumor_looks_like_to_the_bit(seed: int) -> Non
     for label in TUMORS:
         ill = phantom_slice(seed, label, 96)
         assert (ill.plane, ill.offset) == (healthy.plane, healthy.offset)
-        assert ill.twin is not None
-        np.testing.assert_array_equal(ill.twin, healthy.image)
+        assert ill.duplicate is not None
+        np.testing.assert_array_equal(ill.duplicate, healthy.image)
 
 
 @pytest.mark.parametrize("label", TUMORS)
@@ -102,20 +102,20 @@ def test_tumor_changes_nothing_out_of_its_reach_and_much_within(label: str) -> N
     reach = 55.0  # mm: the widest swelling or push, and the blur
     for seed in range(6):
         made = phantom_slice([seed, 7], label, 112)
-        assert made.twin is not None
+        assert made.duplicate is not None
         # A pixel is at least 1.8 mm at this size.
         far = ndimage.distance_transform_edt(~made.mask) * 1.8 > reach
-        assert (made.twin[far] > 40).sum() > 200  # there is a head to be left alone
-        np.testing.assert_array_equal(made.image[far], made.twin[far])
-        change = np.abs(made.image.astype(int) - made.twin)
+        assert (made.duplicate[far] > 40).sum() > 200  # there is a head to be left alone
+        np.testing.assert_array_equal(made.image[far], made.duplicate[far])
+        change = np.abs(made.image.astype(int) - made.duplicate)
         assert change[made.mask].mean() > 8
 
 
 def test_slice_shows_the_same_head_at_any_size() -> None:
-    small, large = (phantom_slice(5, "notumor", size, twin=False).image for size in (64, 128))
+    small, large = (phantom_slice(5, "notumor", size, duplicate=False).image for size in (64, 128))
     shrunk = large.reshape(64, 2, 64, 2).mean(axis=(1, 3))
     assert np.corrcoef(shrunk.ravel(), small.ravel())[0, 1] > 0.95
-    other = phantom_slice(6, "notumor", 64, twin=False).image
+    other = phantom_slice(6, "notumor", 64, duplicate=False).image
     assert np.corrcoef(other.ravel(), small.ravel())[0, 1] < 0.9
 
 
@@ -140,7 +140,7 @@ def test_shallow_tree_cannot_tell_the_class_by_plane_position_border_or_head() -
     features, labels, inside = [], [], []
     for index, label in enumerate(KNOWN_CLASSES):
         for number in range(count):
-            made = phantom_slice((11, index, number), label, 64, twin=False)
+            made = phantom_slice((11, index, number), label, 64, duplicate=False)
             features.append(_what_should_not_tell(made))
             inside.append([float(made.mask.sum()), float(made.image[20:44, 20:44].max())])
             labels.append(index)
@@ -160,7 +160,7 @@ def test_shallow_tree_cannot_tell_the_class_by_plane_position_border_or_head() -
 def test_hundred_unrelated_slices_show_no_picture_twice() -> None:
     prints = np.stack(
         [
-            fingerprint(phantom_slice((13, n), KNOWN_CLASSES[n % 4], 64, twin=False).image)
+            fingerprint(phantom_slice((13, n), KNOWN_CLASSES[n % 4], 64, duplicate=False).image)
             for n in range(100)
         ]
     )

@@ -125,22 +125,25 @@ def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> Non
     )
     said = _said(made.page)
     metrics = json.loads((run_dir / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
-    figures = metrics["all"]["figures"]
-    assert f"accuracy {figures['accuracy']['value']:.4f}" in said
-    assert "1 of these 9 images show the same picture as a training image (1 byte for byte" in said
-    assert f"without copies {metrics['without_copies']['figures']['accuracy']['value']:.4f}" in said
+    values = metrics["all"]["metrics"]
+    assert f"accuracy {values['accuracy']['value']:.4f}" in said
+    assert "1 of these 9 images are near-duplicates of a training image (1 byte for byte" in said
+    assert (
+        "without near-duplicates "
+        f"{metrics['without_near_duplicates']['metrics']['accuracy']['value']:.4f}" in said
+    )
     assert "share of glioma taken for meningioma" in said
-    assert "1 of 9 test images (11.1%) show the same picture as an image of train" in said
+    assert "1 of 9 test images (11.1%) are near-duplicates of an image of train" in said
     page = made.page.read_text(encoding="utf-8")
     assert page.count("<img ") >= 6  # ROC, reliability, errors, Grad-CAM, localisation, gallery
     explained = json.loads((measured / "explain.json").read_text(encoding="utf-8"))
-    energy = explained["localization"]["resnet18"]["network"]["glioma"]["energy_over_chance"]
+    energy = explained["localization"]["resnet18"]["network"]["glioma"]["energy_ratio"]
     assert f"glioma resnet18 {energy['value']:.4f}" in said
-    assert "glioma centre of the head" in said
+    assert "glioma centre prior" in said
     assert page.count("prefers-color-scheme: dark") == 1
     assert "@media print" in page
     card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
-    assert f"| accuracy | {figures['accuracy']['value']:.4f} |" in card
+    assert f"| accuracy | {values['accuracy']['value']:.4f} |" in card
     assert f"| glioma | resnet18 | {energy['value']:.4f} (" in card
     assert made.filled >= 19
 
@@ -199,9 +202,9 @@ def test_figures_of_a_comparison_are_listed_with_their_intervals(
 ) -> None:
     folder = tmp_path / "compared"
     folder.mkdir()
-    figure = {"value": 0.0123, "low": -0.01, "high": 0.04, "n": 9}
+    metric = {"value": 0.0123, "low": -0.01, "high": 0.04, "n": 9}
     (folder / "comparison.json").write_text(
-        json.dumps({"differences": {"macro_f1": figure}}), encoding="utf-8"
+        json.dumps({"differences": {"macro_f1": metric}}), encoding="utf-8"
     )
     write_manifest(folder, "compare")
     said = _said(tumorlens.report(run_dir=run_dir, compare=folder).page)

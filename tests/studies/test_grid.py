@@ -145,10 +145,10 @@ def test_runs_leave_their_files_and_a_rerun_does_what_is_missing(
     assert record["tumor_classes_alone"]["all"]["n"] == 6
     assert record["localization"]["images_with_box"] == 2
     assert set(record["minutes"]) == {"training", "scoring"}
-    answers = read_study(tmp_path / "results")[0].predictions()
-    assert len(answers.paths) == 8
-    assert answers.groups is not None
-    assert answers.copies is not None
+    predictions = read_study(tmp_path / "results")[0].predictions()
+    assert len(predictions.paths) == 8
+    assert predictions.groups is not None
+    assert predictions.duplicates is not None
 
     before = (tmp_path / "results" / f"{name}.json").stat().st_mtime_ns
     second = study(replace(asked, seeds=2))
@@ -174,10 +174,10 @@ def test_fold_run_scores_its_fold(data: Path, tmp_path: Path, folds: Path) -> No
     result = study(_settings(data, tmp_path, protocol="folds", splits=folds, folds=(0,)))
     assert result.failed == {}
     (run,) = read_study(tmp_path / "results")
-    answers = run.predictions()
+    predictions = run.predictions()
     assert run.fold == 0
-    assert answers.patients is None
-    assert len(answers.paths) == 16  # of eight images a class, 0 and 4, 2 and 6
+    assert predictions.patients is None
+    assert len(predictions.paths) == 16  # of eight images a class, 0 and 4, 2 and 6
 
 
 def test_protocol_patients_needs_patients_and_keeps_them_in_the_predictions(

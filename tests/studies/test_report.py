@@ -18,11 +18,11 @@ from tumorlens.studies.summary import over_runs
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
-def _answers(found: float, *, each: int = 40, fold: int | None = None) -> Predictions:
-    """Right but for gliomas: of those without a copy the share `found` is right."""
+def _predictions(found: float, *, each: int = 40, fold: int | None = None) -> Predictions:
+    """Right but for gliomas: of those without a near-duplicate the share `found` is right."""
     labels = np.repeat([0, 1, 2, 3], each)
-    copies = np.where(np.arange(4 * each) % 2 == 0, "exact", "")
-    fresh = np.flatnonzero((labels == 0) & (copies == ""))
+    duplicates = np.where(np.arange(4 * each) % 2 == 0, "exact", "")
+    fresh = np.flatnonzero((labels == 0) & (duplicates == ""))
     predicted = labels.copy()
     predicted[fresh[round(found * len(fresh)) :]] = 1
     return Predictions(
@@ -31,7 +31,7 @@ def _answers(found: float, *, each: int = 40, fold: int | None = None) -> Predic
         paths=tuple(f"{fold}/{number}.png" for number in range(4 * each)),
         labels=labels,
         probabilities=np.eye(4)[predicted] * 0.92 + 0.02,
-        copies=copies if fold is None else np.full(4 * each, ""),
+        duplicates=duplicates if fold is None else np.full(4 * each, ""),
         groups=tuple(map(str, range(4 * each))),
         patients=None
         if fold is None
@@ -49,14 +49,17 @@ def finish(tmp_path: Path) -> Callable[..., None]:
     ) -> None:
         protocol = "official" if fold is None else "patients"
         name = run_name(model, protocol, fold, seed)
-        answers = _answers(found, fold=fold)
+        predictions = _predictions(found, fold=fold)
         folder = tmp_path / "study"
         folder.mkdir(exist_ok=True)
-        (folder / f"{name}-predictions.csv").write_text(table(answers))
-        right = float((answers.probabilities.argmax(axis=1) == answers.labels).mean())
+        (folder / f"{name}-predictions.csv").write_text(table(predictions))
+        right = float((predictions.probabilities.argmax(axis=1) == predictions.labels).mean())
         # Of gliomas the share `found` is hit, and of all tumors half of it.
         where = {
-            label: {"energy_in_box": {"value": 0.3}, "pointing_game": {"value": found * share}}
+            label: {
+                "energy_pointing_game": {"value": 0.3},
+                "pointing_game": {"value": found * share},
+            }
             for label, share in (("all", 0.5), ("glioma", 1.0), ("small", 1.0))
         }
         centre = {label: {"pointing_game": {"value": 0.4}} for label in where}
@@ -67,10 +70,10 @@ def finish(tmp_path: Path) -> Callable[..., None]:
             "fold": fold,
             "seed": seed,
             "training": training,
-            "scores": {"all": {"n": 160, "figures": {"accuracy": {"value": right}}}},
+            "scores": {"all": {"n": 160, "metrics": {"accuracy": {"value": right}}}},
             "tumor_classes_alone": {"all": {"value": 0.8}},
             "classes": list(CLASSES),
-            "localization": {"part": "test", "network": where, "centre": centre},
+            "localization": {"split": "test", "network": where, "centre_prior": centre},
             "minutes": {"training": 7.5, "scoring": 1.0},
             "selected": {"epoch": 3},
             "device": "cpu",
@@ -83,7 +86,7 @@ def finish(tmp_path: Path) -> Callable[..., None]:
 
 
 def test_mean_over_runs_is_the_mean_over_folds_of_their_seeds() -> None:
-    runs = [(0, _answers(0.5)), (0, _answers(0.9)), (1, _answers(0.1))]
+    runs = [(0, _predictions(0.5)), (0, _predictions(0.9)), (1, _predictions(0.1))]
     found, values = over_runs(runs, ("recall_glioma", "tumor_accuracy", "accuracy"), resamples=300)
     recalls = [0.5 + 0.5 * share for share in (0.5, 0.9, 0.1)]
     recall = found["recall_glioma"]
@@ -96,7 +99,9 @@ def test_mean_over_runs_is_the_mean_over_folds_of_their_seeds() -> None:
 
 
 def test_one_run_has_an_interval_and_no_spread() -> None:
-    found, values = over_runs([(None, _answers(1.0))], ("accuracy", "recall_glioma"), resamples=100)
+    found, values = over_runs(
+        [(None, _predictions(1.0))], ("accuracy", "recall_glioma"), resamples=100
+    )
     assert values == {"accuracy": (1,), "recall_glioma": (1,)}
     recall = found["recall_glioma"]
     assert (recall.value, recall.high) == (1, 1)
@@ -105,14 +110,18 @@ def test_one_run_has_an_interval_and_no_spread() -> None:
 
 def test_more_seeds_narrow_the_interval_when_they_agree() -> None:
     shares = (0.5, 0.55, 0.6)
-    two = over_runs([(None, _answers(s)) for s in shares[:2]], ("recall_glioma",), resamples=400)
-    six = over_runs([(None, _answers(s)) for s in shares * 2], ("recall_glioma",), resamples=400)
+    two = over_runs(
+        [(None, _predictions(s)) for s in shares[:2]], ("recall_glioma",), resamples=400
+    )
+    six = over_runs(
+        [(None, _predictions(s)) for s in shares * 2], ("recall_glioma",), resamples=400
+    )
     widths = [found[0]["recall_glioma"] for found in (two, six)]
     assert widths[0].high - widths[0].low > widths[1].high - widths[1].low
 
 
 def test_runs_without_an_error_do_not_have_a_mean_without_width() -> None:
-    runs = [(None, _answers(1.0)), (None, _answers(1.0))]
+    runs = [(None, _predictions(1.0)), (None, _predictions(1.0))]
     recall = over_runs(runs, ("recall_glioma",), resamples=100)[0]["recall_glioma"]
     assert (recall.value, recall.high) == (1, 1)
     assert recall.low == pytest.approx(0.025 ** (1 / 40))
@@ -141,12 +150,12 @@ def test_report_tells_all_views_and_answers(
     assert names >= {"means.csv", "runs.csv", "comparison.csv", "report.md", "report.json"}
     assert names >= {"story.png", "manifest.json", "comparison_official.png"}
     with (study / "report/means.csv").open() as file:
-        rows = {(row["view"], row["model"], row["figure"]): row for row in csv.DictReader(file)}
+        rows = {(row["view"], row["model"], row["metric"]): row for row in csv.DictReader(file)}
     all_images = rows["official", "resnet18", "recall_glioma"]
     assert float(all_images["mean"]) == pytest.approx(0.55)
     assert float(all_images["std_of_runs"]) == pytest.approx(0.05)
     assert (all_images["runs"], all_images["seeds"], all_images["images"]) == ("3", "3", "160")
-    clean = rows["official_without_copies", "resnet18", "recall_glioma"]
+    clean = rows["official_without_near_duplicates", "resnet18", "recall_glioma"]
     assert float(clean["mean"]) == pytest.approx(0.1)
     assert clean["images"] == "80"
     assert rows["patients", "resnet18", "accuracy"]["images"] == "320"
@@ -172,7 +181,7 @@ def test_report_tells_all_views_and_answers(
     with (study / "report/runs.csv").open() as file:
         runs = list(csv.DictReader(file))
     assert len(runs) == 10
-    assert runs[0]["energy_in_box"] == "0.300000"
+    assert runs[0]["energy_pointing_game"] == "0.300000"
     assert runs[0]["tumor_accuracy"] == "0.800000"
 
 
@@ -182,12 +191,12 @@ def test_report_tells_class_by_class_where_they_look(
     for fold, share in ((0, 0.2), (1, 0.4)):
         finish("resnet18", 0, share, fold)
         finish("se_resnet18", 0, share + 0.1, fold)
-    finish("se_resnet18", 1, 0.5, 1)  # has no twin
+    finish("se_resnet18", 1, 0.5, 1)  # has no duplicate
     finish("resnet18", 0, 0.9)
     found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
     seen = {(one.protocol, one.label, one.who): one for one in found.looks}
     assert {label for _protocol, label, _who in seen} == {"all", "glioma"}
-    one = seen["patients", "glioma", "ResNet18"].figures["pointing_game"]
+    one = seen["patients", "glioma", "ResNet18"].metrics["pointing_game"]
     assert one.value == pytest.approx(0.3)
     assert one.folds == pytest.approx((0.2, 0.4))
     assert (one.low, one.high) == (
@@ -196,21 +205,21 @@ def test_report_tells_class_by_class_where_they_look(
     )  # 12.7 standard errors of 0.1 either way, but it is a share
     other = seen["patients", "glioma", "SE-ResNet18"]
     assert other.runs == 3
-    assert other.figures["pointing_game"].folds == pytest.approx((0.3, 0.5))
-    change = seen["patients", "glioma", "SE-ResNet18 minus ResNet18"].figures["pointing_game"]
+    assert other.metrics["pointing_game"].folds == pytest.approx((0.3, 0.5))
+    change = seen["patients", "glioma", "SE-ResNet18 minus ResNet18"].metrics["pointing_game"]
     assert (change.value, change.low, change.high) == pytest.approx((0.1, 0.1, 0.1))
-    assert seen["patients", "all", "centre baseline"].figures["pointing_game"].value == 0.4
-    alone = seen["official", "glioma", "ResNet18"].figures["pointing_game"]
+    assert seen["patients", "all", "centre prior"].metrics["pointing_game"].value == 0.4
+    alone = seen["official", "glioma", "ResNet18"].metrics["pointing_game"]
     assert (alone.value, alone.low) == (0.9, None)
     page = (found.folder / "report.md").read_text()
     assert (
         "| glioma | SE-ResNet18 minus ResNet18 | 2 | +0.000 (+0.000, +0.000) | - | +0.100" in page
     )
-    for name in ("looks_patients_test.png", "looks_official_test.png"):
+    for name in ("attribution_patients_test.png", "attribution_official_test.png"):
         assert f"]({name})" in page
         assert (found.folder / name).stat().st_size > 10_000
-    with (found.folder / "looks.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["who"] == "centre baseline"]
+    with (found.folder / "attribution_by_class.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["who"] == "centre prior"]
     assert {row["mean"] for row in rows} == {"0.400000"}
 
 
@@ -246,7 +255,7 @@ def test_images_of_a_named_group_are_drawn_together(
     for more in ([], ["--groups", str(patients)]):
         assert main([*argv, *more]) == 0
         told = json.loads((tmp_path / "study/report/report.json").read_text())
-        recall = told["means"][0]["figures"]["recall_glioma"]
+        recall = told["means"][0]["metrics"]["recall_glioma"]
         widths.append(recall["high"] - recall["low"])
         votes.append(told["comparisons"]["official"]["differences"]["recall_glioma"]["p"])
     assert widths[1] > 1.5 * widths[0]
@@ -266,7 +275,7 @@ def test_report_of_what_is_there_so_far_claims_no_more(
     assert [one.view.name for one in found.seen] == [
         "official",
         "official_without_same_bytes",
-        "official_without_copies",
+        "official_without_near_duplicates",
     ]
     assert found.comparisons == {}
     finish("resnet18", 1, 0.5)  # another seed: still nothing to pair

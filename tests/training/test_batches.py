@@ -44,7 +44,7 @@ def test_batches_are_whole_and_carry_their_own_labels() -> None:
     labels = np.arange(300) % 4
     batches = list(training_batches(images, labels, INDICES, 10, seed=1))
     assert len(batches) == 10
-    for pictures, targets, indices in batches:
-        assert pictures.shape == (10, 3, 3)
-        assert (pictures[:, 0, 0] == indices % 256).all()
+    for images, targets, indices in batches:
+        assert images.shape == (10, 3, 3)
+        assert (images[:, 0, 0] == indices % 256).all()
         assert (targets == indices % 4).all()

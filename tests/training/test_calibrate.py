@@ -37,14 +37,14 @@ def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
     assert done.class_means.shape[1] == 512
     checkpoints.save(done, tmp_path / "best_model.pt")
     loaded = checkpoints.load(tmp_path / "best_model.pt")
-    judge = loaded.decision()
-    assert judge.space is not None
-    assert judge.threshold == done.uncertainty_threshold
+    rule = loaded.decision()
+    assert rule.space is not None
+    assert rule.threshold == done.uncertainty_threshold
     assert loaded.calibration == done.calibration
     far = np.full((1, 512), 1e4)
-    assert judge.judge(np.zeros((1, 4)), far)[0].verdict == "unlike the training data"
+    assert rule.decide(np.zeros((1, 4)), far)[0].decision == "out of distribution"
     summary = checkpoints.summary(tmp_path / "best_model.pt")
-    assert summary["novelty_threshold"] == done.novelty_threshold
+    assert summary["ood_threshold"] == done.ood_threshold
     assert "class_means" not in summary
 
 
@@ -64,16 +64,16 @@ def test_checkpoint_written_before_novelty_still_loads(data: Dataset, tmp_path: 
     path = tmp_path / "best_model.pt"
     checkpoints.save(_untrained(data.classes), path)
     content = torch.load(path, weights_only=True)
-    for name in ("class_means", "novelty_threshold", "calibration"):
+    for name in ("class_means", "ood_threshold", "calibration"):
         del content[name]
     torch.save(content, path)
     loaded = checkpoints.load(path)
     assert loaded.space() is None
     assert loaded.calibration == {}
-    assert loaded.decision().judge(np.eye(4), np.zeros((4, 512)))[0].verdict == "not judged"
+    assert loaded.decision().decide(np.eye(4), np.zeros((4, 512)))[0].decision == "not calibrated"
 
 
 def test_data_without_validation_images_is_refused(data: Dataset) -> None:
-    parts = np.full_like(data.parts, "train")
+    splits = np.full_like(data.splits, "train")
     with pytest.raises(TumorlensError, match="0 validation images"):
-        calibrate(_untrained(data.classes), replace(data, parts=parts))
+        calibrate(_untrained(data.classes), replace(data, splits=splits))

@@ -152,7 +152,9 @@ def test_run_that_trains_on_validation_images_keeps_its_last_epoch(
     assert all(torch.equal(kept.weights[key], last[key]) for key in last)
     assert kept.data is not None
     assert (len(kept.data.train), kept.data.valid) == (36, ())
-    assert len(kept.data.fingerprints) == 36  # a copy of a former validation image is told
+    assert (
+        len(kept.data.fingerprints) == 36
+    )  # a near-duplicate of a former validation image is told
     assert kept.temperature is None
     with (whole.run_dir / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -320,7 +322,7 @@ def test_run_goes_on_from_any_directory_and_keeps_the_command_that_started_it(
     assert list(elsewhere.iterdir()) == []
     manifest = json.loads((resumed.run_dir / "manifest.json").read_text())
     assert manifest["complete"]
-    assert manifest["command"] == ["train.py", "--model", "se_resnet18"]
+    assert manifest["arguments"] == ["train.py", "--model", "se_resnet18"]
 
 
 def test_loss_that_chooses_the_epoch_is_the_one_that_is_told(data: Path, tmp_path: Path) -> None:
@@ -355,7 +357,7 @@ def test_resume_wants_a_run_folder(tmp_path: Path) -> None:
 
 
 def test_skipped_files_are_recorded(data: Path, tmp_path: Path) -> None:
-    (data / "train/glioma/glioma000.png").write_text("no picture")
+    (data / "train/glioma/glioma000.png").write_text("no image")
     result = train(_settings(data, tmp_path / "model", epochs=1, on_bad_image="skip"))
     summary = json.loads((tmp_path / "model/best_model.json").read_text())
     assert list(result.skipped) == ["train/glioma/glioma000.png"]
@@ -426,5 +428,5 @@ def test_two_processes_equal_one_that_accumulates_two_half_batches(tmp_path: Pat
     for key, gradient in alone["gradients"].items():
         torch.testing.assert_close(first["gradients"][key], gradient, atol=1e-5, rtol=1e-5)
         assert torch.equal(first["gradients"][key], second["gradients"][key])
-    # Running means of batch norm differ by process, so the figures may; their images may not.
+    # Running means of batch norm differ by process, so the metrics may; their images may not.
     assert first["valid"] == second["valid"]

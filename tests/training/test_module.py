@@ -49,7 +49,7 @@ def test_schedules_go_from_where_to_where(
 def test_indices_stay_on_the_cpu_where_augmentation_draws_by_them() -> None:
     batch = (torch.zeros(2, 4, 4, dtype=torch.uint8), torch.zeros(2).long(), torch.arange(2))
     moved = _classifier("constant").transfer_batch_to_device(batch, torch.device("meta"), 0)
-    assert [part.device.type for part in moved] == ["meta", "meta", "cpu"]
+    assert [split.device.type for split in moved] == ["meta", "meta", "cpu"]
 
 
 def test_decay_is_of_matrices_alone_and_sgd_has_nesterov_momentum() -> None:

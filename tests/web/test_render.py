@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.web.predictor import SlicePrediction
 
 IMAGE = np.full((96, 96), 128, np.uint8)
 CLASSES = ("<b>bold</b>", "plain")
 
 
-def _html(maps: np.ndarray, **facts: Any) -> str:
+def _html(maps: np.ndarray, threshold: float | None = 0.9, **facts: Any) -> str:
     from tumorlens.web.render import result
 
-    rule = Judge(CLASSES, 1.0, 0.9)
-    decided = rule.judge(np.array([[0.0, 4.0]]), None)[0]
+    rule = DecisionRule(CLASSES, 1.0, threshold)
+    decided = rule.decide(np.array([[0.0, 4.0]]), None)[0]
     prediction = SlicePrediction("net", rule, decided, maps.astype(np.float32), 32)
     facts = {"kind": "PNG image", "number": 1, "slices": 1, "token": "", **facts}
     return result(IMAGE, [prediction], "Grad-CAM at layer4", **facts)
@@ -47,6 +47,12 @@ def test_result_says_what_it_shows() -> None:
     assert "0.25 or more" in html
     assert "0.98 is at or above the threshold of 0.90" in html
     assert '<meter min="0" max="1" value="0.9820"' in html
+
+
+def test_checkpoint_without_a_threshold_decides_nothing_and_says_so() -> None:
+    html = _html(np.zeros((2, 2, 2)), None)
+    assert "This checkpoint has no threshold for a decision." in html
+    assert not re.search("confident|uncertain|out of distribution", html)
 
 
 @pytest.mark.parametrize("where", ["kind", "token"])

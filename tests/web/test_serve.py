@@ -66,7 +66,10 @@ def test_200_mixed_requests_are_answered_within_bounded_memory_and_leave_nothing
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_end_during_an_upload_leaves_nothing_behind(
-    process: tuple[subprocess.Popen[str], str], tmp_path: Path, how: signal.Signals
+    process: tuple[subprocess.Popen[str], str],
+    tmp_path: Path,
+    how: signal.Signals,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     server, address = process
     assert server.stdout is not None
@@ -77,6 +80,7 @@ def test_end_during_an_upload_leaves_nothing_behind(
         server.send_signal(how)
         assert server.wait(30) == 0
     assert server.stdout.read().endswith("Ended.\n")
+    assert capfd.readouterr().err == ""
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images: copies, conflicts, unreadable files, shortcuts."""
+"""What is wrong with a folder of images: near-duplicates, conflicts, shortcuts."""
 
 import os
 from collections import Counter
@@ -21,12 +21,11 @@ from tumorlens.data.pairs import SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
 from tumorlens.data.patients import Patients, PatientTable, overlaps
 from tumorlens.data.readers import SUFFIXES, ImageFacts
 from tumorlens.errors import TumorlensError
+from tumorlens.files import SCHEMA
 from tumorlens.labels import canonical_class
 from tumorlens.progress import Progress, silent
 
-AUDIT_SCHEMA = 1
-
-# How a copy was made, the plainest first.
+# How a near-duplicate was made, the plainest first.
 KINDS = ("exact", "re-encoded", "mirrored", "turned")
 
 _FEWEST_FOR_SHORTCUTS = 20
@@ -36,19 +35,19 @@ Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Twins:
-    """For each of T images of one part its nearest copy in another, worst first.
+class Matches:
+    """For each of T images of one split its nearest near-duplicate in another, worst first.
 
     Worst are conflicting labels, then byte-identical files, then the greatest similarity.
 
     Attributes:
-        image, twin: (T,) indices.
+        image, duplicate: (T,) indices.
         pair: (T,) the pair that they are.
-        others: (T,) how many more copies of the image the other part has.
+        others: (T,) how many more near-duplicates of the image the other split has.
     """
 
     image: Indices
-    twin: Indices
+    duplicate: Indices
     pair: Indices
     others: Indices
 
@@ -67,8 +66,8 @@ class Audit:
         labels: (N,) class, "" where the folders name none.
         splits: (N,) "train", "valid", "test", or "" where the folders name none.
         images: (N, 96, 96) uint8 thumbnails.
-        pairs: images that show the same picture.
-        groups: (N,) images of one group show one picture.
+        pairs: images that show the same image.
+        groups: (N,) images of one group show one image.
         shortcuts: properties of files and how well they predict the class, best first; empty where
             there are fewer than two classes.
         unreadable: path to the reason.
@@ -113,40 +112,40 @@ class Audit:
         one, other = self.splits[self.pairs.first], self.splits[self.pairs.second]
         return np.asarray((one != other) & (one != "") & (other != ""))
 
-    def twins(self, part: str, other: str) -> Twins:
-        """The images of `part` that `other` has a copy of; of one part, each image but the first.
+    def duplicates(self, split: str, other: str) -> Matches:
+        """Images of `split` with a near-duplicate in `other`; within one split, all but the first.
 
-        Within one part (`part` equal to `other`) an image's twin comes before it in `paths`.
+        Within one split (`split` equal to `other`) an image's duplicate comes before it in `paths`.
         """
         first, second = self.pairs.first, self.pairs.second
-        forward = (self.splits[first] == part) & (self.splits[second] == other)
-        backward = (self.splits[second] == part) & (self.splits[first] == other)
-        if part == other:
+        forward = (self.splits[first] == split) & (self.splits[second] == other)
+        backward = (self.splits[second] == split) & (self.splits[first] == other)
+        if split == other:
             forward = np.zeros_like(forward)
         pair = np.concatenate([np.flatnonzero(forward), np.flatnonzero(backward)])
         image = np.concatenate([first[forward], second[backward]])
-        twin = np.concatenate([second[forward], first[backward]])
+        duplicate = np.concatenate([second[forward], first[backward]])
         order = np.lexsort((image, *self._badness(pair)))
         image, at, count = np.unique(image[order], return_index=True, return_counts=True)
-        pair, twin = pair[order][at], twin[order][at]
+        pair, duplicate = pair[order][at], duplicate[order][at]
         order = np.lexsort((image, *self._badness(pair)))
-        return Twins(image[order], twin[order], pair[order], count[order] - 1)
+        return Matches(image[order], duplicate[order], pair[order], count[order] - 1)
 
     def _badness(self, pair: Indices) -> tuple[npt.NDArray[Any], ...]:
         """Keys for lexsort, the last the most important."""
         pairs = self.pairs
         return -pairs.similarity[pair], ~pairs.exact[pair], ~self.conflicting[pair]
 
-    def leaks(self) -> Iterator[tuple[str, str, Twins]]:
-        """Parts of `LEAKS` between which there are copies, and which images those are."""
-        for part, other in LEAKS:
-            found = self.twins(part, other)
+    def leaks(self) -> Iterator[tuple[str, str, Matches]]:
+        """Splits of `LEAKS` between which there are near-duplicates, and which images those are."""
+        for split, other in LEAKS:
+            found = self.duplicates(split, other)
             if len(found):
-                yield part, other, found
+                yield split, other, found
 
     @cached_property
     def patient_overlap(self) -> list[PatientOverlap]:
-        """Parts of `LEAKS` that share patients, and how many images that is; empty: none known."""
+        """Splits of `LEAKS` that share patients, and how many images that is; empty: none known."""
         if self.patients is None:
             return []
         return patient_overlap(self.patients.names, self.splits, self.labels)
@@ -179,20 +178,20 @@ class Audit:
             if any(counts[split, label] for label in classes)
         }
 
-    def leak_table(self, part: str, found: Twins) -> dict[str, dict[str, int]]:
-        """By class: images of `part`, how many of them have a copy, and of which kind."""
-        inside = self.splits == part
+    def leak_table(self, split: str, found: Matches) -> dict[str, dict[str, int]]:
+        """By class: images of `split`, how many have a near-duplicate, and of which kind."""
+        inside = self.splits == split
         return {
             label: self.leak_counts(inside & (self.labels == label), found)
             for label in sorted(set(self.labels[inside].tolist()))
         }
 
-    def leak_counts(self, chosen: npt.NDArray[np.bool_], found: Twins) -> dict[str, int]:
-        """Of the images `chosen`, (N,): how many there are, have a copy, and of which kind."""
+    def leak_counts(self, chosen: npt.NDArray[np.bool_], found: Matches) -> dict[str, int]:
+        """Of the images `chosen`, (N,): how many, how many with a near-duplicate, of which kind."""
         kinds = self.kinds[found.pair[chosen[found.image]]]
         return {
             "images": int(chosen.sum()),
-            "with_copy": len(kinds),
+            "with_near_duplicate": len(kinds),
             **{kind: int((kinds == kind).sum()) for kind in KINDS},
         }
 
@@ -201,13 +200,13 @@ class Audit:
         sizes = np.bincount(self.groups, minlength=1)
         transforms = Counter(self.pairs.transform.tolist())
         return {
-            "schema": AUDIT_SCHEMA,
+            "schema": SCHEMA,
             "layout": self.layout,
             "images": len(self.paths),
             "unreadable": self.unreadable,
             "other_faults": list(self.other_faults),
             "balance": self.balance(),
-            "same_picture": {
+            "near_duplicates": {
                 "fingerprint_bits_at_most": RADIUS,
                 "similarity_at_least": SAME_DETAILS,
                 "pairs": len(self.pairs),
@@ -221,12 +220,12 @@ class Audit:
             },
             "leaks": [
                 {
-                    "part": part,
+                    "split": split,
                     "in": other,
-                    **self.leak_counts(self.splits == part, found),
-                    "by_class": self.leak_table(part, found),
+                    **self.leak_counts(self.splits == split, found),
+                    "by_class": self.leak_table(split, found),
                 }
-                for part, other, found in self.leaks()
+                for split, other, found in self.leaks()
             ],
             "patients": None
             if self.patients is None

@@ -1,4 +1,4 @@
-"""The public data set, fetched from Kaggle by kagglehub, checked and audited: the verb download.
+"""The public data set, fetched from Kaggle by kagglehub, checked and audited: the command download.
 
 "Brain Tumor MRI Dataset", Masoud Nickparvar, Kaggle. What is fetched is checked image by count
 before anything lands where the user wants it; an interrupted download goes on where it stopped.
@@ -40,7 +40,7 @@ class Downloaded:
 
     Attributes:
         data_dir: has Training/ and Testing/.
-        counts: images by part and class.
+        counts: images by split and class.
         checked: whether the counts of this version are known, and so were verified.
         fetched: False where the set was there already.
         audit: of it.
@@ -74,7 +74,7 @@ def download(
     out = settings.out
     check_claim(out, "download")
     check_claim(settings.audit_dir, "audit")
-    there = all((out / part).is_dir() for part in PARTS)
+    there = all((out / split).is_dir() for split in PARTS)
     if not there:
         _fetch(settings, announce)
     counts = count(out)
@@ -84,15 +84,15 @@ def download(
 
 
 def count(folder: Path) -> Counts:
-    """Images in `folder`, by part and class."""
+    """Images in `folder`, by split and class."""
     return {
-        part: {
+        split: {
             inside.name: sum(file.suffix.lower() in SUFFIXES for file in inside.iterdir())
-            for inside in sorted((folder / part).iterdir())
+            for inside in sorted((folder / split).iterdir())
             if inside.is_dir()
         }
-        for part in PARTS
-        if (folder / part).is_dir()
+        for split in PARTS
+        if (folder / split).is_dir()
     }
 
 
@@ -115,10 +115,10 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
             )
         return False
     wrong = [
-        f"{part}/{name} has {counts.get(part, {}).get(name, 0):,} images instead of {number:,}"
-        for part, classes in known.items()
+        f"{split}/{name} has {counts.get(split, {}).get(name, 0):,} images instead of {number:,}"
+        for split, classes in known.items()
         for name, number in classes.items()
-        if counts.get(part, {}).get(name, 0) != number
+        if counts.get(split, {}).get(name, 0) != number
     ]
     if wrong:
         raise TumorlensError(
@@ -146,8 +146,8 @@ def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
         except TumorlensError:
             shutil.rmtree(out / _UNDER_WAY)  # or the next attempt would find the same again
             raise
-        for part in PARTS:
-            (fetched / part).rename(out / part)
+        for split in PARTS:
+            (fetched / split).rename(out / split)
         shutil.rmtree(out / _UNDER_WAY)
     write_manifest(
         out,

@@ -30,13 +30,13 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
     if not settings.data_dir.is_dir():
         scan(settings.data_dir)  # raises, and says what is wrong
     check_claim(settings.out_dir, "audit")
-    parts, note = None, ""
+    splits, note = None, ""
     if settings.splits is not None:
-        parts, note = resolve(
+        splits, note = resolve(
             settings.splits, settings.fold, settings.data_dir, THUMBNAIL, progress
         )
     patients = table_for(settings.patients, settings.splits)
-    found = audit(settings.data_dir, parts, progress, patients)
+    found = audit(settings.data_dir, splits, progress, patients)
     if note:
         found = replace(found, note=f"{note} {found.note}".strip())
     claim(settings.out_dir, "audit")
@@ -77,5 +77,5 @@ def pairs_csv(found: Audit) -> str:
 
 
 def groups_csv(found: Audit) -> str:
-    """One row an image; images of one group show one picture. What --groups reads."""
+    """One row an image; images of one group show one image. What --groups reads."""
     return csv_text(["path", "group"], zip(found.paths, found.groups.tolist(), strict=True))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tumorlens.data.patients import Patients, overlaps
 
-# A part that is scored or that chooses, and the part that its images must not be in.
+# A split that is scored or that chooses, and the split that its images must not be in.
 LEAKS = (("test", "train"), ("valid", "train"), ("test", "valid"))
 
 Names = npt.NDArray[np.str_]
@@ -17,12 +17,12 @@ Names = npt.NDArray[np.str_]
 
 @dataclass(frozen=True)
 class PatientCounts:
-    """Images of one part and class whose patient is in another part too.
+    """Images of one split and class whose patient is in another split too.
 
     Attributes:
         images: all of them.
         known: those whose patient is known.
-        shared: those whose patient the other part has.
+        shared: those whose patient the other split has.
         patients: how many patients that is.
     """
 
@@ -34,23 +34,23 @@ class PatientCounts:
 
 @dataclass(frozen=True)
 class PatientOverlap:
-    """Two parts that share patients.
+    """Two splits that share patients.
 
     Attributes:
-        part: the one that is scored or that chooses.
+        split: the one that is scored or that chooses.
         other: the one that must not have its patients.
-        by_class: counts of each class of `part`.
+        by_class: counts of each class of `split`.
         whole: counts of all classes.
     """
 
-    part: str
+    split: str
     other: str
     by_class: dict[str, PatientCounts]
     whole: PatientCounts
 
 
 def patient_overlap(names: Names, splits: Names, labels: Names) -> list[PatientOverlap]:
-    """Parts of `LEAKS` that share patients, and how many images that is.
+    """Splits of `LEAKS` that share patients, and how many images that is.
 
     Args:
         names: (N,) patient of each image; "" where not known.
@@ -69,13 +69,13 @@ def patient_overlap(names: Names, splits: Names, labels: Names) -> list[PatientO
         )
 
     found = []
-    for part, other in LEAKS:
-        inside = splits == part
+    for split, other in LEAKS:
+        inside = splits == split
         whole = counted(inside, other)
         if whole.shared:
             classes = sorted(set(labels[inside].tolist()))
             rows = {label: counted(inside & (labels == label), other) for label in classes}
-            found.append(PatientOverlap(part, other, rows, whole))
+            found.append(PatientOverlap(split, other, rows, whole))
     return found
 
 
@@ -97,7 +97,7 @@ def patient_facts(
         "patients_in_several_splits": len(overlaps(names, splits)),
         "overlap": [
             {
-                "part": one.part,
+                "split": one.split,
                 "in": one.other,
                 **asdict(one.whole),
                 "by_class": {label: asdict(row) for label, row in one.by_class.items()},

@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: each leaked image beside its twin, worst first."""
+"""The audit as one HTML page: each leaked image beside its near-duplicate, worst first."""
 
 import base64
 import io
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from tumorlens import __version__
-from tumorlens.audit.audit import KINDS, Audit, Twins
+from tumorlens.audit.audit import KINDS, Audit, Matches
 from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.data.pairs import INVERSE
 
 # Rows of one tab. Thumbnails are in the page itself, about 2 KB each; the rest is in pairs.csv.
 _MOST_ROWS = 1_000
-_MOST_WITHIN = 250  # of copies within one split, which flatter no score
+_MOST_WITHIN = 250  # of near-duplicates within one split, which flatter no score
 _QUALITY = 72
 
 
@@ -38,8 +38,8 @@ def page(found: Audit) -> str:
         "kinds": list(KINDS),
         "transforms": {name: _matrix(name) for name in TRANSFORMS},
         "images": [
-            [found.paths[index], str(found.labels[index]), str(found.splits[index]), picture]
-            for index, picture in zip(shown.tolist(), _thumbnails(found, shown), strict=True)
+            [found.paths[index], str(found.labels[index]), str(found.splits[index]), image]
+            for index, image in zip(shown.tolist(), _thumbnails(found, shown), strict=True)
         ],
     }
     text = resources.files("tumorlens.audit").joinpath("templates/audit.html").read_text("utf-8")
@@ -57,42 +57,56 @@ def page(found: Audit) -> str:
 
 
 def _tabs(found: Audit) -> Iterable[dict[str, Any]]:
-    for part, other, twins in found.leaks():
-        yield _tab(f"{part} images that {other} has too", part, other, found, twins)
+    for split, other, duplicates in found.leaks():
+        yield _tab(f"{split} images that {other} has too", split, other, found, duplicates)
     conflicts = np.flatnonzero(found.conflicting)
     if len(conflicts):
         pairs = found.pairs
-        twins = Twins(
+        duplicates = Matches(
             pairs.first[conflicts], pairs.second[conflicts], conflicts, np.zeros_like(conflicts)
         )
-        yield _tab("copies with conflicting labels", "one", "other", found, twins)
-    for part in ("train", "valid", "test", ""):
-        twins = found.twins(part, part)
-        if len(twins):
-            where = f"within {part}" if part else "where there is no split"
-            yield _tab(f"copies {where}", "image", "earlier copy", found, twins, _MOST_WITHIN)
+        yield _tab("near-duplicates with conflicting labels", "one", "other", found, duplicates)
+    for split in ("train", "valid", "test", ""):
+        duplicates = found.duplicates(split, split)
+        if len(duplicates):
+            where = f"within {split}" if split else "where there is no split"
+            yield _tab(
+                f"near-duplicates {where}",
+                "image",
+                "earlier near-duplicate",
+                found,
+                duplicates,
+                _MOST_WITHIN,
+            )
 
 
 def _tab(
-    title: str, one: str, other: str, found: Audit, twins: Twins, most: int | None = None
+    title: str,
+    one: str,
+    other: str,
+    found: Audit,
+    duplicates: Matches,
+    most: int | None = None,
 ) -> dict[str, Any]:
     most = most or _MOST_ROWS
     pairs = found.pairs
     rows = []
-    for image, twin, pair, others in zip(
-        twins.image[:most].tolist(),
-        twins.twin[:most].tolist(),
-        twins.pair[:most].tolist(),
-        twins.others[:most].tolist(),
+    for image, duplicate, pair, others in zip(
+        duplicates.image[:most].tolist(),
+        duplicates.duplicate[:most].tolist(),
+        duplicates.pair[:most].tolist(),
+        duplicates.others[:most].tolist(),
         strict=True,
     ):
         transform = str(pairs.transform[pair])
-        forward = twin == int(pairs.first[pair])
-        # What to do to the twin to get the image.
+        forward = duplicate == int(pairs.first[pair])
+        # What to do to the duplicate to get the image.
         shown = transform if forward else INVERSE.get(transform, transform)
         kind = KINDS.index(str(found.kinds[pair]))
-        rows.append([image, twin, shown, round(float(pairs.similarity[pair]), 4), kind, others])
-    return {"title": title, "one": one, "other": other, "total": len(twins), "rows": rows}
+        rows.append(
+            [image, duplicate, shown, round(float(pairs.similarity[pair]), 4), kind, others]
+        )
+    return {"title": title, "one": one, "other": other, "total": len(duplicates), "rows": rows}
 
 
 def _matrix(transform: str) -> str:
@@ -115,4 +129,4 @@ def _thumbnails(found: Audit, shown: npt.NDArray[np.int64]) -> list[str]:
 
     with ThreadPoolExecutor() as pool:
         blocks = np.array_split(shown, max(1, len(shown) // 100))
-        return [picture for block in pool.map(encoded, blocks) for picture in block]
+        return [image for block in pool.map(encoded, blocks) for image in block]

@@ -1,6 +1,6 @@
 """Does something that is no anatomy tell the classes apart?
 
-A network takes whatever predicts the label: the scanner's picture size, the colour mode that one
+A network takes whatever predicts the label: the scanner's image size, the colour mode that one
 website saves in. Each such property of the files is given to a decision stump (one question, two
 answers); how well it predicts the class of images it was not fitted on says how much of a shortcut
 there is.
@@ -37,7 +37,8 @@ class Shortcut:
 
     Attributes:
         property: "format", "colour mode", "width", "height", "orientation" or "border".
-        score: cross-validated balanced accuracy (mean recall over classes), copies kept together.
+        score: cross-validated balanced accuracy (mean recall over classes), near-duplicates kept
+            together.
         low, high: its 95% interval (normal, groups counted as one).
         chance: 1 / number of classes. One question has two answers, so two classes at most can be
             told: the best score possible is twice this.
@@ -72,14 +73,14 @@ def shortcuts(
         facts: of N files.
         labels: (N,) indices into `classes`.
         classes: K names, K at least 2.
-        groups: (N,) images that show one picture are in one group.
+        groups: (N,) images that show one image are in one group.
 
     Returns:
         One for each property, highest score first.
     """
     size = images.shape[-1]
     landscape = np.array([np.sign(fact.width - fact.height) for fact in facts])
-    plain = images.view(np.ndarray)  # a memory map makes a costlier object of each picture
+    plain = images.view(np.ndarray)  # a memory map makes a costlier object of each image
     columns: dict[str, npt.NDArray[Any]] = {
         "format": np.array([fact.format for fact in facts]),
         "colour mode": np.array([fact.mode for fact in facts]),
@@ -98,11 +99,11 @@ def shortcuts(
 
 
 def border(image: npt.NDArray[np.uint8], facts: ImageFacts, size: int) -> float:
-    """Mean grey, 0..255, of the picture's outermost pixels, the square's own padding left out.
+    """Mean grey, 0..255, of the image's outermost pixels, the square's own padding left out.
 
     Args:
         image: (size, size) uint8, `readers.fit_square`.
-        facts: width and height before EXIF orientation, so either may be the upright picture's.
+        facts: width and height before EXIF orientation, so either may be the upright image's.
         size: pixels.
     """
     place = placement(facts.height, facts.width, size)

@@ -2,12 +2,11 @@
 
 A checkpoint is one file of tensors and primitives that loads with `weights_only=True` and describes
 itself: network, classes, preprocessing, where the data was and how it was split, fingerprints of
-every training image. Nothing in it shows a picture. A name that ends in .safetensors is a
+every training image. Nothing in it shows an image. A name that ends in .safetensors is a
 checkpoint in half precision; a network's bare name is the one that comes with tumorlens.
 """
 
 import hashlib
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -25,15 +24,14 @@ from tumorlens import __version__
 from tumorlens.checkpoint import half_precision
 from tumorlens.data.patients import FileTable
 from tumorlens.errors import TumorlensError
-from tumorlens.files import replacing, write_json
+from tumorlens.files import SCHEMA, read_json, replacing, standard_keys, write_json
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_shell
 from tumorlens.models.resnet import ResNet
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 FORMAT = "tumorlens-checkpoint"
-SCHEMA = 1
 EXPECTED = "expected a best_model.pt that train.py wrote"
 # Weights that come with tumorlens, NAME.safetensors for a network's name.
 IN_THE_BOX = Path(__file__).parents[1] / "weights"
@@ -41,7 +39,7 @@ IN_THE_BOX = Path(__file__).parents[1] / "weights"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an 8-bit grey picture to the network's input.
+    """From an 8-bit grey image to the network's input.
 
     `readers.fit_square` to `image_size` pixels, divided by 255, minus `mean`, divided by `std`,
     repeated to `channels`.
@@ -56,15 +54,15 @@ class Preprocessing:
         """(N, S, S) uint8 to (N, channels, S, S) float32; the channels share memory."""
         return self.normalise(images.float() / 255)
 
-    def normalise(self, pictures: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """(N, S, S) float in 0..1 to (N, channels, S, S) float32; the channels share memory."""
-        normal = (pictures - self.mean) / self.std
+        normal = (images - self.mean) / self.std
         return normal[:, None].expand(-1, self.channels, -1, -1)
 
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Where the pictures were and which was used for what.
+    """Where the images were and which was used for what.
 
     Attributes:
         data_dir: the folder as given at training, made absolute; None: not told.
@@ -98,18 +96,18 @@ class Checkpoint:
     Attributes:
         model_name: "resnet18" or "se_resnet18".
         classes: name of each logit.
-        preprocessing: from picture to input.
+        preprocessing: from image to input.
         weights: the network's state dict.
-        data: where the pictures were; None in a checkpoint made to be handed on.
+        data: where the images were; None in a checkpoint made to be handed on.
         settings: the run's settings and recipe, primitives.
-        selected: epoch (1-based) of these weights, and its validation figures where there are any.
+        selected: epoch (1-based) of these weights, and its validation metrics where there are any.
         temperature: divides the logits for calibrated probabilities; None: not fitted.
         uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
         feature_covariance: (512, 512), of the training features around their class means, shrunk;
             None: not kept.
         class_means: (K, 512) mean of each class's training features; None: not kept.
-        novelty_threshold: a picture whose features are farther from the training data, see
-            `novelty.FeatureSpace`, is unlike it; None: not set.
+        ood_threshold: an image whose features are farther from the training data, see
+            `out-of-distribution.FeatureSpace`, is unlike it; None: not set.
         calibration: how these were found and what they do on validation images, primitives.
         path: the file it was read from.
     """
@@ -125,7 +123,7 @@ class Checkpoint:
     uncertainty_threshold: float | None = None
     feature_covariance: Tensor | None = None
     class_means: Tensor | None = None
-    novelty_threshold: float | None = None
+    ood_threshold: float | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
 
@@ -140,16 +138,18 @@ class Checkpoint:
         return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
-        """Where the training images lie, for novelty; None: not kept."""
+        """Where the training images lie, for out-of-distribution; None: not kept."""
         kept = (self.class_means, self.feature_covariance)
-        if kept[0] is None or kept[1] is None or self.novelty_threshold is None:
+        if kept[0] is None or kept[1] is None or self.ood_threshold is None:
             return None
         means, covariance = (tensor.double().numpy() for tensor in kept if tensor is not None)
-        return FeatureSpace(means, covariance, self.novelty_threshold)
+        return FeatureSpace(means, covariance, self.ood_threshold)
 
-    def decision(self) -> Judge:
+    def decision(self) -> DecisionRule:
         """What the checkpoint knows about taking its network's numbers."""
-        return Judge(self.classes, self.temperature, self.uncertainty_threshold, self.space())
+        return DecisionRule(
+            self.classes, self.temperature, self.uncertainty_threshold, self.space()
+        )
 
     @property
     def trained_on_valid(self) -> bool:
@@ -192,7 +192,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "uncertainty_threshold": checkpoint.uncertainty_threshold,
         "feature_covariance": checkpoint.feature_covariance,
         "class_means": checkpoint.class_means,
-        "novelty_threshold": checkpoint.novelty_threshold,
+        "ood_threshold": checkpoint.ood_threshold,
         "calibration": checkpoint.calibration,
     }
     light = path.suffix == half_precision.SUFFIX
@@ -308,7 +308,7 @@ def load(path: Path) -> Checkpoint:
             feature_covariance=content["feature_covariance"],
             # Checkpoints written before there were these have none.
             class_means=content.get("class_means"),
-            novelty_threshold=content.get("novelty_threshold"),
+            ood_threshold=content.get("ood_threshold"),
             calibration=dict(content.get("calibration", {})),
         )
         # Names and shapes: the network is not built for that.
@@ -347,12 +347,13 @@ def _content(path: Path) -> dict[str, Any]:
         raise TumorlensError(
             f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {EXPECTED}."
         )
-    if content.get("schema") != SCHEMA:
+    if content.get("schema") not in (1, SCHEMA):
         raise TumorlensError(
             f"--checkpoint {path}: schema {content.get('schema')}, this tumorlens ({__version__}) "
             f"reads schema {SCHEMA}; update tumorlens, or train again."
         )
-    return content
+    current: dict[str, Any] = standard_keys(content)
+    return current
 
 
 def _whole(path: Path) -> Any:
@@ -384,7 +385,7 @@ def sha256(path: Path) -> str:
 def summary(path: Path) -> dict[str, Any]:
     """The JSON beside a checkpoint, read without torch; empty if there is none."""
     try:
-        value = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        value = read_json(path.with_suffix(".json"))
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

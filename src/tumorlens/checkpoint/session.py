@@ -19,7 +19,7 @@ from torch import Tensor
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing, load
 from tumorlens.data import cache, splits
 from tumorlens.data.dataset import Dataset, load_for_scoring
-from tumorlens.data.duplicates import copies_in
+from tumorlens.data.duplicates import near_duplicates_in
 from tumorlens.data.folder import scan
 from tumorlens.data.patients import PatientTable, check_overlap, table_for
 from tumorlens.errors import TumorlensError
@@ -83,7 +83,7 @@ class Session:
     @property
     def split(self) -> str:
         """ "train", "valid", "test", or "all" where the folder has no splits."""
-        return str(self.data.parts[0])
+        return str(self.data.splits[0])
 
     @cached_property
     def logits(self) -> Floats:
@@ -104,12 +104,12 @@ class Session:
         )
 
     @cached_property
-    def copies(self) -> npt.NDArray[np.str_] | None:
+    def duplicates(self) -> npt.NDArray[np.str_] | None:
         """(N,) near-duplicates of training images: "", "exact" or "near"; None: not known."""
         record = self.checkpoint.data
         if record is None or self.split == "train":
             return None
-        return copies_of_training(record, self.data)
+        return near_duplicates_of_training(record, self.data)
 
     def images_at(self, size: int) -> npt.NDArray[np.uint8]:
         """(N, size, size) uint8: the same images at another size."""
@@ -172,7 +172,7 @@ def open_session(
         root,
         loaded.preprocessing.image_size,
         loaded.classes,
-        part=images.split,
+        split=images.split,
         assignment=assignment,
         on_bad_image=images.on_bad_image,
         patients=table,
@@ -232,11 +232,11 @@ def images_of(
     held_back = [*record.test, *record.valid]
     if data_dir is not None and not all((root / path).is_file() for path in held_back):
         return root, None
-    parts = {"train": record.train, "valid": record.valid, "test": record.test}
-    return root, {path: part for part, paths in parts.items() for path in paths}
+    remembered = {"train": record.train, "valid": record.valid, "test": record.test}
+    return root, {path: split for split, paths in remembered.items() for path in paths}
 
 
-def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
+def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
     """Which of N images are near-duplicates of images that the network was trained on.
 
     From what the checkpoint keeps of the training images: the digest of each file's bytes, and a
@@ -245,7 +245,7 @@ def copies_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_
     Returns:
         (N,) "", "exact" or "near".
     """
-    near = copies_in(record.fingerprints, data.fingerprints).found
+    near = near_duplicates_in(record.fingerprints, data.fingerprints).found
     known = {digest.tobytes() for digest in record.digests}
     exact = np.array([digest.tobytes() in known for digest in data.digests], dtype=bool)
     return np.where(exact, "exact", np.where(near, "near", ""))
@@ -271,18 +271,18 @@ def _overlap(
     Raises:
         TumorlensError: some were, and that is not allowed.
     """
-    record, part = loaded.data, str(data.parts[0])
-    if record is None or data.patients is None or table is None or part == "train":
+    record, split = loaded.data, str(data.splits[0])
+    if record is None or data.patients is None or table is None or split == "train":
         return record.overlap if record else ""
     try:
         trained = table.of(record.train, record.fingerprints).names
     except TumorlensError:  # a table of other people's images knows none of the training images
         return record.overlap
     names = np.concatenate([trained, data.patients.names])
-    parts = np.array(["train"] * len(trained) + [part] * len(data.paths))
+    splits = np.array(["train"] * len(trained) + [split] * len(data.paths))
     # What was allowed when the network was trained is told, not asked for again.
     allowed = allowed or bool(record.overlap)
-    return check_overlap(names, parts, data.patients.source, allowed=allowed)
+    return check_overlap(names, splits, data.patients.source, allowed=allowed)
 
 
 def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,8 +312,8 @@ def input_batches(
     """
     count = len(images) if indices is None else len(indices)
     for start in range(0, count, batch_size):
-        part = slice(start, start + batch_size)
-        some = images[part] if indices is None else images[indices[part]]
+        chosen = slice(start, start + batch_size)
+        some = images[chosen] if indices is None else images[indices[chosen]]
         batch = torch.from_numpy(np.array(some)).to(device)
         yield preprocessing(batch).contiguous(memory_format=torch.channels_last), start
 

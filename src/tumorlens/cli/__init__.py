@@ -1,6 +1,6 @@
-"""The command line: `tumorlens VERB ...`.
+"""The command line: `tumorlens COMMAND ...`.
 
-The verb is found on the first word and nothing but its own file is loaded; `main` alone turns
+The command is found on the first word and nothing but its own file is loaded; `main` alone turns
 errors into one sentence and an exit status.
 """
 
@@ -14,32 +14,34 @@ from collections.abc import Sequence
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 
-VERBS = {
+COMMANDS = {
     "train": "train a network from scratch, keep its best epoch",
-    "evaluate": "score a checkpoint class by class, with intervals, with and without copies",
+    "evaluate": "score a checkpoint class by class, with intervals, with and without "
+    "near-duplicates",
     "gradcam": "see where a network looked",
-    "predict": "name the class of pictures, DICOM and NIfTI files, and how sure that is",
-    "audit": "find copies, mirror images, conflicting labels and shortcuts in a data folder",
-    "split": "split a data folder so that copies stay together",
+    "predict": "name the class of images, DICOM and NIfTI files, and how sure that is",
+    "audit": "find near-duplicates, mirror images, conflicting labels and shortcuts in a data "
+    "folder",
+    "split": "split a data folder so that near-duplicates stay together",
     "compare": "compare two networks on the same images, and say what is chance",
-    "study": "train and score a grid of networks, seeds and folds; tables and figures of it",
+    "study": "train and score a grid of networks, seeds and folds; tables and metrics of it",
     "export": "write a checkpoint as ONNX, in 32 or 8 bits, checked",
     "report": "put a run on one page, and write its model card",
-    "serve": "a web page: drop a slice, see classes, verdict and maps",
+    "serve": "a web page: drop a slice, see classes, decision and maps",
     "download": "fetch the public data set, check it, audit it",
     "phantom": "make a simulated data set with known tumor masks",
-    "cache": "show or clear the cache of decoded pictures",
+    "cache": "show or clear the cache of decoded images",
 }
 
 DONE, FAILED_CHECK, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run one verb.
+    """Run one command.
 
     Args:
-        argv: the verb and its flags; default: the process's own.
-        prog: what help calls the program; default: "tumorlens VERB".
+        argv: the command and its flags; default: the process's own.
+        prog: what help calls the program; default: "tumorlens COMMAND".
 
     Returns:
         Exit status: 0 done, 1 a check that the user asked for failed, 2 wrong input, 130 Ctrl-C.
@@ -51,22 +53,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     if words[0] in ("-V", "--version"):
         print(f"tumorlens {__version__}")
         return DONE
-    verb, *rest = words
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(VERBS)}."
-        print(f"tumorlens: no verb `{verb}`; {hint}", file=sys.stderr)
+    command, *rest = words
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(COMMANDS)}."
+        print(f"tumorlens: no command `{command}`; {hint}", file=sys.stderr)
         return WRONG_INPUT
-    prog = prog or f"tumorlens {verb}"
+    prog = prog or f"tumorlens {command}"
     # Before PyTorch loads its OpenMP runtime: a thread that waits for another spins a little and
     # then sleeps. Where another program wants a core too, long spinning costs most of the speed
     # (results/speed/contended_training.json). Whoever has chosen a policy keeps it.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    if verb in ("train", "study"):  # huge pages; PyTorch reads it at its first tensor
+    if command in ("train", "study"):  # huge pages; PyTorch reads it at its first tensor
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        status: int = importlib.import_module(f"tumorlens.cli.{verb}").run(rest, prog)
+        status: int = importlib.import_module(f"tumorlens.cli.{command}").run(rest, prog)
     except TumorlensError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG_INPUT
@@ -89,11 +91,11 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 
 def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:{width}}  {what}" for verb, what in VERBS.items())
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {command:{width}}  {what}" for command, what in COMMANDS.items())
     return (
-        "usage: tumorlens VERB [flags]      tumorlens VERB --help\n\n"
+        "usage: tumorlens COMMAND [flags]      tumorlens COMMAND --help\n\n"
         "Train, compare and explain brain-tumor MRI classifiers, and say how far their numbers\n"
-        f"can be believed.\n\n{verbs}\n\n"
+        f"can be believed.\n\n{commands}\n\n"
         "For research: tumorlens is not a medical device and nothing it says is a diagnosis."
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tumorlens.audit.audit import Audit, Twins
+    from tumorlens.audit.audit import Audit, Matches
     from tumorlens.audit.overlap import PatientOverlap
 
 _MOST_LINES = 10
@@ -29,7 +29,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         found = audit_and_write(settings, progress)
     console = of_results()
     _print(found, console)
-    console.print(f"Pictures and tables: {settings.out_dir / 'audit.html'}", soft_wrap=True)
+    console.print(f"Images and tables: {settings.out_dir / 'audit.html'}", soft_wrap=True)
     failed = [check for check in settings.fail_on if found.count_of(check)]
     for check in failed:
         console.print(f"[red]--fail_on {check}: {found.count_of(check)} found.[/red]")
@@ -39,19 +39,19 @@ def run(argv: Sequence[str], prog: str) -> int:
 def _print(found: Audit, console: Console) -> None:
     console.print(_balance(found))
     leaks = list(found.leaks())
-    for part, other, twins in leaks:
-        console.print(_leak(found, part, other, twins))
+    for split, other, duplicates in leaks:
+        console.print(_leak(found, split, other, duplicates))
     if not leaks and found.count_of_splits() > 1:
-        console.print("[green]No picture is in two splits.[/green]")
+        console.print("[green]No image is in two splits.[/green]")
     overlap = found.patient_overlap
     for one in overlap:
         console.print(_patients(one))
     if found.patients is not None and not overlap and found.count_of_splits() > 1:
         console.print("[green]No patient is in two splits.[/green]")
-    whole = found.to_dict()["same_picture"]
+    whole = found.to_dict()["near_duplicates"]
     made = ", ".join(f"{count} {_SAID[kind]}" for kind, count in whole["by_kind"].items() if count)
     console.print(
-        f"Pairs that show the same picture: {whole['pairs']}"
+        f"Pairs that show the same image: {whole['pairs']}"
         + (f" ({made}), in groups: {whole['groups']}" if made else "")
         + f"; with conflicting labels: {found.count_of('conflict')}."
     )
@@ -102,21 +102,22 @@ def _balance(found: Audit) -> Table:
     return table
 
 
-def _leak(found: Audit, part: str, other: str, twins: Twins) -> Table:
+def _leak(found: Audit, split: str, other: str, duplicates: Matches) -> Table:
     from tumorlens.cli.console import titled_table
 
-    share = len(twins) / (found.splits == part).sum()
+    share = len(duplicates) / (found.splits == split).sum()
     table = titled_table(
-        f"{len(twins)} of the {part} images ({share:.1%}) show the same picture as one of {other}",
-        f"{part} images",
+        f"{len(duplicates)} of the {split} images ({share:.1%}) are near-duplicates of an image of "
+        f"{other}",
+        f"{split} images",
         "n",
-        "with a copy",
+        "with a near-duplicate",
         *_SAID.values(),
     )
-    rows = found.leak_table(part, twins)
+    rows = found.leak_table(split, duplicates)
     for label, row in rows.items():
         table.add_row(label or "-", *(str(count) for count in row.values()))
-    whole = found.leak_counts(found.splits == part, twins)
+    whole = found.leak_counts(found.splits == split, duplicates)
     table.add_row("all", *(str(count) for count in whole.values()), style="bold")
     return table
 
@@ -126,9 +127,9 @@ def _patients(found: PatientOverlap) -> Table:
 
     whole = found.whole
     table = titled_table(
-        f"{whole.shared} of the {found.part} images ({whole.shared / whole.images:.1%}) show a "
+        f"{whole.shared} of the {found.split} images ({whole.shared / whole.images:.1%}) show a "
         f"patient who is in {found.other} too",
-        f"{found.part} images",
+        f"{found.split} images",
         "n",
         "patient known",
         f"patient in {found.other}",

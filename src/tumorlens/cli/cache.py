@@ -10,7 +10,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     word = argv[0] if argv else "show"
     if word in ("-h", "--help"):
         print(
-            f"usage: {prog} [show | clear]\n\nShow or clear the cache of decoded pictures.\n\n"
+            f"usage: {prog} [show | clear]\n\nShow or clear the cache of decoded images.\n\n"
             "TUMORLENS_CACHE names its folder; TUMORLENS_CACHE_SIZE bounds the pixels kept in it,\n"
             "such as 2G (default 8G). What was not used for longest goes first."
         )
@@ -20,6 +20,6 @@ def run(argv: Sequence[str], prog: str) -> int:
     from tumorlens.data import cache
 
     entries, size = cache.clear() if word == "clear" else cache.contents()
-    verb = "removed" if word == "clear" else "holds"
-    print(f"{cache.cache_folder()}: {verb} {entries} entries, {size / 1e6:.1f} MB.")
+    command = "removed" if word == "clear" else "holds"
+    print(f"{cache.cache_folder()}: {command} {entries} entries, {size / 1e6:.1f} MB.")
     return 0

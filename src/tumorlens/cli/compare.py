@@ -18,11 +18,11 @@ def run(argv: Sequence[str], prog: str) -> int:
         found = compare_and_write(settings, progress)
     console = of_results()
     console.print(tables.differences(found.all, "all images"))
-    if found.without_copies is not None:
-        console.print(tables.differences(found.without_copies, "without copies"))
+    if found.without_near_duplicates is not None:
+        console.print(tables.differences(found.without_near_duplicates, "without near-duplicates"))
     for caveat in found.caveats:
         console.print(f"[bold]Note:[/bold] {caveat}")
     console.print(found.sentence)
     console.print(whom(found.all))
-    console.print(f"Figures and picture: {found.out_dir}", soft_wrap=True)
+    console.print(f"Metrics and image: {found.out_dir}", soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""What the verbs print: results, tables, and how far the work is."""
+"""What the commands print: results, tables, and how far the work is."""
 
 import contextlib
 import os

@@ -7,7 +7,7 @@ from tumorlens.settings import DownloadSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
-    """Fetch the set; print where from and how much before, counts and copies after."""
+    """Fetch the set; print where from and how much before, counts and near-duplicates after."""
     settings = parse(DownloadSettings, argv, prog, aliases={"--out_dir": "--out"})
     from tumorlens.audit.download import ABOUT_BYTES, PAGE, download
     from tumorlens.cli.console import shown
@@ -19,17 +19,20 @@ def run(argv: Sequence[str], prog: str) -> int:
 
     with shown() as progress:
         made = download(settings, progress, announce)
-    for part, classes in made.counts.items():
+    for split, classes in made.counts.items():
         each = ", ".join(f"{number:,} {name}" for name, number in classes.items())
-        print(f"{part + ':':10}{sum(classes.values()):,} images: {each}")
+        print(f"{split + ':':10}{sum(classes.values()):,} images: {each}")
     if not made.fetched:
         print("They were there already; nothing was fetched.")
     if made.checked:
         print(f"Counts:   as version {settings.version} has them")
     else:
         print(f"Counts:   not checked, those of version {settings.version} are not known")
-    for part, other, twins in made.audit.leaks():
-        print(f"Copies:   {len(twins):,} {part} images show the same picture as one of {other}")
+    for split, other, duplicates in made.audit.leaks():
+        print(
+            f"Near-duplicates:   {len(duplicates):,} {split} images are near-duplicates of an "
+            f"image of {other}"
+        )
     print(f"Data:     {made.data_dir}")
     print(f"Audit:    {made.audit_dir / 'audit.html'}")
     return 0

@@ -17,7 +17,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         report = evaluate(settings, progress)
     console = of_results()
     console.print(
-        f"{report.model_name} on the {report.part} images of {report.data.root}: "
+        f"{report.model_name} on the {report.split} images of {report.data.root}: "
         f"n = {len(report.data.labels)}"
     )
     console.print(tables.scores(report.scores))
@@ -27,5 +27,5 @@ def run(argv: Sequence[str], prog: str) -> int:
         console.print(f"[bold]Note:[/bold] {caveat}")
     if report.data.note:
         console.print(report.data.note)
-    console.print(f"Figures and pictures: {report.out_dir}", soft_wrap=True)
+    console.print(f"Figures and images: {report.out_dir}", soft_wrap=True)
     return 0

@@ -18,7 +18,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     for reason in made.skipped.values():
         print(f"Left out: {reason}", file=sys.stderr)
     print(
-        f"Compared: {made.parity.count} {made.parity.pictures}; largest difference from PyTorch "
+        f"Compared: {made.parity.count} {made.parity.images}; largest difference from PyTorch "
         f"{made.parity.logits:.1e} in a logit, {made.parity.features:.1e} in a feature."
     )
     if made.cost:

@@ -26,7 +26,7 @@ def parse(
 
     Args:
         settings: a frozen dataclass.
-        argv: the words after the verb.
+        argv: the words after the command.
         prog: what help calls the program.
         positional: the fields that leading words without dashes are for, in turn; further words
             belong to the last of them.

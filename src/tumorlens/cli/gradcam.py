@@ -10,18 +10,18 @@ from tumorlens.settings import GradcamSettings
 # Figure to heading and width. The intervals of those without are in explain.json: a terminal has
 # 80 columns.
 _COLUMNS = {
-    "energy_in_box": ("energy in box", 19),
+    "energy_pointing_game": ("energy in box", 19),
     "box_area_share": ("chance", 7),
-    "energy_over_chance": ("ratio", 7),
+    "energy_ratio": ("ratio", 7),
     "pointing_game": ("pointing game", 19),
     "average_precision": ("AP", 6),
     "iou": ("IoU", 6),
 }
-_WITH_INTERVAL = ("energy_in_box", "pointing_game")
+_WITH_INTERVAL = ("energy_pointing_game", "pointing_game")
 
 
 def run(argv: Sequence[str], prog: str) -> int:
-    """Explain pictures; print where the panel is, and what was measured."""
+    """Explain images; print where the panel is, and what was measured."""
     settings = parse(GradcamSettings, argv, prog, aliases={"--class_name": "--class"})
     from tumorlens.cli.console import shown
     from tumorlens.explain.panel import gradcam
@@ -42,8 +42,8 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 def _print_measured(measured: Mapping[str, Any]) -> None:
     localization = measured.get("localization", {})
-    for name, figures in localization.items():
-        _print_fits(name, figures)
+    for name, metrics in localization.items():
+        _print_fits(name, metrics)
     if localization and measured["comparison"]:
         print(measured["comparison"]["sentence"])
     for name, areas in measured.get("faithfulness", {}).get("networks", {}).items():
@@ -51,7 +51,7 @@ def _print_measured(measured: Mapping[str, Any]) -> None:
             print(
                 f"{name}, {game}: area {_cell(areas[f'{game}_map'])} by the map, "
                 f"{_cell(areas[f'{game}_random'])} in random order, "
-                f"{_cell(areas[f'{game}_centre'])} from the head's middle."
+                f"{_cell(areas[f'{game}_centre_prior'])} from the head's middle."
             )
     for name, found in measured.get("sanity", {}).get("networks", {}).items():
         last, floor = list(found["steps"].values())[-1], found["maps_of_different_images"]
@@ -70,24 +70,24 @@ def _print_measured(measured: Mapping[str, Any]) -> None:
         )
 
 
-def _print_fits(name: str, figures: Mapping[str, Any]) -> None:
+def _print_fits(name: str, metrics: Mapping[str, Any]) -> None:
     print(
-        f"{name}: {figures['images_with_box']} {figures['part']} images with a box, maps of the "
-        f"true class ({figures['method']} at {figures['layer']}, "
-        f"{' x '.join(map(str, figures['cells']))} cells):"
+        f"{name}: {metrics['images_with_box']} {metrics['split']} images with a box, maps of the "
+        f"true class ({metrics['method']} at {metrics['layer']}, "
+        f"{' x '.join(map(str, metrics['cells']))} cells):"
     )
-    columns = {key: value for key, value in _COLUMNS.items() if key in figures["network"]["all"]}
+    columns = {key: value for key, value in _COLUMNS.items() if key in metrics["network"]["all"]}
     print(f"{'':14}{'n':>4}" + "".join(f"{words:>{width}}" for words, width in columns.values()))
-    rows = {**figures["network"], "head's centre": figures["centre"]["all"]}
+    rows = {**metrics["network"], "centre prior": metrics["centre_prior"]["all"]}
     for subset, row in rows.items():
         cells = [
             f"{_cell(row[key]) if key in _WITH_INTERVAL else _plain(row[key]):>{width}}"
             for key, (_, width) in columns.items()
         ]
-        print(f"{subset[:13]:14}{row['energy_in_box']['n']:>4}" + "".join(cells))
+        print(f"{subset[:13]:14}{row['energy_pointing_game']['n']:>4}" + "".join(cells))
     if "iou" not in columns:
-        print(f"The threshold of IoU was chosen on {figures['iou_threshold']['chosen_on']}.")
-    for caveat in figures["caveats"]:
+        print(f"The threshold of IoU was chosen on {metrics['iou_threshold']['chosen_on']}.")
+    for caveat in metrics["caveats"]:
         print(caveat)
 
 

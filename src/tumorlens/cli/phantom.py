@@ -20,5 +20,5 @@ def run(argv: Sequence[str], prog: str) -> int:
                 f"{made.out / split}: " + ", ".join(f"{n} {label}" for label, n in counts.items())
             )
     print(f"Tumor masks: {made.out / 'masks'}, boxes: {made.out / 'boxes.csv'}")
-    print("Simulated pictures of no patient; their anatomy is MNI152's, see NOTICE.txt there.")
+    print("Simulated images of no patient; their anatomy is MNI152's, see NOTICE.txt there.")
     return 0

@@ -32,21 +32,21 @@ def run(argv: Sequence[str], prog: str) -> int:
             print(json.dumps(one.to_dict(), ensure_ascii=False))
             return
         few = len(rows) < _MOST_ROWS
-        if few or (one.verdict == UNREADABLE and len(rows) < 2 * _MOST_ROWS):
+        if few or (one.decision == UNREADABLE and len(rows) < 2 * _MOST_ROWS):
             rows.append(one)
 
     with shown() as progress:
         found = predict(settings, progress, told)
     console = of_results(stderr=settings.json)
     if not settings.json:
-        _print(rows, sum(found.verdicts.values()), console)
-    counts = ", ".join(f"{number:,} {verdict}" for verdict, number in found.verdicts.items())
+        _print(rows, sum(found.decisions.values()), console)
+    counts = ", ".join(f"{number:,} {decision}" for decision, number in found.decisions.items())
     console.print(f"{found.network}: {counts}.")
     if found.note:
         console.print(f"Note: {found.note}")
     if not found.calibrated:
         console.print(
-            "Note: this checkpoint has no calibration, so nothing is judged: a probability of 0.9 "
+            "Note: this checkpoint has no calibration, so nothing is decided: a probability of 0.9 "
             "need not come true in 9 of 10 cases. Training with validation images makes one."
         )
     for where in (settings.csv, settings.heatmaps):
@@ -61,16 +61,16 @@ def _print(rows: Sequence[Prediction], total: int, console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("file", "slice", "class", "probability", "verdict"):
+    for name in ("file", "slice", "class", "probability", "decision"):
         table.add_column(name, overflow="fold")
     for one in rows:
-        answer = one.judged
+        answer = one.decided
         table.add_row(
             escape(one.path),
             "" if one.index is None else str(one.index),
             answer.prediction if answer else "",
             f"{answer.probabilities.max():.3f}" if answer else "",
-            one.verdict if answer else f"{one.verdict}: {escape(one.reason)}",
+            one.decision if answer else f"{one.decision}: {escape(one.reason)}",
         )
     console.print(table)
     if total > len(rows):

@@ -15,11 +15,12 @@ def run(argv: Sequence[str], prog: str) -> int:
 
     with serve(settings) as server:
         before = signal.signal(signal.SIGTERM, lambda *_: server.stop())
-        print(f"Open {server.address} in a browser; Ctrl-C ends it.")
-        if not settings.is_local:
-            print("Everyone who reaches this machine can use it: it asks for no password.")
-        print("For research: not a medical device, and nothing it says is a diagnosis.", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # how it is ended
+            print(f"Open {server.address} in a browser; Ctrl-C ends it.")
+            if not settings.is_local:
+                print("Everyone who reaches this machine can use it: it asks for no password.")
+            notice = "For research: not a medical device, and nothing it says is a diagnosis."
+            print(notice, flush=True)
             server.wait()
         signal.signal(signal.SIGTERM, before)
     print("Ended.")

@@ -1,4 +1,4 @@
-"""`tumorlens split`: parts or folds in which copies stay together."""
+"""`tumorlens split`: splits or folds in which near-duplicates stay together."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from tumorlens.settings import SplitSettings
 
 
 def run(argv: Sequence[str], prog: str) -> int:
-    """Split a folder; print what each part holds and how to use the file."""
+    """Split a folder; print what each split holds and how to use the file."""
     settings = parse(SplitSettings, argv, prog, positional=("data_dir",))
     from tumorlens.cli.console import of_results, shown, titled_table
     from tumorlens.data.partition import partition, write_partition
@@ -32,7 +32,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     use = f"--splits {settings.out}" + (" --fold 0" if found.column == "fold" else "")
     whole = "group of near-duplicates" if found.patients is None else "patient"
     console.print(
-        f"Written: {settings.out}. No {whole} is in two parts. Use it with {use}.",
+        f"Written: {settings.out}. No {whole} is in two splits. Use it with {use}.",
         soft_wrap=True,
     )
     return 0

@@ -20,7 +20,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         with shown() as progress:
             drawn = draw_report(settings, progress)
         print(drawn.answer)
-        print(f"Tables and figures of {drawn.runs} runs: {drawn.folder}")
+        print(f"Tables and metrics of {drawn.runs} runs: {drawn.folder}")
         return DONE
     from tumorlens.studies.grid import study
 
@@ -42,5 +42,5 @@ def run(argv: Sequence[str], prog: str) -> int:
     for name, reason in result.failed.items():
         print(f"{prog}: {name} failed: {reason}", file=sys.stderr)
     if not result.failed:
-        print(f"Tables and figures: {prog} --report --out_dir {result.out_dir}")
+        print(f"Tables and metrics: {prog} --report --out_dir {result.out_dir}")
     return FAILED_CHECK if result.failed else DONE

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from tumorlens.cli.console import titled_table
 from tumorlens.comparison.paired import Comparison
-from tumorlens.comparison.text import figure_title, title
+from tumorlens.comparison.text import metric_title, title
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.metrics import OVERALL
 from tumorlens.evaluation.scores import Scores, Subset
@@ -25,11 +25,11 @@ _NAMES = {
 
 
 def scores(found: Scores) -> RenderableType:
-    """Headline figures, figures by class, class-wise bias, and what the copies do."""
+    """Headline metrics, metrics by class, class-wise bias, and what the near-duplicates do."""
     parts: list[RenderableType] = [_headline(found), _by_class(found)]
     if found.bias_pair:
         parts.append(_bias(found, *found.bias_pair))
-    parts.append(_verdict(found))
+    parts.append(_decision(found))
     parts.append(f"Intervals resample {found.unit}.")
     return Group(*parts)
 
@@ -46,31 +46,31 @@ def by_site(found: Sequence[SubgroupRecall]) -> Table:
 
 
 def differences(found: Comparison, images: str) -> RenderableType:
-    """Every figure of two networks, the difference in points, and whether it is chance."""
+    """Every metric of two networks, the difference in points, and whether it is chance."""
     table = titled_table(
         f"{title(found.b)} (B) minus {title(found.a)} (A), {images}, n = {found.images:,}"
     )
     table.add_column("", no_wrap=True)
     for name in ("A", "B", "points (95%)", "p, Holm"):
         table.add_column(name, justify="right", no_wrap=True)
-    for figure, one in found.differences.items():
+    for metric, one in found.differences.items():
         if not one.has_value:
             continue
         low, high = 100 * one.low, 100 * one.high
         table.add_row(
-            figure_title(figure),
+            metric_title(metric),
             f"{one.a:.4f}",
             f"{one.b:.4f}",
             f"{100 * one.value:+.1f} [dim]({low:+.1f}, {high:+.1f})[/dim]",
-            f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.beyond_chance else ' '}",
+            f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.significant else ' '}",
         )
     return table
 
 
 def _subsets(found: Scores) -> list[tuple[str, Subset]]:
     listed = [("all images", found.all)]
-    if found.without_copies and found.without_copies.n < found.all.n:
-        listed.append(("without copies", found.without_copies))
+    if found.without_near_duplicates and found.without_near_duplicates.n < found.all.n:
+        listed.append(("without near-duplicates", found.without_near_duplicates))
     return listed
 
 
@@ -85,8 +85,8 @@ def _table(title: str, found: Scores) -> Table:
 def _headline(found: Scores) -> Table:
     table = _table("Overall, with 95% intervals", found)
     rows = {name: _NAMES[name] for name in OVERALL}
-    for figure, label in rows.items():
-        table.add_row(label, *(_cell(subset.figures[figure]) for _, subset in _subsets(found)))
+    for metric, label in rows.items():
+        table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
     return table
 
 
@@ -97,14 +97,14 @@ def _by_class(found: Scores) -> Table:
     for name in ("recall", "precision", "F1", "AUROC", "AP"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in found.classes:
-        figures = found.all.figures
+        metrics = found.all.metrics
         table.add_row(
             name,
             str(found.all.support[name]),
-            _cell(figures[f"recall_{name}"]),
+            _cell(metrics[f"recall_{name}"]),
             *(
-                f"{figures[f'{figure}_{name}'].value:.4f}"
-                for figure in ("precision", "f1", "auroc", "average_precision")
+                f"{metrics[f'{metric}_{name}'].value:.4f}"
+                for metric in ("precision", "f1", "auroc", "average_precision")
             ),
         )
     return table
@@ -119,28 +119,33 @@ def _bias(found: Scores, one: str, other: str) -> Table:
         f"{one}->{other}": f"{one} taken for {other}",
         f"{other}->{one}": f"{other} taken for {one}",
     }
-    for figure, label in rows.items():
-        if figure in found.all.figures:
-            table.add_row(label, *(_cell(subset.figures[figure]) for _, subset in _subsets(found)))
+    for metric, label in rows.items():
+        if metric in found.all.metrics:
+            table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
     return table
 
 
-def _verdict(found: Scores) -> str:
-    if found.copies is None:
-        return "Copies of training images: not known, the checkpoint keeps no fingerprints."
-    exact = sum(found.copies["exact"].values())
-    near = sum(found.copies["near"].values())
+def _decision(found: Scores) -> str:
+    if found.duplicates is None:
+        return (
+            "Near-duplicates of training images: not known, the checkpoint keeps no fingerprints."
+        )
+    exact = sum(found.duplicates["exact"].values())
+    near = sum(found.duplicates["near"].values())
     if exact + near == 0:
-        return "No image shows the same picture as a training image."
+        return "No image is a near-duplicate of a training image."
     counts = (
-        f"{exact + near} of {found.all.n} images show the same picture as a training image "
+        f"{exact + near} of {found.all.n} images are near-duplicates of a training image "
         f"({exact} byte for byte, {near} mirrored, turned or re-encoded)"
     )
-    if found.without_copies is None:
+    if found.without_near_duplicates is None:
         return f"{counts}: none is left to score without them."
     accuracy, balanced = (
         f"{100 * gain.value:.1f} points (95% {100 * gain.low:.1f} to {100 * gain.high:.1f})"
-        for gain in (found.flattery["accuracy"], found.flattery["balanced_accuracy"])
+        for gain in (
+            found.leakage_inflation["accuracy"],
+            found.leakage_inflation["balanced_accuracy"],
+        )
     )
     return (
         f"{counts}. They flatter accuracy by {accuracy} and balanced accuracy, which does not "

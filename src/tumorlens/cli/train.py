@@ -27,7 +27,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         return INTERRUPTED
     if not result.selected:  # a process that helps the first one; that one reports
         return 0
-    counts = ", ".join(f"{count} {part}" for part, count in result.counts.items() if count)
+    counts = ", ".join(f"{count} {split}" for split, count in result.counts.items() if count)
     chosen = result.selected
     print(f"Images: {counts}. Validation images: {result.protocol}.")
     if result.skipped:
@@ -44,7 +44,7 @@ def run(argv: Sequence[str], prog: str) -> int:
             "the epoch, so they flatter it."
         )
     else:
-        print(f"Kept: the last of {result.epochs} epochs, which no image has judged yet.")
+        print(f"Kept: the last of {result.epochs} epochs, which no image has decided yet.")
     print(f"Run:        {result.run_dir}  (metrics.csv, training_curves.png)")
     print(f"Checkpoint: {result.checkpoint}")
     if result.replaced:

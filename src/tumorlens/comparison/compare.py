@@ -1,4 +1,4 @@
-"""The verb compare: two networks' answers, from wherever they are, paired and put into files."""
+"""The command compare: two networks' predictions, paired and put into files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,37 +15,36 @@ from tumorlens.data import splits
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.predictions import Predictions, copies_of_any, read
-from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any, read
+from tumorlens.files import SCHEMA, claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
 
-SCHEMA = 1
 _ORDER = ("resnet18", "se_resnet18")
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What the verb found.
+    """What the command found.
 
     Attributes:
         all: the comparison on all images.
-        without_copies: on those that neither network's training has a copy of; None: not known,
-            none left, or there are no copies.
+        without_near_duplicates: on those that neither network's training has a near-duplicate of;
+            None: not known, none left, or there are no near-duplicates.
         sentence: the answer in plain words.
         caveats: what a reader must know, a sentence each.
         out_dir: where the files are.
     """
 
     all: Comparison
-    without_copies: Comparison | None
+    without_near_duplicates: Comparison | None
     sentence: str
     caveats: tuple[str, ...]
     out_dir: Path
 
 
 def compare_and_write(settings: CompareSettings, progress: Progress = silent) -> Compared:
-    """Compare `settings.a` and `settings.b`, and write the figures and the picture.
+    """Compare `settings.a` and `settings.b`, and write the metrics and the image.
 
     Raises:
         TumorlensError: faults of what is compared, the flags or the output folder.
@@ -70,7 +69,7 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
         )
     out_dir = claim(settings.out_dir, "compare")
     found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
-    clean = _without_copies(pairs)
+    clean = _without_near_duplicates(pairs)
     without = None
     if len(clean) == len(pairs) and sum(len(one.a.paths) for one in clean) < sum(
         len(one.a.paths) for one in pairs
@@ -85,20 +84,20 @@ def compared_record(found: Comparison) -> dict[str, Any]:
     """A comparison as JSON primitives."""
     record = asdict(found)
     record["differences"] = {
-        name: asdict(one) | {"beyond_chance": one.beyond_chance}
+        name: asdict(one) | {"significant": one.significant}
         for name, one in found.differences.items()
     }
     return record | {
         "sentence": sentence(found),
         "whom": whom(found),
         "confusion": confusion_sentence(found),
-        "correction": f"Holm, for {found.looked_at} figures",
+        "correction": f"Holm, for {found.looked_at} metrics",
     }
 
 
 def differences_csv(subsets: Mapping[str, Comparison]) -> str:
-    """One row a figure and subset of images."""
-    header = ["images", "n", "figure", "a", "b", "difference", "low", "high", "std_of_runs"]
+    """One row a metric and subset of images."""
+    header = ["images", "n", "metric", "a", "b", "difference", "low", "high", "std_of_runs"]
     header += ["t_low", "t_high", "probability_b_better", "p", "p_holm", "test"]
     rows = []
     for subset, found in subsets.items():
@@ -111,13 +110,13 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
 
 
 def pairs_of_study(
-    runs: Sequence[RunFiles], answers: Mapping[str, Predictions] | None = None
+    runs: Sequence[RunFiles], predictions: Mapping[str, Predictions] | None = None
 ) -> tuple[list[Pair], tuple[str, str]]:
     """The runs that both networks have of one protocol, side by side.
 
     Args:
         runs: of one protocol.
-        answers: of each, by name; None: read from its file.
+        predictions: of each, by name; None: read from its file.
 
     Raises:
         TumorlensError: not two networks, or they share no fold and seed.
@@ -132,17 +131,17 @@ def pairs_of_study(
     return _matched(
         {(run.fold, run.seed): run for run in runs if run.model == first},
         {(run.fold, run.seed): run for run in runs if run.model == second},
-        answers,
+        predictions,
     ), (first, second)
 
 
 def _matched(
     a: Mapping[tuple[int | None, int], RunFiles],
     b: Mapping[tuple[int | None, int], RunFiles],
-    answers: Mapping[str, Predictions] | None = None,
+    predictions: Mapping[str, Predictions] | None = None,
 ) -> list[Pair]:
     def of(run: RunFiles) -> Predictions:
-        return run.predictions() if answers is None else answers[run.name]
+        return run.predictions() if predictions is None else predictions[run.name]
 
     shared = sorted(set(a) & set(b), key=lambda key: (-1 if key[0] is None else key[0], key[1]))
     if not shared:
@@ -174,8 +173,8 @@ def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], t
             {(run.fold, run.seed): run for run in first},
             {(run.fold, run.seed): run for run in second},
         ), names
-    one, name_of_one = _answers(settings.a, settings, progress)
-    other, name_of_other = _answers(settings.b, settings, progress)
+    one, name_of_one = _predictions(settings.a, settings, progress)
+    other, name_of_other = _predictions(settings.b, settings, progress)
     one, other = _same_images(one, other)
     names = _distinct(name_of_one, name_of_other, settings.a, settings.b)
     return [pair_up(one, other)], names
@@ -201,8 +200,10 @@ def _study_runs(path: Path, settings: CompareSettings) -> list[RunFiles] | None:
     return of_model
 
 
-def _answers(path: Path, settings: CompareSettings, progress: Progress) -> tuple[Predictions, str]:
-    """Answers of a network and its name, from a checkpoint, a CSV or a folder with one."""
+def _predictions(
+    path: Path, settings: CompareSettings, progress: Progress
+) -> tuple[Predictions, str]:
+    """Predictions of a network and its name, from a checkpoint, a CSV or a folder with one."""
     table = path / "predictions.csv" if path.is_dir() else path
     ending = next((one for one in (".csv.gz", ".csv") if table.name.lower().endswith(one)), "")
     if ending:
@@ -247,13 +248,15 @@ def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
     return f"{title(a)} ({path_a.as_posix()})", f"{title(b)} ({path_b.as_posix()})"
 
 
-def _without_copies(pairs: Sequence[Pair]) -> list[Pair]:
-    """What is left of each pair: of one fold the same images, no network's copies among them."""
+def _without_near_duplicates(pairs: Sequence[Pair]) -> list[Pair]:
+    """What is left of each pair: the same images of a fold, no network's near-duplicates."""
     left = []
     for pair in pairs:
         of_fold = [two for two in pairs if two.fold == pair.fold]
-        copies = copies_of_any(answers for two in of_fold for answers in (two.a, two.b))
-        keep = np.array([copies is not None and not copies[path] for path in pair.a.paths])
+        duplicates = near_duplicates_of_any(
+            predictions for two in of_fold for predictions in (two.a, two.b)
+        )
+        keep = np.array([duplicates is not None and not duplicates[path] for path in pair.a.paths])
         if keep.any():
             left.append(pair.only(keep))
     return left
@@ -261,8 +264,8 @@ def _without_copies(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _write(result: Compared, settings: CompareSettings) -> None:
     subsets = {"all": result.all}
-    if result.without_copies is not None:
-        subsets["without_copies"] = result.without_copies
+    if result.without_near_duplicates is not None:
+        subsets["without_near_duplicates"] = result.without_near_duplicates
     write_json(
         result.out_dir / "comparison.json",
         {

@@ -1,10 +1,10 @@
-"""Two networks on the same images: the difference of every figure, and how far it can be chance.
+"""Two networks on the same images: the difference of every metric, and how far it can be chance.
 
-Chance has two sources. The images: another sample of them would give other figures; groups of
-images (copies, or patients) are drawn with replacement, for both networks at once, so that what is
-hard for both cancels. The runs: another seed would give another network; the mean difference of S
-seeds moves by a t-distributed amount of scale s / sqrt(S), which with few seeds is wide, as it must
-be. Both together make the interval: sums of a draw of images and a draw of seeds.
+Chance has two sources. The images: another sample of them would give other metrics; groups of
+images (near-duplicates, or patients) are drawn with replacement, for both networks at once, so that
+what is hard for both cancels. The runs: another seed would give another network; the mean
+difference of S seeds moves by a t-distributed amount of scale s / sqrt(S), which with few seeds is
+wide, as it must be. Both together make the interval: sums of a draw of images and a draw of seeds.
 """
 
 import math
@@ -41,10 +41,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks' answers to the same images, in the same order.
+    """Two networks' predictions to the same images, in the same order.
 
     Attributes:
-        a, b: the answers; differences are b minus a.
+        a, b: the predictions; differences are b minus a.
         fold, seed: of the two runs; None where that is not known or has no meaning.
     """
 
@@ -69,7 +69,7 @@ class Pair:
 def pair_up(
     a: Predictions, b: Predictions, fold: int | None = None, seed: int | None = None
 ) -> Pair:
-    """Put two networks' answers side by side.
+    """Put two networks' predictions side by side.
 
     Raises:
         TumorlensError: the images, their labels or the classes differ.
@@ -80,7 +80,7 @@ def pair_up(
         raise TumorlensError(
             f"{a.source} and {b.source}: differ in {len(strangers)} images ({strangers[0]} is in "
             f"one of them alone; {shared} are in both), and networks are compared on the same "
-            "images; score both on the same part."
+            "images; score both on the same split."
         )
     if set(a.classes) != set(b.classes):
         raise TumorlensError(
@@ -108,10 +108,10 @@ def pair_up(
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both networks, means over runs, and b minus a.
+    """One metric of both networks, means over runs, and b minus a.
 
     Attributes:
-        a, b: the figure of each.
+        a, b: the metric of each.
         value, low, high: the difference and its 95% interval over images and, with several runs,
             seeds.
         std: of the runs' differences; None with one run.
@@ -119,7 +119,7 @@ class Difference:
         better: probability that b is better, in the sense of the same draws.
         p: of no difference, two-sided; exact McNemar for a proportion in one pair of runs, else
             from the draws.
-        p_holm: p after Holm's correction for all the figures looked at.
+        p_holm: p after Holm's correction for all the metrics looked at.
         test: which of the two p is.
     """
 
@@ -138,12 +138,12 @@ class Difference:
 
     @property
     def has_value(self) -> bool:
-        """False for, say, the precision of a class that a network never answers."""
+        """False for, say, the precision of a class that a network never predictions."""
         return not math.isnan(self.value)
 
     @property
-    def beyond_chance(self) -> bool:
-        """Whether the difference is more than chance, all figures looked at counted in."""
+    def significant(self) -> bool:
+        """Whether the difference is more than chance, all metrics looked at counted in."""
         return self.p_holm < 0.05
 
 
@@ -158,10 +158,10 @@ class Comparison:
         unit: what is resampled, in words, over all folds.
         runs: pairs of runs.
         seeds, folds: how many of each.
-        differences: by figure.
+        differences: by metric.
         mcnemar: exact, for each pair of runs: "all" and each class to b_only (groups in which b is
             right more often), a_only, p.
-        bias_pair: the two classes whose confusion is among the figures, by name.
+        bias_pair: the two classes whose confusion is among the metrics, by name.
         resamples: draws behind each interval.
     """
 
@@ -180,7 +180,7 @@ class Comparison:
 
     @property
     def looked_at(self) -> int:
-        """Figures that have a value, for which p is corrected."""
+        """Metrics that have a value, for which p is corrected."""
         return sum(one.has_value for one in self.differences.values())
 
 
@@ -238,17 +238,17 @@ def compare(
 def _resampled(
     folds: list[list[Pair]], bias: tuple[str, str] | None, resamples: int, seed: int
 ) -> tuple[list[list[tuple[dict[str, Floats], dict[str, Floats]]]], dict[str, Floats]]:
-    """Figures of a and b, fold by fold and run by run; (resamples,) draws of each's difference."""
+    """Metrics of a and b, fold by fold and run by run; (resamples,) draws of each's difference."""
     point = []
     drawn: dict[str, Floats] = {}
     for index, units in enumerate(folds):
         members = units[0].a.units()
-        figures = [(_figures(one.a, bias), _figures(one.b, bias)) for one in units]
+        metrics = [(_metrics(one.a, bias), _metrics(one.b, bias)) for one in units]
         ones = np.ones((1, len(members)))
-        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in figures])
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in metrics])
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            found = [(of_a(weights), of_b(weights)) for of_a, of_b in figures]
+            found = [(of_a(weights), of_b(weights)) for of_a, of_b in metrics]
             for name in found[0][0]:
                 mean = np.mean([b[name] - a[name] for a, b in found], axis=0)
                 values = drawn.setdefault(name, np.zeros(resamples))
@@ -257,9 +257,9 @@ def _resampled(
     return point, drawn
 
 
-def higher_is_better(figure: str) -> bool:
+def higher_is_better(metric: str) -> bool:
     """False for the rate at which one class is taken for another."""
-    return "->" not in figure
+    return "->" not in metric
 
 
 def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
@@ -279,25 +279,25 @@ def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 def _confusion(pairs: Sequence[Pair]) -> Floats:
     total = np.zeros((len(pairs[0].a.classes),) * 2)
-    for one in (answers for pair in pairs for answers in (pair.a, pair.b)):
+    for one in (predictions for pair in pairs for predictions in (pair.a, pair.b)):
         predicted, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.labels)))
         total += metrics.confusion(one.labels, predicted, len(one.classes), ones)[0]
     return total
 
 
-def _events(answers: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
-    return metrics.proportions(answers, (bias, bias[::-1]) if bias else ())
+def _events(predictions: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
+    return metrics.proportions(predictions, (bias, bias[::-1]) if bias else ())
 
 
-def _figures(
-    answers: Predictions, bias: tuple[str, str] | None
+def _metrics(
+    predictions: Predictions, bias: tuple[str, str] | None
 ) -> Callable[[Floats], dict[str, Floats]]:
-    """From (B, N) weights to (B,) values of every figure that is compared."""
-    classes, labels = answers.classes, answers.labels
-    events = _events(answers, bias)
-    predicted = answers.probabilities.argmax(axis=1)
+    """From (B, N) weights to (B,) values of every metric that is compared."""
+    classes, labels = predictions.classes, predictions.labels
+    events = _events(predictions, bias)
+    predicted = predictions.probabilities.argmax(axis=1)
 
-    def figures(weights: Floats) -> dict[str, Floats]:
+    def values_of(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
         with np.errstate(invalid="ignore", divide="ignore"):
             counted = metrics.from_confusion(table, classes)
@@ -308,11 +308,11 @@ def _figures(
             }
             for index, name in enumerate(classes):
                 found[f"precision_{name}"] = counted[f"precision_{name}"]
-                scores = answers.probabilities[:, index]
+                scores = predictions.probabilities[:, index]
                 found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
         return found
 
-    return figures
+    return values_of
 
 
 def _difference(
@@ -323,7 +323,7 @@ def _difference(
     rng: np.random.Generator,
     single: Pair | None,
 ) -> Difference:
-    """One figure, from its values fold by fold and run by run, and its draws over images."""
+    """One metric, from its values fold by fold and run by run, and its draws over images."""
     runs = [
         [after - before for before, after in zip(*fold, strict=True)]
         for fold in zip(a, b, strict=True)
@@ -357,7 +357,7 @@ def _difference(
         a=float(np.mean([np.mean(fold) for fold in a])),
         b=float(np.mean([np.mean(fold) for fold in b])),
         value=value,
-        low=max(-1.0, low),  # every figure is between 0 and 1
+        low=max(-1.0, low),  # every metric is between 0 and 1
         high=min(1.0, high),
         std=std,
         t_low=None if t_low is None else max(-1.0, t_low),
@@ -378,7 +378,10 @@ def _events_of(single: Pair, name: str) -> tuple[Mask, Mask, Mask] | None:
 
 def _mcnemar(one: Pair) -> dict[str, Any]:
     found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
-    right = [answers.probabilities.argmax(axis=1) == answers.labels for answers in (one.a, one.b)]
+    right = [
+        predictions.probabilities.argmax(axis=1) == predictions.labels
+        for predictions in (one.a, one.b)
+    ]
     gain = right[1].astype(int) - right[0]
     members = one.a.units()
     masks = {"all": np.ones(len(gain), dtype=bool)}
@@ -390,7 +393,7 @@ def _mcnemar(one: Pair) -> dict[str, Any]:
 
 
 def _with_holm(differences: dict[str, Difference]) -> dict[str, Difference]:
-    """Corrected for the figures that have a value."""
+    """Corrected for the metrics that have a value."""
     adjusted = holm([one.p for one in differences.values() if one.has_value])
     place = iter(adjusted)
     return {

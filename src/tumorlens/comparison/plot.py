@@ -1,4 +1,4 @@
-"""Every figure's difference with its interval, as a picture."""
+"""Every metric's difference with its interval, as a plot."""
 
 import textwrap
 from collections.abc import Mapping
@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from tumorlens.comparison.paired import Comparison
-from tumorlens.comparison.text import figure_title, runs, title
+from tumorlens.comparison.text import metric_title, runs, title
 from tumorlens.evaluation.plots import COLOURS
 
 _MARKERS = "osD^"
-_SUBSETS = {"all": "all images", "without_copies": "without copies of training images"}
+_SUBSETS = {
+    "all": "all images",
+    "without_near_duplicates": "without near-duplicates of training images",
+}
 
 
 def differences(subsets: Mapping[str, Comparison]) -> Figure:
-    """A row a figure, b minus a in points; filled where it is more than chance.
+    """A row a metric, b minus a in points; filled where it is more than chance.
 
     Args:
         subsets: name of the images to the comparison on them; the first decides the rows.
@@ -27,8 +30,8 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
     for index, (name, found) in enumerate(subsets.items()):
         colour = COLOURS[(1, 0, 2, 3)[index % 4]]
         shift = 0.24 * (index - (len(subsets) - 1) / 2)
-        for row, figure in enumerate(rows):
-            one = found.differences.get(figure)
+        for row, metric in enumerate(rows):
+            one = found.differences.get(metric)
             if one is None or not one.has_value:
                 continue
             axes.errorbar(
@@ -40,17 +43,17 @@ def differences(subsets: Mapping[str, Comparison]) -> Figure:
                 ],
                 fmt=_MARKERS[index % len(_MARKERS)],
                 color=colour,
-                markerfacecolor=colour if one.beyond_chance else "white",
+                markerfacecolor=colour if one.significant else "white",
                 capsize=2,
                 markersize=5,
             )
         label = f"{_SUBSETS.get(name, name)}, n = {found.images:,}"
         axes.plot([], [], _MARKERS[index % len(_MARKERS)], color=colour, label=label)
-    axes.set_yticks(range(len(rows)), [figure_title(figure) for figure in rows])
+    axes.set_yticks(range(len(rows)), [metric_title(metric) for metric in rows])
     axes.invert_yaxis()
     drawn.supxlabel(
         f"{_lines(f'{title(first.b)} minus {title(first.a)}')}\npoints, with 95% intervals, each "
-        f"figure's own; filled: more than chance after Holm's correction for {len(rows)} figures",
+        f"metric's own; filled: more than chance after Holm's correction for {len(rows)} metrics",
         fontsize=9,
     )
     names = _lines(f"{title(first.b)} against {title(first.a)}", 60)

@@ -4,7 +4,6 @@ The files are named MODEL-PROTOCOL[-foldK]-seedS: `NAME.json` and
 `NAME-predictions.csv.gz` (earlier versions wrote it without compression).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, read
+from tumorlens.files import read_json
 
 WHAT = "tumorlens study run"
-SCHEMA = 1
 # What records and manifests mean that were written before there was such a flag.
 _DEFAULTS = {
     "train_on_valid": False,
@@ -66,7 +65,7 @@ def predictions_file(folder: Path, name: str) -> Path:
 def read_run(folder: Path, name: str) -> RunFiles | None:
     """A finished run; None where its two files are not there or its JSON is not a run's."""
     try:
-        record = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        record = read_json(folder / f"{name}.json")
     except (OSError, ValueError):
         return None
     table = predictions_file(folder, name)

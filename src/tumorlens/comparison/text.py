@@ -3,7 +3,7 @@
 from tumorlens.comparison.paired import Comparison, Difference, higher_is_better
 
 _TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
-_FIGURES = {
+_METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -16,29 +16,29 @@ def title(name: str) -> str:
     return _TITLES.get(name, name)
 
 
-def figure_title(figure: str) -> str:
-    """A figure's name in a text: "glioma recall", "glioma taken for meningioma"."""
-    if figure in _FIGURES:
-        return _FIGURES[figure]
-    if "->" in figure:
-        one, other = figure.split("->")
+def metric_title(metric: str) -> str:
+    """A metric's name in a text: "glioma recall", "glioma taken for meningioma"."""
+    if metric in _METRICS:
+        return _METRICS[metric]
+    if "->" in metric:
+        one, other = metric.split("->")
         return f"{one} taken for {other}"
-    kind, _, name = figure.partition("_")
+    kind, _, name = metric.partition("_")
     return f"{name} {'AUROC' if kind == 'auroc' else kind}"
 
 
-def change(figure: str, difference: Difference) -> str:
-    """One figure's change: "raises glioma recall by 1.2 points (95% -0.4 to +2.9)"."""
+def change(metric: str, difference: Difference) -> str:
+    """One metric's change: "raises glioma recall by 1.2 points (95% -0.4 to +2.9)"."""
     if not difference.has_value:
-        return f"has no {figure_title(figure)}"
+        return f"has no {metric_title(metric)}"
     interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
     if difference.low <= -1 and difference.high >= 1:
         interval = "anything at all: too few runs"
     size = f"{abs(100 * difference.value):.1f}"
     if size == "0.0":
-        return f"leaves {figure_title(figure)} where it is (95% {interval})"
-    verb = "raises" if difference.value > 0 else "lowers"
-    return f"{verb} {figure_title(figure)} by {size} points (95% {interval})"
+        return f"leaves {metric_title(metric)} where it is (95% {interval})"
+    command = "raises" if difference.value > 0 else "lowers"
+    return f"{command} {metric_title(metric)} by {size} points (95% {interval})"
 
 
 def runs(found: Comparison) -> str:
@@ -51,35 +51,35 @@ def runs(found: Comparison) -> str:
 
 def sentence(found: Comparison) -> str:
     """The answer: accuracy, the recall of the two classes that are confused, and what is chance."""
-    figures = ["accuracy", *(f"recall_{name}" for name in found.bias_pair or ())]
-    changes = [change(figure, found.differences[figure]) for figure in figures]
+    metrics = ["accuracy", *(f"recall_{name}" for name in found.bias_pair or ())]
+    changes = [change(metric, found.differences[metric]) for metric in metrics]
     listed = " and ".join(filter(None, [", ".join(changes[:-1]), changes[-1]]))
-    sure = [figure for figure in figures if found.differences[figure].beyond_chance]
-    verdict = f"{'this' if len(changes) == 1 else 'each of these'} could be chance"
+    sure = [metric for metric in metrics if found.differences[metric].significant]
+    decision = f"{'this' if len(changes) == 1 else 'each of these'} could be chance"
     if sure:
-        unsure = " and ".join(figure_title(figure) for figure in figures if figure not in sure)
-        verdict = f"the change of {' and '.join(map(figure_title, sure))} is more than chance"
-        verdict += f"; that of {unsure} could be chance" if unsure else ""
+        unsure = " and ".join(metric_title(metric) for metric in metrics if metric not in sure)
+        decision = f"the change of {' and '.join(map(metric_title, sure))} is more than chance"
+        decision += f"; that of {unsure} could be chance" if unsure else ""
     unit = "" if found.unit == f"{found.images} images" else f" (intervals over {found.unit})"
     return (
         f"{title(found.b)}, against {title(found.a)}, {listed}; with {runs(found)} and "
-        f"{found.images:,} images{unit} {verdict} (Holm's correction for {found.looked_at} "
-        "figures; the intervals are each figure's own)."
+        f"{found.images:,} images{unit} {decision} (Holm's correction for {found.looked_at} "
+        "metrics; the intervals are each metric's own)."
     )
 
 
 def whom(found: Comparison) -> str:
-    """Which figures change by more than chance, for better and for worse, in one sentence."""
+    """Which metrics change by more than chance, for better and for worse, in one sentence."""
     changed: dict[str, list[str]] = {"better": [], "worse": []}
     for name, one in found.differences.items():
-        if one.beyond_chance:
+        if one.significant:
             better = (one.value > 0) == higher_is_better(name)
-            changed["better" if better else "worse"].append(figure_title(name))
+            changed["better" if better else "worse"].append(metric_title(name))
     parts = [f"{what} in {', '.join(names)}" for what, names in changed.items() if names]
     if not parts:
-        return f"Of {found.looked_at} figures none changes by more than chance (Holm's correction)."
+        return f"Of {found.looked_at} metrics none changes by more than chance (Holm's correction)."
     return (
-        f"Of {found.looked_at} figures, more than chance (Holm's correction): "
+        f"Of {found.looked_at} metrics, more than chance (Holm's correction): "
         f"{title(found.b)} is {'; '.join(parts)}."
     )
 

@@ -1,1 +1,1 @@
-"""Images on disk: folders, readers, cache, augmentation, copies, splits, phantom."""
+"""Images on disk: folders, readers, cache, augmentation, near-duplicates, splits, phantom."""

@@ -1,7 +1,7 @@
-"""Whole batches of pictures, each changed a little, reproducibly.
+"""Whole batches of images, each changed a little, reproducibly.
 
-What happens to a picture depends on (seed, epoch, its index) alone, not on the batch it comes in,
-the process that holds it or the pictures before it: a resumed run equals an uninterrupted one, and
+What happens to an image depends on (seed, epoch, its index) alone, not on the batch it comes in,
+the process that holds it or the images before it: a resumed run equals an uninterrupted one, and
 the number of processes does not matter.
 """
 
@@ -18,7 +18,7 @@ _DRAWS = 8
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a picture may change.
+    """How much an image may change.
 
     Attributes:
         flip: mirror left-right with probability one half.
@@ -26,7 +26,7 @@ class Augmentation:
         scale: largest relative change of size either way.
         shift: largest move either way, fraction of the side.
         brightness: largest value added or taken, fraction of the grey range.
-        contrast: largest relative change of contrast about the picture's mean either way.
+        contrast: largest relative change of contrast about the image's mean either way.
         gamma: largest logarithm either way of the power that grey values are raised to.
     """
 
@@ -78,13 +78,13 @@ def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 def augment(
-    pictures: Tensor, indices: Tensor, settings: Augmentation, seed: int, epoch: int
+    images: Tensor, indices: Tensor, settings: Augmentation, seed: int, epoch: int
 ) -> Tensor:
-    """Change each picture of a batch by its own draw.
+    """Change each image of a batch by its own draw.
 
     Args:
-        pictures: (N, H, W) float, 0..1.
-        indices: (N,) int64, each picture's index in the training set.
+        images: (N, H, W) float, 0..1.
+        indices: (N,) int64, each image's index in the training set.
         settings: how much.
         seed: of the run.
         epoch: 0-based.
@@ -93,19 +93,19 @@ def augment(
         (N, H, W) float, 0..1; what moves in from outside is black.
     """
     if settings == NONE:
-        return pictures
+        return images
     # Under autocast `affine_grid` would compute the places to sample from in 16 bits, and move
     # pixels by up to half the grey range.
-    with torch.autocast(pictures.device.type, enabled=False):
-        return _augment(pictures.float(), indices, settings, seed, epoch)
+    with torch.autocast(images.device.type, enabled=False):
+        return _augment(images.float(), indices, settings, seed, epoch)
 
 
 def _augment(
-    pictures: Tensor, indices: Tensor, settings: Augmentation, seed: int, epoch: int
+    images: Tensor, indices: Tensor, settings: Augmentation, seed: int, epoch: int
 ) -> Tensor:
     drawn = uniform(seed, epoch, indices.cpu().numpy(), _DRAWS)
-    symmetric = torch.as_tensor(drawn * 2 - 1, dtype=pictures.dtype, device=pictures.device)
-    moved = _move(pictures, symmetric, settings)
+    symmetric = torch.as_tensor(drawn * 2 - 1, dtype=images.dtype, device=images.device)
+    moved = _move(images, symmetric, settings)
     contrast = (1 + settings.contrast * symmetric[:, 5]).reshape(-1, 1, 1)
     brightness = (settings.brightness * symmetric[:, 6]).reshape(-1, 1, 1)
     mean = moved.mean(dim=(1, 2), keepdim=True)
@@ -115,13 +115,13 @@ def _augment(
     return changed
 
 
-def _move(pictures: Tensor, symmetric: Tensor, settings: Augmentation) -> Tensor:
-    count, height, width = pictures.shape
+def _move(images: Tensor, symmetric: Tensor, settings: Augmentation) -> Tensor:
+    count, height, width = images.shape
     angle = symmetric[:, 1] * (settings.rotation * torch.pi / 180)
     zoom = 1 + settings.scale * symmetric[:, 2]
     mirror = torch.where(symmetric[:, 0] < 0, -1.0, 1.0) if settings.flip else 1.0
     cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
-    # affine_grid's coordinates run from -1 to 1 along each side: a turn of a picture that is not
+    # affine_grid's coordinates run from -1 to 1 along each side: a turn of an image that is not
     # square needs the ratio of the sides, or it shears.
     ratio = height / width
     matrix = torch.stack(
@@ -133,6 +133,6 @@ def _move(pictures: Tensor, symmetric: Tensor, settings: Augmentation) -> Tensor
     )
     grid = F.affine_grid(matrix, [count, 1, height, width], align_corners=False)
     moved = F.grid_sample(
-        pictures[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
+        images[:, None], grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
     return moved[:, 0]

@@ -1,4 +1,4 @@
-"""Pictures decoded once, kept as 8-bit squares in one file on disk.
+"""Images decoded once, kept as 8-bit squares in one file on disk.
 
 A file is known by its content alone: whoever asks for the same content at the same size shares its
 entry, whatever the file is called and which others are asked for with it. A changed file is decoded
@@ -40,15 +40,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class CachedImages:
-    """N pictures, in the order they were asked for.
+    """N images, in the order they were asked for.
 
     Attributes:
         images: (N, size, size) uint8, `readers.fit_square`; zeros where `faults` names the file.
-        fingerprints: (N, 32) uint8, `fingerprint.fingerprint` of the picture as stored.
+        fingerprints: (N, 32) uint8, `fingerprint.fingerprint` of the image as stored.
         digests: (N, 16) uint8, BLAKE2b of the file's bytes: equal for byte-identical files.
         facts: what each file says of itself; None where it could not be decoded.
         faults: path to the sentence that says why it could not be decoded.
-        decoded: how many pictures were decoded now, one for files of the same content; 0 when all
+        decoded: how many images were decoded now, one for files of the same content; 0 when all
             came from the cache.
         note: why the cache on disk could not be used; empty when it was.
     """
@@ -96,7 +96,7 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
         progress: told of the stages "reading" and "decoding", a step a file. Where it raises, what
             was decoded so far is kept.
 
-    Never raises for a bad picture (see `faults`) nor for a cache that cannot be used (`note`).
+    Never raises for a bad image (see `faults`) nor for a cache that cannot be used (`note`).
 
     Raises:
         TumorlensError: see `size_bound`.
@@ -202,7 +202,7 @@ def _old_folder() -> Path:
 
 @contextmanager
 def _pillow_silent() -> Iterator[None]:
-    """Pillow warns of large or odd pictures; what cannot be used is refused with a sentence.
+    """Pillow warns of large or odd images; what cannot be used is refused with a sentence.
 
     Filters are the whole process's: they are changed here, before the threads start and after they
     end, and never in a thread.

@@ -1,10 +1,10 @@
-"""A data folder made ready: checked as a whole, decoded, every image in one part.
+"""A data folder made ready: checked as a whole, decoded, every image in one split.
 
 Which images choose the epoch and which are scored, by layout:
 
 - `train valid [test]`: as the folders say;
 - `train test` (the public download): a stratified tenth of the training images, no duplicate group
-  split, becomes the validation part;
+  split, becomes the validation split;
 - any layout with an assignment (a splits file, or the record in a checkpoint): as that says.
 
 Where the validation images train too, none choose the epoch.
@@ -32,7 +32,7 @@ VALID_FRACTION = 0.1
 
 @dataclass(frozen=True)
 class Dataset:
-    """N images, their labels and parts.
+    """N images, their labels and splits.
 
     Attributes:
         root: the data folder.
@@ -42,11 +42,11 @@ class Dataset:
         paths: (N,) relative to `root`.
         images: (N, size, size) uint8.
         labels: (N,) int64 indices into `classes`.
-        parts: (N,) "train", "valid" or "test".
+        splits: (N,) "train", "valid" or "test".
         fingerprints, digests: (N, 32) and (N, 16) uint8, see `cache.CachedImages`.
         skipped: path to the reason it was left out.
         patients: whom the images show; None: not known.
-        overlap: a sentence where patients are in more than one part and that was allowed; else "".
+        overlap: a sentence where patients are in more than one split and that was allowed; else "".
         note: what the user should know about the cache; empty if nothing.
     """
 
@@ -57,7 +57,7 @@ class Dataset:
     paths: tuple[str, ...]
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
-    parts: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.str_]
     fingerprints: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
     skipped: dict[str, str]
@@ -65,17 +65,17 @@ class Dataset:
     patients: Patients | None = None
     overlap: str = ""
 
-    def indices(self, part: str) -> npt.NDArray[np.int64]:
-        """Which images are in `part`."""
-        return np.flatnonzero(self.parts == part)
+    def indices(self, split: str) -> npt.NDArray[np.int64]:
+        """Which images are in `split`."""
+        return np.flatnonzero(self.splits == split)
 
     def fingerprint(self) -> str:
-        """Hex digest of every path, label, part and file content: what data exactly this was."""
+        """Hex digest of every path, label, split and file content: what data exactly this was."""
         whole = hashlib.blake2b(digest_size=16)
-        for path, label, part, digest in zip(
-            self.paths, self.labels, self.parts, self.digests, strict=True
+        for path, label, split, digest in zip(
+            self.paths, self.labels, self.splits, self.digests, strict=True
         ):
-            whole.update(f"{path}\0{self.classes[label]}\0{part}\0".encode() + digest.tobytes())
+            whole.update(f"{path}\0{self.classes[label]}\0{split}\0".encode() + digest.tobytes())
         return whole.hexdigest()
 
     def units(self) -> npt.NDArray[np.int64]:
@@ -89,15 +89,15 @@ class Dataset:
             paths=tuple(self.paths[index] for index in keep),
             images=self.images[keep],
             labels=self.labels[keep],
-            parts=self.parts[keep],
+            splits=self.splits[keep],
             fingerprints=self.fingerprints[keep],
             digests=self.digests[keep],
             patients=self.patients.only(keep) if self.patients else None,
         )
 
-    def paths_of(self, part: str) -> tuple[str, ...]:
-        """Paths of the images in `part`."""
-        return tuple(self.paths[index] for index in self.indices(part))
+    def paths_of(self, split: str) -> tuple[str, ...]:
+        """Paths of the images in `split`."""
+        return tuple(self.paths[index] for index in self.indices(split))
 
 
 def load_for_training(
@@ -112,22 +112,22 @@ def load_for_training(
     allow_patient_overlap: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
-    """Check and decode the whole folder, and give every image its part.
+    """Check and decode the whole folder, and give every image its split.
 
     Args:
         root: the data folder.
         size: side of the square, pixels.
         assignment: path to "train", "valid" or "test"; files that it lacks are not used.
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
-        seed: decides which training images are set aside where the folder has no validation part.
+        seed: decides which training images are set aside where the folder has no validation split.
         train_on_valid: set none aside, and let the validation images train too.
-        patients: whom the images show; a patient is in one part only.
+        patients: whom the images show; a patient is in one split only.
         allow_patient_overlap: say it instead of refusing, where a patient is in several.
         progress: see `cache.load`.
 
     Raises:
         TumorlensError: the folder's faults, all of them at once; nothing left to score; a patient
-            in more than one part.
+            in more than one split.
     """
     folder = scan(root)
     if assignment is not None:
@@ -136,7 +136,7 @@ def load_for_training(
         parent = whole_of(root)
         if parent is not None:
             raise TumorlensError(
-                f"--data_dir {root}: is one part of {parent}; give --data_dir {parent}, which has "
+                f"--data_dir {root}: is one split of {parent}; give --data_dir {parent}, which has "
                 "the validation or test images too."
             )
         raise TumorlensError(
@@ -145,7 +145,7 @@ def load_for_training(
         )
     if train_on_valid and "test" not in folder.layout.split():
         raise TumorlensError(
-            f"--train_on_valid: {root} has no test part, so that nothing would be left to score; "
+            f"--train_on_valid: {root} has no test split, so that nothing would be left to score; "
             "leave the flag out, or name a --splits file with test images."
         )
     if train_on_valid:
@@ -174,7 +174,7 @@ def load_for_training(
     if data.patients is None:
         return data
     overlap = check_overlap(
-        data.patients.names, data.parts, data.patients.source, allowed=allow_patient_overlap
+        data.patients.names, data.splits, data.patients.source, allowed=allow_patient_overlap
     )
     return replace(data, overlap=overlap)
 
@@ -185,14 +185,14 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
     shown = data.patients.only(train) if data.patients else None
     groups = units(duplicate_groups(data.fingerprints[train]), shown)
     held = hold_out(data.labels[train], groups, VALID_FRACTION, seed)
-    parts = data.parts.copy()
-    parts[train[held]] = "valid"
+    splits = data.splits.copy()
+    splits[train[held]] = "valid"
     together = "near-duplicates" if shown is None else "patients and near-duplicates"
     protocol = (
         f"a stratified {VALID_FRACTION:.0%} of the training images chooses the epoch, set "
         f"aside with seed {seed}; {together} stay together"
     )
-    return replace(data, parts=parts, protocol=protocol)
+    return replace(data, splits=splits, protocol=protocol)
 
 
 def _readable(
@@ -204,7 +204,7 @@ def _readable(
     *,
     assigned: bool,
 ) -> Dataset:
-    """The files that could be decoded; those without a split are of the part "all"."""
+    """The files that could be decoded; those without a split are of the split "all"."""
     kept = [file for file in files if file.path not in cached.faults]
     keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
     paths = tuple(file.path for file in kept)
@@ -216,7 +216,7 @@ def _readable(
         paths=paths,
         images=cached.images if keep.all() else cached.images[keep],
         labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
-        parts=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any part
+        splits=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any split
         fingerprints=cached.fingerprints[keep],
         digests=cached.digests[keep],
         skipped=dict(cached.faults),
@@ -241,21 +241,21 @@ def load_for_scoring(
     size: int,
     classes: tuple[str, ...],
     *,
-    part: str = "auto",
+    split: str = "auto",
     assignment: Mapping[str, str] | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     patients: PatientTable | None = None,
     progress: Progress = silent,
 ) -> Dataset:
-    """Check and decode the images of one part.
+    """Check and decode the images of one split.
 
     Args:
         root: the data folder.
         size: side of the square, pixels.
         classes: those that the network knows; labels become indices into them.
-        part: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
-            the folder has no parts at all, every image ("all").
-        assignment: path to part; None: as the folders say.
+        split: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
+            the folder has no splits at all, every image ("all").
+        assignment: path to split; None: as the folders say.
         on_bad_image: as for `load_for_training`.
         patients: whom the images show.
         progress: see `cache.load`.
@@ -267,26 +267,26 @@ def load_for_scoring(
     if assignment is not None:
         folder = _assigned(folder, assignment)
     there = {file.split for file in folder.files}
-    if part == "auto":
-        part = next((name for name in ("test", "valid") if name in there), "")
-        if not part and there != {""}:
+    if split == "auto":
+        split = next((name for name in ("test", "valid") if name in there), "")
+        if not split and there != {""}:
             raise TumorlensError(
                 f"--data_dir {root}: has training images alone; name a folder with test/ or "
                 "valid/, or score them all the same with --split train."
             )
-    elif part not in there:
+    elif split not in there:
         raise TumorlensError(
-            f"--split {part}: {root} has no such part, only "
+            f"--split {split}: {root} has no such split, only "
             f"{', '.join(sorted(there - {''})) or 'class folders'}."
         )
-    files = folder.of_split(part)
+    files = folder.of_split(split)
     strangers = sorted({file.label for file in files} - set(classes))
     if strangers:
         raise TumorlensError(
             f"--data_dir {root}: the checkpoint does not know the class {', '.join(strangers)}; it "
             f"was trained on {', '.join(classes)}."
         )
-    wanted = {path for path, split in (assignment or {}).items() if split == part}
+    wanted = {path for path, name in (assignment or {}).items() if name == split}
     missing = sorted(wanted - {file.path for file in files})
     cached = cache.load(root, [file.path for file in files], size, progress)
     faults = [f"{root / path}: listed, but there is no such file." for path in missing]

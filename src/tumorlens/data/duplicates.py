@@ -1,4 +1,4 @@
-"""Which images show the same picture, from fingerprints alone, turned or mirrored or re-encoded."""
+"""Which images show the same image, from fingerprints alone, turned or mirrored or re-encoded."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ import numpy.typing as npt
 from tumorlens.data.hashing import BYTES, TRANSFORMS, transformed
 from tumorlens.progress import Progress, silent
 
-# Bits in which two fingerprints of one picture may differ. Measured on the annotated images of the
+# Bits in which two fingerprints of one image may differ. Measured on the annotated images of the
 # public set: up to 9, all 1,171 same-slice pairs are found and nothing else; from 11 on,
 # neighbouring slices of one patient come in.
-SAME_PICTURE = 9
+NEAR_DUPLICATE_BITS = 9
 # Bits. A strong contrast change moves a fingerprint by up to 23; measured in results/audit.
 RADIUS = 32
 
@@ -39,11 +39,11 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Copies:
+class NearDuplicates:
     """For each of N queries its nearest reference.
 
     Attributes:
-        found: (N,) whether it shows the same picture.
+        found: (N,) whether it shows the same image.
         index: (N,) int64 of the nearest reference; the others are meaningless where not `found`.
         distance: (N,) bits that differ.
         transform: (N,) what was done to the reference to get the query; see
@@ -69,8 +69,10 @@ def candidates(
     return Candidates(*_near(fingerprints, fingerprints, radius, progress, once=True).T)
 
 
-def copies_in(reference: Hashes, queries: Hashes, limit: int = SAME_PICTURE) -> Copies:
-    """Find each query's picture among the references.
+def near_duplicates_in(
+    reference: Hashes, queries: Hashes, limit: int = NEAR_DUPLICATE_BITS
+) -> NearDuplicates:
+    """Find each query's image among the references.
 
     Args:
         reference: (M, 32) uint8 fingerprints, M may be 0.
@@ -84,11 +86,11 @@ def copies_in(reference: Hashes, queries: Hashes, limit: int = SAME_PICTURE) -> 
     index, distance = np.zeros(count, dtype=np.int64), np.full(count, 257, dtype=np.int64)
     code = np.zeros(count, dtype=np.int64)
     index[query], code[query], distance[query] = near[at, 0], near[at, 2], near[at, 3]
-    return Copies(distance <= limit, index, distance, np.array(list(TRANSFORMS))[code])
+    return NearDuplicates(distance <= limit, index, distance, np.array(list(TRANSFORMS))[code])
 
 
-def duplicate_groups(fingerprints: Hashes, limit: int = SAME_PICTURE) -> Indices:
-    """Group images that show the same picture, copies of copies included.
+def duplicate_groups(fingerprints: Hashes, limit: int = NEAR_DUPLICATE_BITS) -> Indices:
+    """Group images that show the same image, near-duplicates of near-duplicates included.
 
     Args:
         fingerprints: (N, 32) uint8.

@@ -167,13 +167,13 @@ def _names(folders: list[Path]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
-def whole_of(part: Path) -> Path | None:
-    """The data folder that `part` is the train, valid or test folder of; None: of none."""
-    whole = part.resolve().parent
-    if part.name.lower() not in _SPLIT_FOLDERS:
+def whole_of(split: Path) -> Path | None:
+    """The data folder that `split` is the train, valid or test folder of; None: of none."""
+    whole = split.resolve().parent
+    if split.name.lower() not in _SPLIT_FOLDERS:
         return None
     found = {_SPLIT_FOLDERS.get(child.name.lower()) for child in _folders(whole)}
-    return part.parent if "train" in found and found & {"valid", "test"} else None
+    return split.parent if "train" in found and found & {"valid", "test"} else None
 
 
 def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:

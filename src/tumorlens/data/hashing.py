@@ -1,8 +1,8 @@
 """A perceptual fingerprint of 256 bits that knows its own mirror images.
 
-The picture is shrunk to 64 x 64; the fingerprint is the signs of its 16 x 16 lowest DCT-II
+The image is shrunk to 64 x 64; the fingerprint is the signs of its 16 x 16 lowest DCT-II
 coefficients (pHash's idea, Zauner 2010, with four times the bits, so that neighbouring slices of
-one patient stay apart). No picture can be seen from it. A mirror image changes nothing but the
+one patient stay apart). No image can be seen from it. A mirror image changes nothing but the
 signs of the odd coefficients along one axis, and a quarter turn swaps the axes: the fingerprints of
 all eight turned and mirrored versions follow from one, without hashing again.
 """
@@ -22,7 +22,7 @@ _LOW_WAVES = np.cos(
     np.pi * np.arange(_KEPT)[:, None] * (2 * np.arange(_SIDE) + 1) / (2 * _SIDE)
 ).astype(np.float32)
 
-# The eight symmetries of a square. Each name says what was done to a picture: transposed first
+# The eight symmetries of a square. Each name says what was done to an image: transposed first
 # where it says so, then mirrored: (transpose, left-right, up-down).
 TRANSFORMS: dict[str, tuple[bool, bool, bool]] = {
     "identity": (False, False, False),
@@ -37,9 +37,9 @@ TRANSFORMS: dict[str, tuple[bool, bool, bool]] = {
 
 
 def fingerprint(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 picture to (32,) uint8: bit 16 v + u is the sign of the coefficient at v, u.
+    """(H, W) uint8 image to (32,) uint8: bit 16 v + u is the sign of the coefficient at v, u.
 
-    v counts half-waves down the picture, u across it. The first bit, the mean's, is always 0.
+    v counts half-waves down the image, u across it. The first bit, the mean's, is always 0.
     """
     small = resize(grey, _SIDE, _SIDE).astype(np.float32)
     low = _LOW_WAVES @ (small - small.mean()) @ _LOW_WAVES.T
@@ -48,7 +48,7 @@ def fingerprint(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def transformed(fingerprints: npt.NDArray[np.uint8], transform: str) -> npt.NDArray[np.uint8]:
-    """Fingerprints of the turned or mirrored pictures.
+    """Fingerprints of the turned or mirrored images.
 
     Exact but for coefficients that are zero, which have no sign to change.
 
@@ -69,7 +69,7 @@ def transformed(fingerprints: npt.NDArray[np.uint8], transform: str) -> npt.NDAr
 
 
 def apply(grey: npt.NDArray[np.uint8], transform: str) -> npt.NDArray[np.uint8]:
-    """The (H, W) picture itself, turned or mirrored."""
+    """The (H, W) image itself, turned or mirrored."""
     transpose, left_right, up_down = TRANSFORMS[transform]
     turned = grey.T if transpose else grey
     turned = turned[:, ::-1] if left_right else turned

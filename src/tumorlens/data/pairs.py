@@ -1,7 +1,7 @@
-"""Pairs of images that show the same picture, confirmed by looking at both.
+"""Pairs of images that show the same image, confirmed by looking at both.
 
 Images of near fingerprints, under any of the eight turns and reflections, are candidates.
-Neighbouring slices of one patient come near that, so a candidate counts only where the pictures
+Neighbouring slices of one patient come near that, so a candidate counts only where the images
 themselves agree in their details.
 """
 
@@ -19,22 +19,22 @@ from tumorlens.progress import Progress, silent
 # share a cache entry.
 THUMBNAIL = 96
 
-# Least correlation of details. On the annotated images of the public set copies have 0.992 and
-# more, slices next to one another 0.899 at most; JPEG at quality 40 of a picture halved in size
-# gives 0.963, a gamma of 0.6 gives 0.931 (the least of 80 pictures each).
+# Least correlation of details. On the annotated images of the public set near-duplicates have 0.992
+# and more, slices next to one another 0.899 at most; JPEG at quality 40 of an image halved in size
+# gives 0.963, a gamma of 0.6 gives 0.931 (the least of 80 images each).
 SAME_DETAILS = 0.92
 
 _SHRINK = 2
-_SIGMA = 1.5  # pixels of the shrunk picture: what is "local" in the local contrast
+_SIGMA = 1.5  # pixels of the shrunk image: what is "local" in the local contrast
 _FLOOR = 0.5  # of the mean local contrast: what flat areas are divided by, lest noise speaks
-_ROUNDING = 0.05  # grey levels: keeps a flat picture's rounding errors from being details
+_ROUNDING = 0.05  # grey levels: keeps a flat image's rounding errors from being details
 
-_PAIRS_AT_ONCE = 16_384  # whose pictures' details are held at once
+_PAIRS_AT_ONCE = 16_384  # whose images' details are held at once
 _PICTURES_AT_ONCE = 64
 _PRODUCTS_AT_ONCE = 1024
 
 # More files than this of the same bytes are listed against the first of each split, not all with
-# all: a thousand black pictures would be half a million pairs.
+# all: a thousand black images would be half a million pairs.
 _ALL_WITH_ALL = 64
 
 _NAMES = tuple(TRANSFORMS)
@@ -46,7 +46,7 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs of images that show the same picture, sorted by `first`, then `second`.
+    """P pairs of images that show the same image, sorted by `first`, then `second`.
 
     Attributes:
         first, second: (P,) indices, first < second.
@@ -69,7 +69,7 @@ class Pairs:
         return Pairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def groups(self, count: int) -> Indices:
-        """(count,) group of each of `count` images: copies, and copies of copies, go together."""
+        """(count,) group of each of `count` images: near-duplicates, also of one another."""
         return connected(self.first, self.second, count)
 
 
@@ -77,16 +77,16 @@ def find_pairs(
     images: npt.NDArray[np.uint8],
     fingerprints: npt.NDArray[np.uint8],
     digests: npt.NDArray[np.uint8],
-    parts: npt.NDArray[np.str_],
+    splits: npt.NDArray[np.str_],
     progress: Progress = silent,
 ) -> Pairs:
-    """All pairs of images that show the same picture.
+    """All pairs of images that show the same image.
 
     Args:
         images: (N, 96, 96) uint8 thumbnails, `readers.fit_square`.
         fingerprints: (N, 32) uint8.
         digests: (N, D) uint8, equal for byte-identical files.
-        parts: (N,) split of each image; decides only how large groups of one content are listed.
+        splits: (N,) split of each image; decides only how large groups of one content are listed.
         progress: told of the stages "comparing" and "confirming".
     """
     _, kept, content = np.unique(digests, axis=0, return_index=True, return_inverse=True)
@@ -99,9 +99,9 @@ def find_pairs(
     blocks = [_in_order(kept[near.first], kept[near.second], near).of(alone)]
     for files in members:
         if len(files) > 1:
-            blocks.append(_block(*_all_with_all(files, parts), "identity", 1.0, exact=True))
+            blocks.append(_block(*_all_with_all(files, splits), "identity", 1.0, exact=True))
     for at in np.flatnonzero(~alone):
-        both = _each_with_each(members[near.first[at]], members[near.second[at]], parts)
+        both = _each_with_each(members[near.first[at]], members[near.second[at]], splits)
         transform, value = str(near.transform[at]), float(near.similarity[at])
         blocks.append(_block(*both, transform, value, exact=False))
     whole = Pairs(
@@ -146,7 +146,7 @@ def _confirmed(
 
 
 def details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What is left of pictures without their brightness and contrast, at half the size.
+    """What is left of images without their brightness and contrast, at half the size.
 
     Each pixel's difference from its neighbourhood's mean, divided by the neighbourhood's contrast
     (both Gaussian, sigma 1.5 pixels after halving): what a change of contrast leaves alone and a
@@ -156,7 +156,7 @@ def details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         images: (N, H, W) uint8, H and W even.
 
     Returns:
-        (N, H / 2, W / 2) float32, each of mean 0 and norm 1; zero for a picture of one grey.
+        (N, H / 2, W / 2) float32, each of mean 0 and norm 1; zero for an image of one grey.
     """
     from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second)
 
@@ -196,11 +196,11 @@ def similarity(
     second: npt.NDArray[np.int64],
     transform: str,
 ) -> npt.NDArray[np.float64]:
-    """(P,) correlation of the details of pairs of pictures.
+    """(P,) correlation of the details of pairs of images.
 
     Args:
         seen: (N, S, S) from `details`.
-        first: (P,) indices; these pictures are turned or mirrored by `transform` first.
+        first: (P,) indices; these images are turned or mirrored by `transform` first.
         second: (P,) indices of what they are compared with.
         transform: a name in `TRANSFORMS`.
     """
@@ -220,11 +220,11 @@ def _members(content: Indices, contents: int) -> list[Indices]:
     return np.split(order, np.cumsum(np.bincount(content, minlength=contents))[:-1])
 
 
-def _all_with_all(files: Indices, parts: npt.NDArray[np.str_]) -> tuple[Indices, Indices]:
+def _all_with_all(files: Indices, splits: npt.NDArray[np.str_]) -> tuple[Indices, Indices]:
     if len(files) <= _ALL_WITH_ALL:
         one, other = np.triu_indices(len(files), 1)
         return files[one], files[other]
-    hubs = _first_of_each(files, parts)
+    hubs = _first_of_each(files, splits)
     others = np.setdiff1d(files, hubs)
     one, other = np.triu_indices(len(hubs), 1)
     return (
@@ -234,10 +234,10 @@ def _all_with_all(files: Indices, parts: npt.NDArray[np.str_]) -> tuple[Indices,
 
 
 def _each_with_each(
-    files: Indices, others: Indices, parts: npt.NDArray[np.str_]
+    files: Indices, others: Indices, splits: npt.NDArray[np.str_]
 ) -> tuple[Indices, Indices]:
     if len(files) * len(others) > _ALL_WITH_ALL**2:
-        few, fewer = _first_of_each(files, parts), _first_of_each(others, parts)
+        few, fewer = _first_of_each(files, splits), _first_of_each(others, splits)
         rest = np.setdiff1d(files, few)
         return (
             np.concatenate([np.repeat(few, len(others)), np.repeat(rest, len(fewer))]),
@@ -246,8 +246,8 @@ def _each_with_each(
     return np.repeat(files, len(others)), np.tile(others, len(files))
 
 
-def _first_of_each(files: Indices, parts: npt.NDArray[np.str_]) -> Indices:
-    return files[np.unique(parts[files], return_index=True)[1]]
+def _first_of_each(files: Indices, splits: npt.NDArray[np.str_]) -> Indices:
+    return files[np.unique(splits[files], return_index=True)[1]]
 
 
 def _block(one: Indices, other: Indices, transform: str, value: float, *, exact: bool) -> Pairs:

@@ -1,4 +1,4 @@
-"""Dividing images into folds or parts: stratified, balanced, and never a group in two of them."""
+"""Dividing images into folds or splits: stratified, balanced, and never a group in two of them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,20 +30,20 @@ class Partition:
         paths: (N,) relative to the data folder.
         classes: name of each label.
         labels: (N,) indices into `classes`.
-        groups: (N,) images of one group are in one part.
-        parts: (N,) "train", "valid", "test"; or the fold, "0", "1", ...
-        names: the parts in order.
+        groups: (N,) images of one group are in one split.
+        splits: (N,) "train", "valid", "test"; or the fold, "0", "1", ...
+        names: the splits in order.
         column: what the splits file calls them, "split" or "fold".
-        skipped: path to the reason it could not be decoded and is in no part.
+        skipped: path to the reason it could not be decoded and is in no split.
         notes: what the user should know, a sentence each.
-        patients: whom the images show, who are in one part too; None: not known.
+        patients: whom the images show, who are in one split too; None: not known.
     """
 
     paths: tuple[str, ...]
     classes: tuple[str, ...]
     labels: Indices
     groups: Indices
-    parts: npt.NDArray[np.str_]
+    splits: npt.NDArray[np.str_]
     names: tuple[str, ...]
     column: str
     skipped: dict[str, str]
@@ -51,13 +51,13 @@ class Partition:
     patients: Patients | None = None
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images of each class in each part, and under "groups" how many groups that part holds.
+        """Images of each class in each split, and under "groups" how many groups that split holds.
 
-        A group is what no part divides: patients and near-duplicates.
+        A group is what no split divides: patients and near-duplicates.
         """
         table = {}
         for name in self.names:
-            inside = self.parts == name
+            inside = self.splits == name
             found = Counter(self.classes[label] for label in self.labels[inside])
             table[name] = {label: found[label] for label in self.classes}
             table[name]["groups"] = len(np.unique(self.groups[inside]))
@@ -69,7 +69,7 @@ class Partition:
         Labels and groups let a fold be cut into halves without dividing a group.
         """
         labels = [self.classes[label] for label in self.labels]
-        columns = {"path": self.paths, self.column: self.parts, "label": labels}
+        columns = {"path": self.paths, self.column: self.splits, "label": labels}
         columns |= {"group": self.groups}
         if self.patients is not None:
             columns |= {"patient": self.patients.names}
@@ -95,46 +95,46 @@ def in_folds(labels: Indices, groups: Indices, folds: int, seed: int) -> Indices
     # Its own shuffling loses the stratification before scikit-learn 1.8: the groups are renamed.
     renamed = np.random.default_rng(seed).permutation(len(labels))[member]
     fold = np.zeros(len(labels), dtype=np.int64)
-    parts = StratifiedGroupKFold(folds).split(labels, labels, renamed)
-    for number, (_, inside) in enumerate(parts):
+    splits = StratifiedGroupKFold(folds).split(labels, labels, renamed)
+    for number, (_, inside) in enumerate(splits):
         fold[inside] = number
     return fold
 
 
 def in_shares(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
-    """Stratified parts of unlike size that divide no group.
+    """Stratified splits of unlike size that divide no group.
 
     Args:
         labels: (N,) class indices.
         groups: (N,) images of one group go together.
-        shares: of the images for each of P parts; they add up to 1. The first gets what is left.
+        shares: of the images for each of P splits; they add up to 1. The first gets what is left.
         seed: of the choice.
 
     Returns:
-        (N,) the part of each image, 0..P-1.
+        (N,) the split of each image, 0..P-1.
     """
-    part = np.zeros(len(labels), dtype=np.int64)
+    split = np.zeros(len(labels), dtype=np.int64)
     for number in range(len(shares) - 1, 0, -1):
-        rest = np.flatnonzero(part == 0)
+        rest = np.flatnonzero(split == 0)
         share = shares[number] / sum(shares[: number + 1])
         if share:
-            part[rest[hold_out(labels[rest], groups[rest], share, seed)]] = number
-    return part
+            split[rest[hold_out(labels[rest], groups[rest], share, seed)]] = number
+    return split
 
 
-def copy_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
-    """(N,) groups of images that show the same picture, by the audit or by fingerprints alone.
+def near_duplicate_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
+    """(N,) groups of images that show the same image, by the audit or by fingerprints alone.
 
-    Both, so that neither the audit nor the check of a checkpoint's fingerprints finds a copy across
-    parts made of these groups.
+    Both, so that neither the audit nor the check of a checkpoint's fingerprints finds a
+    near-duplicate across splits made of these groups.
 
     Args:
         cached: N thumbnails of side `pairs.THUMBNAIL`.
         progress: see `pairs.find_pairs`.
     """
     count = len(cached.images)
-    parts = np.full(count, "")
-    pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, parts, progress)
+    splits = np.full(count, "")
+    pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, splits, progress)
     return joined(pairs.groups(count), duplicate_groups(cached.fingerprints))
 
 
@@ -154,7 +154,7 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
     files = [file for file in folder.files if file.path not in cached.faults]
     paths = tuple(file.path for file in files)
     labels = np.array([folder.classes.index(file.label) for file in files], dtype=np.int64)
-    groups = copy_groups(cached, progress)[keep]
+    groups = near_duplicate_groups(cached, progress)[keep]
     shown = None
     if settings.patients is not None:
         shown = read_patients(settings.patients).of(paths, cached.fingerprints[keep])
@@ -179,15 +179,15 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         used = tuple(name for name, share in zip(names, shares, strict=True) if share > 0)
     _enough(root, folder.classes, labels, groups, len(used))
     if settings.folds is not None:
-        part = in_folds(labels, groups, settings.folds, settings.seed)
+        split = in_folds(labels, groups, settings.folds, settings.seed)
     else:
-        part = in_shares(labels, groups, shares, settings.seed)
+        split = in_shares(labels, groups, shares, settings.seed)
     return Partition(
         paths=paths,
         classes=folder.classes,
         labels=labels,
         groups=groups,
-        parts=np.array(names)[part],
+        splits=np.array(names)[split],
         names=used,
         column="split" if settings.folds is None else "fold",
         skipped=dict(cached.faults),
@@ -228,18 +228,18 @@ def _given(path: Path, root: Path, paths: tuple[str, ...]) -> tuple[Indices, lis
     if known < len(paths):
         notes.append(
             f"{path} names the group of {known} of {len(paths)} images; the others are grouped by "
-            "their copies alone."
+            "their near-duplicates alone."
         )
     return np.unique(names, return_inverse=True)[1].astype(np.int64), notes
 
 
 def _enough(
-    root: Path, classes: tuple[str, ...], labels: Indices, groups: Indices, parts: int
+    root: Path, classes: tuple[str, ...], labels: Indices, groups: Indices, splits: int
 ) -> None:
     for index, name in enumerate(classes):
         count = len(np.unique(groups[labels == index]))
-        if count < parts:
+        if count < splits:
             raise TumorlensError(
                 f"--data_dir {root}: class {name} has {count} groups of images that must stay "
-                f"together, too few for {parts} parts; ask for fewer."
+                f"together, too few for {splits} splits; ask for fewer."
             )

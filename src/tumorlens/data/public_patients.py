@@ -18,13 +18,13 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.duplicates import SAME_PICTURE, copies_in
+from tumorlens.data.duplicates import NEAR_DUPLICATE_BITS, near_duplicates_in
 from tumorlens.data.hashing import TRANSFORMS, transformed
 from tumorlens.errors import TumorlensError
 
 Counts = dict[str, dict[str, int]]
 
-# Images by version, part and class.
+# Images by version, split and class.
 KNOWN_COUNTS: dict[int, Counts] = {
     1: {
         "Training": {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
@@ -82,7 +82,7 @@ def is_testing(labels: Iterable[str]) -> bool:
         labels: a class name for each image.
     """
     counted = Counter(labels)
-    return any(counted == parts["Testing"] for parts in KNOWN_COUNTS.values())
+    return any(counted == splits["Testing"] for splits in KNOWN_COUNTS.values())
 
 
 def refuse_withdrawn(name: str) -> None:
@@ -116,7 +116,7 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
     if hashes is None:
         found = np.array([named.get(_name(path), -1) for path in paths], dtype=np.int64)
         return Match(found, found >= 0, found >= 0)
-    nearest = copies_in(shipped.hashes, hashes)
+    nearest = near_duplicates_in(shipped.hashes, hashes)
     rows, known = nearest.index.copy(), nearest.found.copy()
     by_name = np.zeros(len(paths), dtype=bool)
     for index, path in enumerate(paths):
@@ -124,7 +124,7 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
         if row is None:
             continue
         differing = _distance(shipped.hashes[row], hashes[index])
-        if differing <= (SAME_PICTURE if known[index] else _SAME_NAME):
+        if differing <= (NEAR_DUPLICATE_BITS if known[index] else _SAME_NAME):
             by_name[index] = not known[index]
             rows[index], known[index] = row, True
     return Match(rows, known, by_name)

@@ -1,4 +1,4 @@
-"""One image file in, one grey picture out.
+"""One image file in, one grey image out.
 
 Everything becomes a single 8-bit grey channel: in the public data set a file's colour mode tells
 mirrored slices from others, and a network must not be able to see it.
@@ -16,7 +16,7 @@ from tumorlens.errors import UnreadableImageError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 
-# Above this a picture is refused before it is decoded: 64 megapixels is eight times a radiograph.
+# Above this an image is refused before it is decoded: 64 megapixels is eight times a radiograph.
 MAX_PIXELS = 64_000_000
 
 # Pillow's own names; its other forty plug-ins are never asked: a PostScript file is no slice.
@@ -38,7 +38,7 @@ def read_grey(path: Path) -> npt.NDArray[np.uint8]:
     """Decode `path` to grey, upright by its EXIF orientation.
 
     Colour becomes luma (ITU-R 601); transparency is laid on black; 16-bit, 32-bit and float
-    pictures are stretched linearly from their own minimum and maximum to 0..255.
+    images are stretched linearly from their own minimum and maximum to 0..255.
 
     Returns:
         (height, width) uint8, 0 black to 255 white.
@@ -61,15 +61,15 @@ def read_grey_with_facts(
         if (path.stat().st_size if content is None else len(content)) == 0:
             raise UnreadableImageError(f"{path}: the file is empty (0 bytes), expected an image.")
         source = path if content is None else io.BytesIO(content)
-        with Image.open(source, formats=_FORMATS) as picture:
-            facts = ImageFacts(str(picture.format), picture.mode, *picture.size)
+        with Image.open(source, formats=_FORMATS) as image:
+            facts = ImageFacts(str(image.format), image.mode, *image.size)
             if facts.width * facts.height > MAX_PIXELS:
                 raise UnreadableImageError(
                     f"{path}: {facts.width} x {facts.height} pixels, more than the "
                     f"{MAX_PIXELS:,} that are decoded; a decompression bomb or not a slice."
                 )
-            picture.load()
-            return to_grey(picture), facts
+            image.load()
+            return to_grey(image), facts
     except UnidentifiedImageError as error:
         raise UnreadableImageError(
             f"{path}: not a PNG, JPEG, TIFF, BMP or WebP image, whatever its name says."
@@ -91,9 +91,9 @@ def _reason(error: BaseException) -> str:
     return text or type(error).__name__
 
 
-def to_grey(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    """A decoded picture as (height, width) uint8, as `read_grey` describes."""
-    upright = ImageOps.exif_transpose(picture)
+def to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """A decoded image as (height, width) uint8, as `read_grey` describes."""
+    upright = ImageOps.exif_transpose(image)
     if upright.mode in _SIXTEEN_BIT:
         return _stretched(np.asarray(upright, dtype=np.float64))
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
@@ -115,7 +115,7 @@ def _stretched(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the square that the network sees, in pixels of the square."""
+    """Where an image lies in the square that the network sees, in pixels of the square."""
 
     top: int
     left: int
@@ -124,7 +124,7 @@ class Placement:
 
 
 def placement(height: int, width: int, size: int) -> Placement:
-    """Where `fit_square` puts a picture of `height` x `width` in a square of side `size`."""
+    """Where `fit_square` puts an image of `height` x `width` in a square of side `size`."""
     scale = size / max(height, width)
     inner_height = max(1, round(height * scale))
     inner_width = max(1, round(width * scale))
@@ -134,14 +134,14 @@ def placement(height: int, width: int, size: int) -> Placement:
 
 
 def fit_square(grey: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Fit a picture into a square without changing its proportions; the rest is black.
+    """Fit an image into a square without changing its proportions; the rest is black.
 
     Args:
         grey: (height, width) uint8.
         size: side of the square, pixels.
 
     Returns:
-        (size, size) uint8; `placement` says which part of it is picture.
+        (size, size) uint8; `placement` says which part of it is image.
     """
     height, width = grey.shape
     place = placement(height, width, size)
@@ -157,5 +157,5 @@ def resize(grey: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[
     """Resize (H, W) uint8 to (height, width): bilinear, with the support widened when shrinking."""
     if grey.shape == (height, width):
         return grey
-    picture = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(picture, dtype=np.uint8)
+    image = Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Which image trains, which chooses the epoch, which is scored; never a picture in two parts."""
+"""Which image trains, which chooses the epoch, which is scored; never an image in two splits."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

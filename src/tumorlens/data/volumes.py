@@ -1,4 +1,4 @@
-"""DICOM and NIfTI files as grey slices: what a scanner writes, before anyone made a picture of it.
+"""DICOM and NIfTI files as grey slices: what a scanner writes, before anyone made an image of it.
 
 Values of any range become 0..255, black the lowest and white the highest of the file, one scale for
 all its slices. What a file is, its content says, never its name.

@@ -1,1 +1,1 @@
-"""Scores with their uncertainty, and the pictures of them."""
+"""Scores with their uncertainty, and the images of them."""

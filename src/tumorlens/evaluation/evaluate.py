@@ -21,13 +21,11 @@ from tumorlens.evaluation import plots
 from tumorlens.evaluation.predictions import Predictions, columns, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
-from tumorlens.files import claim, write_json, write_manifest, write_text
+from tumorlens.files import SCHEMA, claim, write_json, write_manifest, write_text
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
 from tumorlens.uncertainty.calibration import Calibrated, calibrated, softmax
-
-METRICS_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,19 @@ class Report:
         checkpoint: the file scored.
         model_name: its network.
         data: the images scored, in the order of the arrays below.
-        part: "test", "valid", "train" or "all".
+        split: "test", "valid", "train" or "all".
         predictions: probabilities (softmax of the logits) and all that is known of the images.
-        scores: every figure with its interval, of the probabilities as they are.
+        scores: every metric with its interval, of the probabilities as they are.
         by_site: recall of each class at each site; empty where sites are not known.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
-        caveats: what a reader must know before quoting a figure, a sentence each.
+        caveats: what a reader must know before quoting a metric, a sentence each.
         out_dir: where the files are.
     """
 
     checkpoint: Path
     model_name: str
     data: Dataset
-    part: str
+    split: str
     predictions: Predictions
     scores: Scores
     by_site: tuple[SubgroupRecall, ...]
@@ -65,13 +63,13 @@ class Report:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Every figure, as metrics.json has them."""
+        """Every metric, as metrics.json has them."""
         return {
-            "schema": METRICS_SCHEMA,
+            "schema": SCHEMA,
             "checkpoint": str(self.checkpoint),
             "model_name": self.model_name,
             "data_dir": str(self.data.root),
-            "part": self.part,
+            "split": self.split,
             "images": len(self.data.labels),
             "classes": list(self.data.classes),
             "caveats": list(self.caveats),
@@ -83,7 +81,7 @@ class Report:
 
     @property
     def figures(self) -> dict[str, Path]:
-        """Name to picture: confusion_matrix, roc, reliability, errors."""
+        """Name to image: confusion_matrix, roc, reliability, errors."""
         return {path.stem: path for path in sorted(self.out_dir.glob("*.png"))}
 
     def table(self) -> dict[str, list[Any]]:
@@ -107,7 +105,7 @@ class Report:
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
-    """Score `settings.checkpoint` and write the figures and pictures to the output folder.
+    """Score `settings.checkpoint` and write the metrics and figures to the output folder.
 
     Raises:
         TumorlensError: faults of the checkpoint, the data, the flags or the output folder.
@@ -141,31 +139,33 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
     loaded, data = session.checkpoint, session.data
     named = splits.read_groups(settings.groups) if settings.groups else None
     out_dir = claim(settings.out_dir or settings.checkpoint.parent / "evaluation", "evaluate")
-    answers = predictions_of(session)
+    predictions = predictions_of(session)
     if named is not None:
-        answers = answers.grouped(named)
-    patients, others = answers.unit_counts()
+        predictions = predictions.grouped(named)
+    patients, others = predictions.unit_counts()
     report = Report(
         checkpoint=settings.checkpoint,
         model_name=loaded.model_name,
         data=data,
-        part=session.split,
-        predictions=answers,
+        split=session.split,
+        predictions=predictions,
         scores=score(
             data.labels,
-            answers.probabilities,
+            predictions.probabilities,
             loaded.classes,
-            groups=answers.units(),
+            groups=predictions.units(),
             unit=unit_words(patients, others, len(data.labels)),
-            copies=answers.copies,
+            duplicates=predictions.duplicates,
             seed=settings.seed,
             resamples=settings.resamples,
         ),
         calibrated=calibrated(
             data.labels, session.logits, loaded.temperature, loaded.uncertainty_threshold
         ),
-        by_site=recall_by(answers, answers.sites, resamples=settings.resamples, seed=settings.seed),
-        caveats=_caveats(session, answers.probabilities.argmax(axis=1)),
+        by_site=recall_by(
+            predictions, predictions.sites, resamples=settings.resamples, seed=settings.seed
+        ),
+        caveats=_caveats(session, predictions.probabilities.argmax(axis=1)),
         out_dir=out_dir,
     )
     _write(report, settings)
@@ -173,7 +173,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
 
 
 def predictions_of(session: Session) -> Predictions:
-    """What the network answers to the session's images, and all that is known of these."""
+    """What the network predictions to the session's images, and all that is known of these."""
     data, shown = session.data, session.data.patients
     sites = shown.sites if shown else None
     return Predictions(
@@ -182,23 +182,23 @@ def predictions_of(session: Session) -> Predictions:
         paths=data.paths,
         labels=data.labels,
         probabilities=softmax(session.logits),
-        copies=session.copies,
+        duplicates=session.duplicates,
         groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
         patients=tuple(shown.names.tolist()) if shown else None,
         sites=None if sites is None else tuple(sites.tolist()),
     )
 
 
-def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
-    """What the part's name says of figures of its images: that they are optimistic, or memory."""
-    if part == "train":
+def split_caveats(loaded: Checkpoint, split: str) -> list[str]:
+    """What the split's name says of metrics of its images: that they are optimistic, or memory."""
+    if split == "train":
         return ["Memory, not skill: these are the images that the network was trained on."]
-    if part == "valid" and loaded.trained_on_valid:
+    if split == "valid" and loaded.trained_on_valid:
         return [
             "Memory, not skill, as far as these are its own validation images: the network was "
             "trained on those too (--train_on_valid)."
         ]
-    if part == "valid":
+    if split == "valid":
         return [
             "Optimistic: these are the validation images, which selected the model. Score images "
             "that had no say in it."
@@ -209,17 +209,17 @@ def part_caveats(loaded: Checkpoint, part: str) -> list[str]:
 def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, ...]:
     loaded, data = session.checkpoint, session.data
     caveats = [session.overlap] if session.overlap else []
-    caveats += part_caveats(loaded, session.split)
+    caveats += split_caveats(loaded, session.split)
     if loaded.data is None:
         caveats.append(
-            "The checkpoint keeps no fingerprints of its training images: copies of them among "
-            "these images cannot be found."
+            "The checkpoint keeps no fingerprints of its training images: near-duplicates of them "
+            "among these images cannot be found."
         )
     if data.skipped:
         caveats.append(f"{len(data.skipped)} undecodable files were left out.")
     if is_phantom(data.root):
         caveats.append(
-            "These images are simulated (tumorlens phantom): no figure here says anything about "
+            "These images are simulated (tumorlens phantom): no metric here says anything about "
             "patients."
         )
     never = [
@@ -229,7 +229,7 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
     ]
     if never:
         caveats.append(
-            f"The network never answers {' or '.join(never)}, of which there are images here: it "
+            f"The network never predicts {' or '.join(never)}, of which there are images here: it "
             "has not learnt to."
         )
     return tuple(caveats)
@@ -241,7 +241,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     write_json(out / "metrics.json", report.metrics)
     write_text(out / "predictions.csv", table(report.predictions))
     predicted = report.probabilities.argmax(axis=1)
-    what = f"{report.model_name}, {report.part} images (n = {len(data.labels)})"
+    what = f"{report.model_name}, {report.split} images (n = {len(data.labels)})"
     figures = {
         "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),
         "roc": plots.roc_curves(data.labels, report.probabilities, classes, title=what),

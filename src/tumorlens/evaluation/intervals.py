@@ -1,4 +1,4 @@
-"""How far a figure from so many images can be believed: bootstrap over groups, exact, Tango's."""
+"""How far a metric from so many images can be believed: bootstrap over groups, exact, Tango's."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95% interval; NaN where it has no meaning.
+    """A metric and its 95% interval; NaN where it has no meaning.
 
     Attributes:
         value: of the sample itself.
@@ -50,7 +50,7 @@ def resampled_weights(groups: npt.NDArray[np.int64], resamples: int, seed: int) 
     """Bootstrap counts, in blocks: how often each image is in each resample.
 
     Groups are drawn with replacement, as many as there are, and bring all their images: images that
-    show one picture, or one patient, are not independent. With a group for each image this is the
+    show one image, or one patient, are not independent. With a group for each image this is the
     ordinary bootstrap. Classes are not held at their sizes: the class mix is part of the chance.
 
     Args:
@@ -74,21 +74,21 @@ def resampled_weights(groups: npt.NDArray[np.int64], resamples: int, seed: int) 
 
 
 def bootstrap(
-    figures: Callable[[Floats], dict[str, Floats]],
+    metrics: Callable[[Floats], dict[str, Floats]],
     groups: npt.NDArray[np.int64],
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """Figures of every resample.
+    """Metrics of every resample.
 
     Args:
-        figures: from (b, N) weights to (b,) values by name.
+        metrics: from (b, N) weights to (b,) values by name.
         groups, resamples, seed: see `resampled_weights`.
 
     Returns:
         (B,) values by name.
     """
-    blocks = [figures(weights) for weights in resampled_weights(groups, resamples, seed)]
+    blocks = [metrics(weights) for weights in resampled_weights(groups, resamples, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -178,10 +178,10 @@ def estimates(
     """Mean of each column in each subset, with a 95% bootstrap interval over groups.
 
     Args:
-        columns: (N,) a figure of each image; NaN where it has none.
+        columns: (N,) a metric of each image; NaN where it has none.
         subsets: (N,) who belongs to it; empty ones are left out.
         groups: (N,) images of one group are resampled together.
-        ratios: further figures: mean of one column over mean of another.
+        ratios: further metrics: mean of one column over mean of another.
         proportions: columns of zeros and ones; with few of either the interval is exact
             (Clopper-Pearson over groups).
         contrasts: further entries beside the subsets: the first subset minus the second, on the
@@ -190,7 +190,7 @@ def estimates(
         seed: of the resamples.
 
     Returns:
-        Subset, or contrast, to figure to estimate; `n` is the count of images with a value.
+        Subset, or contrast, to metric to estimate; `n` is the count of images with a value.
     """
     names = list(columns)
     table = np.stack([columns[name] for name in names], axis=1)
@@ -203,23 +203,23 @@ def estimates(
         if one in inside and other in inside
     }
 
-    def figures(weights: Floats) -> dict[str, Floats]:
+    def metrics(weights: Floats) -> dict[str, Floats]:
         return _means(columns, inside, divided, pairs, weights)
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        point = {name: float(value[0]) for name, value in figures(np.ones((1, len(table)))).items()}
-        resampled = bootstrap(figures, groups, resamples, seed)
+        point = {name: float(value[0]) for name, value in metrics(np.ones((1, len(table)))).items()}
+        resampled = bootstrap(metrics, groups, resamples, seed)
     counts = {subset: known[mask].sum(axis=0) for subset, mask in inside.items()}
     counts |= {name: counts[one] + counts[other] for name, (one, other) in pairs.items()}
     found: Estimates = {subset: {} for subset in counts}
     for key, value in point.items():
-        subset, figure = key.split("/", 1)
-        at = names.index(divided[figure][0] if figure in divided else figure)
+        subset, metric = key.split("/", 1)
+        at = names.index(divided[metric][0] if metric in divided else metric)
         low, high = percentile_interval(resampled[key])
-        if figure in proportions and subset in inside:
+        if metric in proportions and subset in inside:
             asked = groups[inside[subset] & known[:, at]]
             low, high = proportion_interval(value, resampled[key], asked)
-        found[subset][figure] = Estimate(value, low, high, int(counts[subset][at]))
+        found[subset][metric] = Estimate(value, low, high, int(counts[subset][at]))
     return found
 
 
@@ -230,7 +230,7 @@ def _means(
     contrasts: Mapping[str, tuple[str, str]],
     weights: Floats,
 ) -> dict[str, Floats]:
-    """The figures of `estimates` in (B, N) weighted resamples, (B,) each by "SUBSET/FIGURE"."""
+    """The metrics of `estimates` in (B, N) weighted resamples, (B,) each by "SUBSET/METRIC"."""
     table = np.stack(list(columns.values()), axis=1)
     known = np.isfinite(table)
     filled = np.where(known, table, 0.0)
@@ -244,16 +244,16 @@ def _means(
             for name, (above, below) in ratios.items()
         }
     for name, (one, other) in contrasts.items():
-        for figure in (*columns, *ratios):
-            found[f"{name}/{figure}"] = found[f"{one}/{figure}"] - found[f"{other}/{figure}"]
+        for metric in (*columns, *ratios):
+            found[f"{name}/{metric}"] = found[f"{one}/{metric}"] - found[f"{other}/{metric}"]
     return found
 
 
 def primitives(found: Estimates) -> dict[str, dict[str, dict[str, float | int]]]:
     """Estimates of subsets as JSON primitives."""
     return {
-        subset: {name: value.to_dict() for name, value in figures.items()}
-        for subset, figures in found.items()
+        subset: {name: value.to_dict() for name, value in metrics.items()}
+        for subset, metrics in found.items()
     }
 
 

@@ -1,10 +1,10 @@
-"""Every figure that a classifier is judged by, for one sample or for thousands of resamples.
+"""Every metric that a classifier is decided by, for one sample or for thousands of resamples.
 
 Each function takes weights (B, N): row b says how often image n counts in resample b. A row of ones
-is the sample itself, so a figure and its interval come from the same formula. Tests hold the
-unweighted figures against scikit-learn.
+is the sample itself, so a metric and its interval come from the same formula. Tests hold the
+unweighted metrics against scikit-learn.
 
-A figure that has no meaning (the recall of a class without images) is NaN; means over classes skip
+A metric that has no meaning (the recall of a class without images) is NaN; means over classes skip
 it.
 """
 
@@ -32,10 +32,10 @@ def confusion(labels: Labels, predictions: Labels, classes: int, weights: Floats
     return (weights @ cell).reshape(len(weights), classes, classes)
 
 
-def figures(
+def compute(
     labels: Labels, probabilities: Floats, classes: Sequence[str], weights: Floats | None = None
 ) -> dict[str, Floats]:
-    """All figures by name.
+    """All metrics by name.
 
     Args:
         labels: (N,) indices into `classes`.
@@ -45,7 +45,7 @@ def figures(
 
     Returns:
         (B,) arrays: those of `OVERALL`; `FIGURE_CLASS` for each of `PER_CLASS`; and the class-wise
-        bias figures of `bias`. Log loss is in nats; Brier is the mean over images of the summed
+        bias metrics of `bias`. Log loss is in nats; Brier is the mean over images of the summed
         squared differences over classes, 0 to 2 (Brier 1950).
     """
     if weights is None:
@@ -69,7 +69,7 @@ def figures(
 
 
 def from_confusion(table: Floats, classes: Sequence[str]) -> dict[str, Floats]:
-    """The figures that counts alone decide, from (B, K, K) confusion matrices."""
+    """The metrics that counts alone decide, from (B, K, K) confusion matrices."""
     found: dict[str, Floats] = {}
     diagonal = np.diagonal(table, axis1=1, axis2=2)
     actual, predicted = table.sum(axis=2), table.sum(axis=1)
@@ -134,7 +134,7 @@ def tells_tumors(classes: Sequence[str]) -> bool:
     return NOTUMOR in classes and len(classes) > 2
 
 
-def right_among_tumors(
+def correct_among_tumors(
     labels: Labels, probabilities: Floats, classes: Sequence[str]
 ) -> tuple[Mask, Mask]:
     """Which images show a tumor, and of which the likeliest tumor class is the true one.
@@ -159,22 +159,22 @@ def right_among_tumors(
 
 
 def proportions(
-    answers: Predictions, confusions: Sequence[tuple[str, str]] = ()
+    predictions: Predictions, confusions: Sequence[tuple[str, str]] = ()
 ) -> dict[str, tuple[Mask, Mask]]:
-    """The figures that are shares of images: (N,) asked and (N,) counted of each.
+    """The metrics that are shares of images: (N,) asked and (N,) counted of each.
 
     Accuracy, recalls, tumor-only accuracy and confusions.
 
     Args:
-        answers: to N images.
-        confusions: classes, true and answered, whose "TRUE->ANSWERED" is wanted too.
+        predictions: to N images.
+        confusions: classes, true and answered, whose "TRUE->PREDICTED" is wanted too.
     """
-    classes, labels = answers.classes, answers.labels
-    predicted = answers.probabilities.argmax(axis=1)
+    classes, labels = predictions.classes, predictions.labels
+    predicted = predictions.probabilities.argmax(axis=1)
     right = predicted == labels
     found = {"accuracy": (np.ones(len(labels), dtype=bool), right)}
     if tells_tumors(classes):
-        found["tumor_accuracy"] = right_among_tumors(labels, answers.probabilities, classes)
+        found["tumor_accuracy"] = correct_among_tumors(labels, predictions.probabilities, classes)
     for index, name in enumerate(classes):
         found[f"recall_{name}"] = (labels == index, right & (labels == index))
     for one, other in confusions:

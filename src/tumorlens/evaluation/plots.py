@@ -1,4 +1,4 @@
-"""The pictures of an evaluation and of a training run.
+"""The images of an evaluation and of a training run.
 
 Every function returns a matplotlib figure and touches no global state; colours are of the
 Okabe-Ito palette, which colour-blind readers can tell apart.
@@ -161,7 +161,7 @@ def error_gallery(
     """The errors shown, with true and predicted class, the probability and the file.
 
     Args:
-        images: n pictures, (H, W) uint8 each, of any sizes; n may be 0.
+        images: n images, (H, W) uint8 each, of any sizes; n may be 0.
         labels, predictions: true and predicted class of each.
         probabilities: (n,) of the predicted class.
         paths: file of each.

@@ -1,7 +1,7 @@
 """What a network answered to each image, as a table that can be read back.
 
 `evaluate` and `study` write it: path, label, prediction, prob_CLASS for each class, and where known
-copy_in_training ("", "exact" or "near"), group (near-duplicates), patient and site.
+near_duplicate ("", "exact" or "near"), group (near-duplicates), patient and site.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ _PROBABILITY = "prob_"
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers to N images.
+    """Predictions of N images.
 
     Attributes:
         source: where they come from, for errors and records.
@@ -29,7 +29,7 @@ class Predictions:
         paths: (N,) relative to the data folder.
         labels: (N,) indices into `classes`.
         probabilities: (N, K).
-        copies: (N,) "", "exact" or "near": does training have the image? None: not known.
+        duplicates: (N,) "", "exact" or "near": does training have the image? None: not known.
         groups: (N,) images of one group are near-duplicates; None: not known.
         patients: (N,) whom each image shows, "" for not known; None: of none.
         sites: (N,) where each image was made, "" for not known; None: of none.
@@ -40,7 +40,7 @@ class Predictions:
     paths: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
-    copies: npt.NDArray[np.str_] | None = None
+    duplicates: npt.NDArray[np.str_] | None = None
     groups: tuple[str, ...] | None = None
     patients: tuple[str, ...] | None = None
     sites: tuple[str, ...] | None = None
@@ -58,7 +58,7 @@ class Predictions:
             tuple(self.paths[index] for index in chosen),
             self.labels[chosen],
             self.probabilities[chosen],
-            None if self.copies is None else self.copies[chosen],
+            None if self.duplicates is None else self.duplicates[chosen],
             some(self.groups),
             some(self.patients),
             some(self.sites),
@@ -74,9 +74,9 @@ class Predictions:
         sites = None if shown.sites is None else tuple(shown.sites.tolist())
         return replace(self, patients=tuple(shown.names.tolist()), sites=sites)
 
-    def with_copies(self, named: Mapping[str, str]) -> "Predictions":
-        """The same with the copies of `named`, which has every path."""
-        return replace(self, copies=np.array([named[path] for path in self.paths]))
+    def with_near_duplicates(self, named: Mapping[str, str]) -> "Predictions":
+        """The same with the near-duplicates of `named`, which has every path."""
+        return replace(self, duplicates=np.array([named[path] for path in self.paths]))
 
     def group_indices(self) -> npt.NDArray[np.int64]:
         """(N,) near-duplicate group of each image; each for itself where groups are not known."""
@@ -96,18 +96,18 @@ class Predictions:
         return Patients("", np.array(self.patients)) if self.patients is not None else None
 
 
-def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
-    """Path to the closest copy in any network's training images: "exact", "near" or "".
+def near_duplicates_of_any(predictions: Iterable[Predictions]) -> dict[str, str] | None:
+    """Path to the closest near-duplicate in any network's training images: "exact", "near" or "".
 
     Seeds may train on different images; networks are compared on the same ones, so an image that
     one of them has seen is left out for all. None: of one it is not known.
     """
     closeness = ("", "near", "exact")
     found: dict[str, str] = {}
-    for one in answers:
-        if one.copies is None:
+    for one in predictions:
+        if one.duplicates is None:
             return None
-        for path, copy in zip(one.paths, one.copies.tolist(), strict=True):
+        for path, copy in zip(one.paths, one.duplicates.tolist(), strict=True):
             found[path] = max(found.get(path, ""), copy, key=closeness.index)
     return found
 
@@ -115,7 +115,7 @@ def copies_of_any(answers: Iterable[Predictions]) -> dict[str, str] | None:
 def columns(predictions: Predictions) -> dict[str, list[Any]]:
     """Column to its N values, in the order of the file: text, and float for prob_CLASS."""
     further = {
-        "copy_in_training": predictions.copies,
+        "near_duplicate": predictions.duplicates,
         "group": predictions.groups,
         "patient": predictions.patients,
         "site": predictions.sites,
@@ -170,14 +170,14 @@ def read(path: Path) -> Predictions:
     def column(name: str) -> tuple[str, ...] | None:
         return tuple(row[name] or "" for row in rows) if name in columns else None
 
-    copies = column("copy_in_training")
+    duplicates = column("near_duplicate") or column("copy_in_training")  # the latter: schema 1
     return Predictions(
         source=path.as_posix(),
         classes=classes,
         paths=tuple(row["path"] for row in rows),
         labels=np.array([classes.index(row["label"]) for row in rows], dtype=np.int64),
         probabilities=probabilities,
-        copies=None if copies is None else np.array(copies),
+        duplicates=None if duplicates is None else np.array(duplicates),
         groups=column("group"),
         patients=column("patient"),
         sites=column("site"),

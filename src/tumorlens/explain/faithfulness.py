@@ -1,8 +1,8 @@
 """Do the places that a map marks carry the answer? Deletion and insertion (Petsiuk et al. 2018).
 
-Deletion takes pixels out of the picture, the most relevant first, and puts the training pictures'
+Deletion takes pixels out of the image, the most relevant first, and puts the training images'
 mean there: the sooner the class's probability falls, the smaller the area below the curve, the
-better the map. Insertion brings them back into a blurred picture: the larger the area, the better.
+better the map. Insertion brings them back into a blurred image: the larger the area, the better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ from tumorlens.data.readers import resize
 from tumorlens.explain import plots as drawing
 from tumorlens.explain.map_metrics import centre_map, frame, head
 from tumorlens.explain.maps import Maps, Sample
-from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.overlay import on_image
 
 Floats = npt.NDArray[np.float64]
 
 STEPS = 20
-ORDERS = ("map", "random", "centre")
+ORDERS = ("map", "random", "centre_prior")
 GAMES = ("deletion", "insertion")
-# Standard deviation of the blurred picture, in parts of its side: wide enough to hide a tumor.
+# Standard deviation of the blurred image, in parts of its side: wide enough to hide a tumor.
 BLUR = 1 / 16
 
 
@@ -56,7 +56,7 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
     Returns:
         JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low, high, n; and
-        their figure.
+        their metric.
     """
     curves: dict[str, Faithfulness] = {}
     areas: dict[str, Any] = {}
@@ -69,7 +69,11 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
             for order in ORDERS[1:]:
                 columns[f"{game}_map_minus_{order}"] = area["map"] - area[order]
         curves[one.name], areas[one.name] = found, one.means(columns)
-    words = {"map": "by the map", "random": "in random order", "centre": "from the head's middle"}
+    words = {
+        "map": "by the map",
+        "random": "in random order",
+        "centre_prior": "from the head's middle",
+    }
     lines = {
         f"{name}/{game}/{order}": (
             found.curves[game][order].mean(axis=0),
@@ -90,7 +94,7 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
     at = next(iter(curves.values())).at
     content = {
         "source": "Petsiuk et al. 2018; deletion to the training mean, insertion into a blurred "
-        "picture; area below the probability of the true class",
+        "image; area below the probability of the true class",
         "sample": how,
         "networks": areas,
     }
@@ -103,7 +107,7 @@ def faithfulness(
     """Play deletion and insertion with three orders of the pixels, for each image's true class.
 
     `map` goes by the map; `random` by random values in cells as coarse as the map's, so that only
-    the places differ and not the grain; `centre` outward from the middle of the head.
+    the places differ and not the grain; `centre_prior` outward from the middle of the head.
 
     Args:
         session: the network and N images; told of "faithfulness".
@@ -119,17 +123,17 @@ def faithfulness(
     for index, image in enumerate(images):
         size = image.shape[0]
         blurred = ndimage.gaussian_filter(image.astype(np.float64), BLUR * size)
-        picture = _input(preprocessing, image, where)
+        pixels = _input(preprocessing, image, where)
         start = {
-            "deletion": (picture, torch.zeros_like(picture)),  # the mean, normalised, is 0
-            "insertion": (_input(preprocessing, blurred, where), picture),
+            "deletion": (pixels, torch.zeros_like(pixels)),  # the mean, normalised, is 0
+            "insertion": (_input(preprocessing, blurred, where), pixels),
         }
         noise = rng.random(maps.shape[1:]).astype(np.float32)
         square = map_size or size
         orders = {
-            "map": on_picture(maps[index], size, size, square),
-            "random": on_picture(noise, size, size, square),
-            "centre": _centre(image),
+            "map": on_image(maps[index], size, size, square),
+            "random": on_image(noise, size, size, square),
+            "centre_prior": _centre(image),
         }
         # How many pixels are changed at each step.
         counts = torch.from_numpy(np.ceil(at * size**2).astype(np.int64)).to(where)[:, None, None]
@@ -147,12 +151,12 @@ def _input(
     preprocessing: Preprocessing, grey: npt.NDArray[np.generic], device: torch.device
 ) -> Tensor:
     """(S, S) 0..255 to (C, S, S) normalised."""
-    pictures = torch.from_numpy(grey.astype(np.float32)).to(device)[None]
-    return preprocessing.normalise(pictures / 255)[0]
+    images = torch.from_numpy(grey.astype(np.float32)).to(device)[None]
+    return preprocessing.normalise(images / 255)[0]
 
 
 def _centre(image: npt.NDArray[np.uint8]) -> Floats:
-    """The centre baseline at the network's own size."""
+    """The centre prior at the network's own size."""
     size = image.shape[0]
     height, width = frame(size, size)
     return centre_map(head(resize(image, height, width)))[

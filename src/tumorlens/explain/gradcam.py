@@ -1,4 +1,4 @@
-"""Grad-CAM and its kin: which parts of a picture a network's answer rests on.
+"""Grad-CAM and its kin: which parts of an image a network's answer rests on.
 
 Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
 Localization". Works with any convolutional `nn.Module`; nothing of the model is changed for longer
@@ -35,7 +35,7 @@ TITLES: dict[MapMethod, str] = {
 
 @dataclass(frozen=True)
 class GradCam:
-    """Maps and answers of one forward pass.
+    """Maps and predictions of one forward pass.
 
     Attributes:
         maps: (N, h, w) relevance >= 0, in units of the logit, not rescaled; h, w are the layer's.
@@ -194,7 +194,7 @@ def _geometric_mean(maps: list[Tensor]) -> Tensor:
     height, width = finest.shape[1:]
     logarithm = torch.zeros_like(finest)
     for one in maps:
-        # Cell i is centred on pixel stride x i (see `overlay.on_picture`), so that a layer of twice
+        # Cell i is centred on pixel stride x i (see `overlay.on_image`), so that a layer of twice
         # the stride has its cell i on the finer one's cell 2 i.
         rows = _between(height, one.shape[1]).to(one)
         columns = _between(width, one.shape[2]).to(one)

@@ -1,7 +1,7 @@
 """Does a network look at the tumor? Its maps measured against boxes or masks, and against chance.
 
 Every map is that of the image's true class. Images without a box count in the bias of looking
-alone. A centre baseline, one Gaussian in the middle of every head, is measured beside the network:
+alone. A centre prior, one Gaussian in the middle of every head, is measured beside the network:
 what it reaches is no skill of a network.
 """
 
@@ -16,12 +16,12 @@ import numpy.typing as npt
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import part_caveats
+from tumorlens.evaluation.evaluate import split_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
 from tumorlens.explain.map_metrics import (
     THRESHOLDS,
+    Attribution,
     Fit,
-    Looking,
     Mask,
     border,
     centre_map,
@@ -32,20 +32,26 @@ from tumorlens.explain.map_metrics import (
     skull,
 )
 from tumorlens.explain.maps import Maps, Way, maps_of
-from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
 from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
-FIT = ("energy_in_box", "box_area_share", "pointing_game", "pointing_chance", "average_precision")
-LOOKING = ("outside_head", "border", "skull")
+FIT = (
+    "energy_pointing_game",
+    "box_area_share",
+    "pointing_game",
+    "pointing_area_share",
+    "average_precision",
+)
+ATTRIBUTION = ("outside_head", "border", "skull")
 SPREAD = ("entropy", "spread")
 SIZES = ("small", "medium", "large")
-CENTRE = "centre_"
-RATIOS = {"energy_over_chance": ("energy_in_box", "box_area_share")}
-_LOOKING_RATIOS = {f"{name}_over_chance": (name, f"{name}_area") for name in LOOKING}
+CENTRE = "centre_prior_"
+RATIOS = {"energy_ratio": ("energy_pointing_game", "box_area_share")}
+_LOOKING_RATIOS = {f"{name}_over_chance": (name, f"{name}_area") for name in ATTRIBUTION}
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Scene:
     Attributes:
         head: (H, W) in the frame, see `map_metrics.head`.
         areas: shares of the image that lie outside the head, at the border, on the skull.
-        centre: how the centre baseline fits; None: the image has no box.
+        centre: how the centre prior fits; None: the image has no box.
     """
 
     head: Mask
@@ -69,15 +75,15 @@ class Localization:
 
     Attributes:
         name: of the network.
-        figures: JSON primitives: how it was measured, then `network` and `centre`, each subset to
-            figure to value, low, high and n; `looking` likewise.
-        rows: one an image of the part, JSON primitives by column; None where it has no box.
+        metrics: JSON primitives: how it was measured, then `network` and `centre_prior`, each
+            subset to metric to value, low, high and n; `attribution` likewise.
+        rows: one an image of the split, JSON primitives by column; None where it has no box.
         maps: (N, h, w) raw relevance, in the order of `rows`.
         size: side of the square input that the maps lie over, pixels.
     """
 
     name: str
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
     rows: tuple[Row, ...]
     maps: Maps
     size: int
@@ -102,28 +108,28 @@ def localize(
         scenes: what is known of the images by path; what another network needs too is added.
 
     Raises:
-        TumorlensError: faults of the boxes or the data; no image of the part has a box.
+        TumorlensError: faults of the boxes or the data; no image of the split has a box.
     """
     checkpoint, data = session.checkpoint, session.data
     boxed = np.array([path in boxes for path in data.paths])
     if not boxed.any():
         raise TumorlensError(
             f"--boxes {boxes.source}: none of the {len(boxed)} {session.split} images in "
-            f"{data.root} has a box; it lists {next(iter(boxes.boxes or boxes.masks))}, the part "
+            f"{data.root} has a box; it lists {next(iter(boxes.boxes or boxes.masks))}, the split "
             f"has {data.paths[0]}. Paths are relative to the data folder; --split names another "
-            "part."
+            "split."
         )
     known = {} if scenes is None else scenes
     maps = maps_of(session, way, session.progress)
     measured = _measure(session, maps, way, boxes, known)
     cuts, why = _thresholds(session, boxes, way, known)
     rows = _rows(session, measured, cuts)
-    caveats = part_caveats(checkpoint, session.split)
+    caveats = split_caveats(checkpoint, session.split)
     if checkpoint.data is None:
         caveats.append("The checkpoint does not tell which images it was trained on.")
-    figures = {
+    metrics = {
         "network": checkpoint.model_name,
-        "part": session.split,
+        "split": session.split,
         "images": len(rows),
         "images_with_box": int(boxed.sum()),
         "skipped": data.skipped,
@@ -136,18 +142,18 @@ def localize(
         "empty_maps_with_box": int(sum(row["empty_map"] for row in rows if row["box_area_share"])),
         "interval": f"95%, percentile bootstrap over patients where they are known, else groups "
         f"of near-duplicates, {resamples} resamples",
-        "iou_threshold": {"network": cuts[""], "centre": cuts[CENTRE], "chosen_on": why},
+        "iou_threshold": {"network": cuts[""], "centre_prior": cuts[CENTRE], "chosen_on": why},
         "caveats": caveats,
         **summarize(rows, resamples=resamples, seed=seed),
     }
-    return Localization(checkpoint.model_name, figures, rows, maps, way.size_for(checkpoint))
+    return Localization(checkpoint.model_name, metrics, rows, maps, way.size_for(checkpoint))
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One image's figures; `fits` by prefix, empty where it has no box."""
+    """One image's metrics; `fits` by prefix, empty where it has no box."""
 
-    looking: Looking
+    looking: Attribution
     areas: dict[str, float]
     fits: dict[str, Fit]
     highest: float
@@ -164,7 +170,7 @@ def _measure(
             scenes[file] = _scene(file, path, boxes)
         scene = scenes[file]
         height, width = scene.head.shape
-        relevance = on_picture(maps[index], height, width, size)
+        relevance = on_image(maps[index], height, width, size)
         fits = {}
         if scene.centre is not None:
             region = boxes.region(path, height, width)
@@ -202,7 +208,7 @@ def _thresholds(
         return none, "nothing: the validation images are those scored, so IoU is left out"
     valid = session.of_split("valid")
     if valid is None:
-        return none, "nothing: there is no validation part, so IoU is left out"
+        return none, "nothing: there is no validation split, so IoU is left out"
     keep = np.flatnonzero([path in boxes for path in valid.data.paths])
     if len(keep) == 0:
         return none, "nothing: no validation image has a box, so IoU is left out"
@@ -239,42 +245,42 @@ def _rows(
         for prefix, found in one.fits.items():
             row |= _named(prefix, found, thresholds[prefix])
         looking = asdict(one.looking)
-        row |= {name: looking[name] for name in (*LOOKING, *SPREAD)} | one.areas
+        row |= {name: looking[name] for name in (*ATTRIBUTION, *SPREAD)} | one.areas
         rows.append(row)
     return tuple(rows)
 
 
 def _named(prefix: str, found: Fit | None, threshold: float | None) -> Row:
-    """A fit's figures by column; the chance levels have no prefix, they are the picture's."""
-    values: Row = {"energy_in_box": None, "pointing_game": None, "average_precision": None}
+    """A fit's metrics by column; the chance levels have no prefix, they are the image's."""
+    values: Row = {"energy_pointing_game": None, "pointing_game": None, "average_precision": None}
     values["iou"] = None
-    chance: Row = {"box_area_share": None, "pointing_chance": None}
+    chance: Row = {"box_area_share": None, "pointing_area_share": None}
     if found is not None:
         at = None if threshold is None else int(np.abs(THRESHOLDS - threshold).argmin())
         values = {
-            "energy_in_box": found.energy,
+            "energy_pointing_game": found.energy,
             "pointing_game": found.hit,
             "average_precision": found.precision,
             "iou": None if at is None else float(found.overlap[at]),
         }
-        chance = {"box_area_share": found.area, "pointing_chance": found.hit_by_chance}
+        chance = {"box_area_share": found.area, "pointing_area_share": found.pointing_area}
     return {f"{prefix}{name}": value for name, value in values.items()} | chance
 
 
 def summarize(rows: Sequence[Row], *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
-    """The figures behind rows: `network`, `centre` and `looking`, as JSON primitives.
+    """The metrics behind rows: `network`, `centre_prior` and `attribution`, as JSON primitives.
 
     Subsets of the boxed images: all, each class, tumors by size (thirds of the boxed images), right
-    and wrong answers. `looking` covers all images and each class, and for each class its gap to the
-    other classes.
+    and wrong predictions. `attribution` covers all images and each class, and for each class its
+    gap to the other classes.
     """
     boxed = [row for row in rows if row["box_area_share"] is not None]
-    parts = {
+    splits = {
         "network": _fits(boxed, "", resamples, seed),
-        "centre": _fits(boxed, CENTRE, resamples, seed),
-        "looking": _looking(rows, resamples, seed),
+        "centre_prior": _fits(boxed, CENTRE, resamples, seed),
+        "attribution": _looking(rows, resamples, seed),
     }
-    return {name: primitives(found) for name, found in parts.items()}
+    return {name: primitives(found) for name, found in splits.items()}
 
 
 def column(rows: Sequence[Row], name: str) -> Floats:
@@ -300,7 +306,7 @@ def groups_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
 
 
 def _fits(boxed: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estimates:
-    shared = ("box_area_share", "pointing_chance")
+    shared = ("box_area_share", "pointing_area_share")
     names = [*FIT, *([] if boxed[0][f"{prefix}iou"] is None else ["iou"])]
     columns = {name: column(boxed, name if name in shared else f"{prefix}{name}") for name in names}
     return estimates(
@@ -315,7 +321,7 @@ def _fits(boxed: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estim
 
 
 def _looking(rows: Sequence[Row], resamples: int, seed: int) -> Estimates:
-    names = [*LOOKING, *(f"{name}_area" for name in LOOKING), *SPREAD]
+    names = [*ATTRIBUTION, *(f"{name}_area" for name in ATTRIBUTION), *SPREAD]
     labels = sorted({row["label"] for row in rows})
     inside = {"all": np.ones(len(rows), dtype=bool)}
     contrasts = {}
@@ -332,4 +338,4 @@ def _looking(rows: Sequence[Row], resamples: int, seed: int) -> Estimates:
         resamples=resamples,
         seed=seed,
     )
-    return {name: figures for name, figures in found.items() if not name.startswith("not ")}
+    return {name: metrics for name, metrics in found.items() if not name.startswith("not ")}

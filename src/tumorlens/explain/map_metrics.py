@@ -1,7 +1,7 @@
 """Metrics of one map: how well it fits a tumor, how much lies where no tumor is. No torch.
 
-All is measured in a frame of the picture's own proportions whose longer side has `SIDE` pixels, so
-that a tolerance in pixels means the same in every picture. The head is found in the picture itself,
+All is measured in a frame of the image's own proportions whose longer side has `SIDE` pixels, so
+that a tolerance in pixels means the same in every image. The head is found in the image itself,
 so that the bias in looking needs no annotation.
 """
 
@@ -20,12 +20,12 @@ TOLERANCE = 15
 # Shares of the map's highest value that are tried as the outline's threshold.
 THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 _LEVELS = 1000
-# Width of the band along the picture's border: a sixteenth of the longer side.
+# Width of the band along the image's border: a sixteenth of the longer side.
 BORDER = SIDE // 16
 # Depth of scalp and skull below the head's outline, in parts of the diameter of a disk of the
 # head's area: 15 mm of 190.
 SKULL = 0.08
-# Spread of the centre baseline, in parts of the head's height and width.
+# Spread of the centre prior, in parts of the head's height and width.
 CENTRE = 0.15
 
 
@@ -36,28 +36,28 @@ class Fit:
     Attributes:
         energy: share of the map's sum that lies in the region, 0..1; of an empty map the region's
             share of the area.
-        area: the region's share of the picture, 0..1: what `energy` is by chance.
+        area: the region's share of the image, 0..1: what `energy` is by chance.
         hit: 1.0 where the map's highest place is in the region or at most `TOLERANCE` pixels away
             (Zhang et al. 2018); an empty map points nowhere: 0.
-        hit_by_chance: share of the picture where pointing is a hit.
+        pointing_area: share of the image where pointing is a hit.
         precision: average precision of the pixels, scored by the map (as scikit-learn's, on 1,000
             levels); of an empty map `area`.
         overlap: intersection over union with the places of at least t times the highest value, for
             each t of `THRESHOLDS`.
-        empty: the map is zero everywhere in the picture.
+        empty: the map is zero everywhere in the image.
     """
 
     energy: float
     area: float
     hit: float
-    hit_by_chance: float
+    pointing_area: float
     precision: float
     overlap: Floats
     empty: bool
 
 
 def frame(height: int, width: int) -> tuple[int, int]:
-    """Sides of the frame in which a picture of (height, width) is measured."""
+    """Sides of the frame in which an image of (height, width) is measured."""
     scale = SIDE / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -90,7 +90,7 @@ def fit(relevance: Floats, region: Floats) -> Fit:
         energy=float((relevance * region).sum() / relevance.sum()),
         area=area,
         hit=float(reach.ravel()[relevance.argmax()]),
-        hit_by_chance=float(reach.mean()),
+        pointing_area=float(reach.mean()),
         precision=float((np.diff(recall, prepend=0.0) * precision).sum()),
         overlap=overlap.astype(np.float64),
         empty=False,
@@ -98,15 +98,15 @@ def fit(relevance: Floats, region: Floats) -> Fit:
 
 
 @dataclass(frozen=True)
-class Looking:
+class Attribution:
     """Where a map lies, whatever it should show.
 
     Attributes:
         outside_head, border, skull: share of the map's sum there, 0..1.
         entropy: of the map as a distribution over pixels, over its highest possible value: 0 all in
             one pixel, 1 the same everywhere.
-        spread: root mean square distance from the map's centre of mass, in parts of the picture's
-            longer side; 0.408 for a square picture filled evenly.
+        spread: root mean square distance from the map's centre of mass, in parts of the image's
+            longer side; 0.408 for a square image filled evenly.
         empty: the map is zero everywhere; the shares are those of the area then.
     """
 
@@ -121,7 +121,7 @@ class Looking:
 def head(grey: npt.NDArray[np.uint8]) -> Mask:
     """The head in a slice: brighter than the dark around it, one piece, no holes.
 
-    Otsu's threshold (1979) divides the picture's brightness in two; half of it, since bright fat
+    Otsu's threshold (1979) divides the image's brightness in two; half of it, since bright fat
     would draw it up into the brain. Of what is above, the largest piece, holes filled.
 
     Args:
@@ -156,7 +156,7 @@ def _otsu(values: Floats) -> float:
     return float(edges[int(np.nanargmax(apart)) + 1])
 
 
-def look(relevance: Floats, head_mask: Mask) -> Looking:
+def look(relevance: Floats, head_mask: Mask) -> Attribution:
     """Measure where a map lies.
 
     Args:
@@ -169,7 +169,7 @@ def look(relevance: Floats, head_mask: Mask) -> Looking:
     row, column = (share * rows).sum(), (share * columns).sum()
     variance = (share * ((rows - row) ** 2 + (columns - column) ** 2)).sum()
     some = share[share > 0]
-    return Looking(
+    return Attribution(
         outside_head=float(share[~head_mask].sum()),
         border=float(share[border(share.shape)].sum()),
         skull=float(share[skull(head_mask)].sum()),
@@ -180,14 +180,14 @@ def look(relevance: Floats, head_mask: Mask) -> Looking:
 
 
 def border(shape: tuple[int, ...]) -> Mask:
-    """The band along the border of a picture of this shape."""
+    """The band along the border of an image of this shape."""
     band = np.ones(shape, dtype=bool)
     band[BORDER:-BORDER, BORDER:-BORDER] = False
     return band
 
 
 def skull(head_mask: Mask) -> Mask:
-    """The band below the head's outline; the picture's own edge is no outline."""
+    """The band below the head's outline; the image's own edge is no outline."""
     depth = SKULL * 2 * np.sqrt(head_mask.sum() / np.pi)
     padded = np.pad(head_mask, 1, mode="edge")
     inward = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
@@ -195,7 +195,7 @@ def skull(head_mask: Mask) -> Mask:
 
 
 def centre_map(head_mask: Mask) -> Floats:
-    """The centre baseline: a fixed Gaussian in the middle of the head, the same for every class.
+    """The centre prior: a fixed Gaussian in the middle of the head, the same for every class.
 
     What a map that looks at nothing would get for guessing that tumors lie in the middle; pituitary
     tumors nearly always do.

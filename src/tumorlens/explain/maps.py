@@ -29,7 +29,7 @@ class Way:
         layer: module whose output is explained, see `gradcam.grad_cam`.
         method: see `gradcam.relevance`.
         size: side of the square that the network is shown for its map, pixels; None: the size it
-            was trained at. A larger one gives finer maps; what the network answers is always told
+            was trained at. A larger one gives finer maps; what the network predicts is always told
             at its own size.
     """
 
@@ -136,7 +136,7 @@ def draw(
     if len(drawn) < 2:
         raise TumorlensError(
             f"--split {split}: {len(drawn)} image, expected two or more to measure on; name "
-            "another part."
+            "another split."
         )
     some = session.only(drawn)
     return Sample(

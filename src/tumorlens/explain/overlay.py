@@ -1,4 +1,4 @@
-"""Relevance laid over the picture it explains, with its scale drawn. No torch."""
+"""Relevance laid over the image it explains, with its scale drawn. No torch."""
 
 import math
 import textwrap
@@ -26,7 +26,7 @@ _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Explained:
-    """One network's view of a picture.
+    """One network's view of an image.
 
     Attributes:
         name: of the network.
@@ -49,10 +49,10 @@ class Explained:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture and what one or two networks saw in it.
+    """An image and what one or two networks saw in it.
 
     Attributes:
-        grey: (H, W) uint8, the picture in its own proportions.
+        grey: (H, W) uint8, the image in its own proportions.
         path: where it comes from, for the caption.
         label: true class; None where nobody says.
         views: one a network.
@@ -66,8 +66,8 @@ class Tile:
     outline: Outline | None = None
 
 
-def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int, size: int) -> Floats:
-    """Bring a map over the square input to the picture's own frame.
+def on_image(relevance: npt.NDArray[np.float32], height: int, width: int, size: int) -> Floats:
+    """Bring a map over the square input to the image's own frame.
 
     Bilinear between the centres of the map's cells. In a network of odd kernels with padding on
     both sides, cell i of a layer of stride s is centred on pixel s i of the input, not, as plain
@@ -76,7 +76,7 @@ def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int, size
 
     Args:
         relevance: (h, w) over the square that `readers.fit_square` made.
-        height, width: of the picture, pixels.
+        height, width: of the image, pixels.
         size: side of the square, pixels.
 
     Returns:
@@ -90,7 +90,7 @@ def on_picture(relevance: npt.NDArray[np.float32], height: int, width: int, size
 
 
 def _interpolation(pixels: int, start: int, length: int, size: int, cells: int) -> Floats:
-    """(pixels, cells) weights, rows sum to 1; the picture is `length` of `size`, from `start`."""
+    """(pixels, cells) weights, rows sum to 1; the image is `length` of `size`, from `start`."""
     in_square = start + (np.arange(pixels) + 0.5) * length / pixels - 0.5
     strides = (stride for stride in _STRIDES if math.ceil(size / stride) == cells)
     stride = next(strides, None)
@@ -100,13 +100,13 @@ def _interpolation(pixels: int, start: int, length: int, size: int, cells: int) 
 
 
 def full_heat(maps: Iterable[Floats]) -> float:
-    """The value drawn hottest: the 99th percentile of a picture's map, the highest of several.
+    """The value drawn hottest: the 99th percentile of an image's map, the highest of several.
 
     A map of an early layer has a few pixels of ten times the rest. Scaled to those, it would be
     drawn as no map at all.
 
     Args:
-        maps: (H, W) each, on the picture.
+        maps: (H, W) each, on the image.
 
     Returns:
         The value; where 99% of every map are 0, the highest value there is.
@@ -142,9 +142,9 @@ def _mixed(grey: Floats, heat: Floats) -> Floats:
 
 
 def panel(tiles: Sequence[Tile], title: str) -> Figure:
-    """Each picture beside its heat map or maps, with what was said and what is true.
+    """Each image beside its heat map or maps, with what was said and what is true.
 
-    The maps of one picture are drawn on one scale, from 0 to `full_heat` of them. A map's own
+    The maps of one image are drawn on one scale, from 0 to `full_heat` of them. A map's own
     highest value is written under it.
 
     Args:
@@ -180,7 +180,7 @@ def heat_scale(figure: Figure, axes: npt.NDArray[np.object_]) -> None:
         pad=0.01,
         extend="max",
     )
-    bar.set_label("relevance; 1: the 99th percentile\nof the picture's map", fontsize=7)
+    bar.set_label("relevance; 1: the 99th percentile\nof the image's map", fontsize=7)
 
 
 def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
@@ -197,19 +197,19 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
         fontsize=6,
         color="#666666",
     )
-    placed = [on_picture(view.map, height, width, view.size) for view in tile.views]
+    placed = [on_image(view.map, height, width, view.size) for view in tile.views]
     hottest = full_heat(placed)
     for one, view, heat in zip(axes[1:], tile.views, placed, strict=True):
         one.imshow(blend(tile.grey, heat, hottest))
         said = f"{view.prediction} {view.probability:.2f}"
         if tile.label is None:
-            verdict, colour = f"said: {said}", "black"
+            decision, colour = f"said: {said}", "black"
         elif view.prediction == tile.label:
-            verdict, colour = f"right: {said}", _RIGHT
+            decision, colour = f"right: {said}", _RIGHT
         else:
-            verdict, colour = f"WRONG: {said}", _WRONG
+            decision, colour = f"WRONG: {said}", _WRONG
         name = f"{view.name}\n" if len(tile.views) > 1 else ""
-        one.set_title(name + verdict, fontsize=8, color=colour)
+        one.set_title(name + decision, fontsize=8, color=colour)
         one.text(
             0.5,
             -0.06,
@@ -221,7 +221,7 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
             color="#666666",
         )
         # Right and wrong are told apart by the frame's stroke too, not by colour alone. It stays
-        # off the picture: maps are hot at its edge at times.
+        # off the image: maps are hot at its edge at times.
         frame = Rectangle(
             (-0.02, -0.02),
             1.04,
@@ -230,7 +230,7 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
             fill=False,
             edgecolor=colour,
             linewidth=1.6,
-            linestyle="--" if verdict.startswith("WRONG") else "-",
+            linestyle="--" if decision.startswith("WRONG") else "-",
             clip_on=False,
         )
         one.add_patch(frame)

@@ -1,4 +1,4 @@
-"""The Grad-CAM verb: choose pictures, explain them, leave panel, overlays and maps."""
+"""The Grad-CAM command: choose images, explain them, leave panel, overlays and maps."""
 
 import itertools
 import re
@@ -22,7 +22,7 @@ from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation import plots
 from tumorlens.explain import report
 from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
-from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_picture, panel
+from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_image, panel
 from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
@@ -34,13 +34,13 @@ from tumorlens.uncertainty.calibration import softmax
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the verb left.
+    """What the command left.
 
     Attributes:
         out_dir: the folder.
-        panel: the picture to look at first.
+        panel: the image to look at first.
         tiles: everything in it.
-        chosen: in words, how the pictures were chosen.
+        chosen: in words, how the images were chosen.
         skipped: path to the reason it could not be explained.
         measured: the content of `explain.json`, JSON primitives; None: no measure was asked for.
     """
@@ -55,7 +55,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Chosen:
-    pictures: list[npt.NDArray[np.uint8]]
+    images: list[npt.NDArray[np.uint8]]
     paths: list[str]
     labels: list[str | None]
     how: str
@@ -63,10 +63,10 @@ class _Chosen:
 
 
 def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanation:
-    """Explain pictures with one network, or with two side by side.
+    """Explain images with one network, or with two side by side.
 
     Raises:
-        TumorlensError: faults of checkpoints, flags, pictures or the output folder.
+        TumorlensError: faults of checkpoints, flags, images or the output folder.
     """
     files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
     networks = [checkpoints.load(file) for file in files]
@@ -225,16 +225,16 @@ def _named(images: Sequence[Path]) -> _Chosen:
             paths += inside
         else:
             paths.append(image)
-    pictures, kept, skipped = [], [], {}
+    decoded, kept, skipped = [], [], {}
     for path in paths:
         try:
-            pictures.append(read_grey(path))
+            decoded.append(read_grey(path))
             kept.append(path.as_posix())
         except UnreadableImageError as error:
             skipped[path.as_posix()] = str(error)
     if not kept:
         raise TumorlensError("--images: none can be decoded: " + " ".join(skipped.values()))
-    return _Chosen(pictures, kept, [None] * len(kept), f"{len(kept)} given images", skipped)
+    return _Chosen(decoded, kept, [None] * len(kept), f"{len(kept)} given images", skipped)
 
 
 def _views(
@@ -248,17 +248,17 @@ def _views(
     device, own = model.fc.weight.device, loaded.preprocessing.image_size
     size = settings.map_size or own
     views: list[Explained] = []
-    for start in range(0, len(chosen.pictures), settings.batch_size):
-        pictures = chosen.pictures[start : start + settings.batch_size]
+    for start in range(0, len(chosen.images), settings.batch_size):
+        images = chosen.images[start : start + settings.batch_size]
 
-        def inputs(side: int, pictures: list[npt.NDArray[np.uint8]] = pictures) -> torch.Tensor:
-            squares = np.stack([fit_square(picture, side) for picture in pictures])
+        def inputs(side: int, images: list[npt.NDArray[np.uint8]] = images) -> torch.Tensor:
+            squares = np.stack([fit_square(image, side) for image in images])
             return loaded.preprocessing(torch.from_numpy(squares).to(device))
 
-        # What the network answers is told at its own size, whatever the map's.
+        # What the network predictions is told at its own size, whatever the map's.
         with torch.no_grad():
             logits = model(inputs(own))
-        labels = chosen.labels[start : start + len(pictures)]
+        labels = chosen.labels[start : start + len(images)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
         maps = grad_cam(model, inputs(size), targets, settings.layer, settings.method)
         probabilities = softmax(logits.cpu().double().numpy(), loaded.temperature or 1.0)
@@ -275,7 +275,7 @@ def _views(
                     target_probability=float(probabilities[row, target]),
                 )
             )
-        progress("explaining", start + len(pictures), len(chosen.pictures))
+        progress("explaining", start + len(images), len(chosen.images))
     return views
 
 
@@ -284,14 +284,14 @@ def _tiles(
 ) -> tuple[Tile, ...]:
     return tuple(
         Tile(
-            picture,
+            image,
             path,
             label,
             tuple(of_network[index] for of_network in views),
-            boxes.outline(path, *picture.shape) if boxes else None,
+            boxes.outline(path, *image.shape) if boxes else None,
         )
-        for index, (picture, path, label) in enumerate(
-            zip(chosen.pictures, chosen.paths, chosen.labels, strict=True)
+        for index, (image, path, label) in enumerate(
+            zip(chosen.images, chosen.paths, chosen.labels, strict=True)
         )
     )
 
@@ -322,7 +322,7 @@ def _write(
     rows = []
     for number, tile in enumerate(tiles):
         height, width = tile.grey.shape
-        placed = [on_picture(view.map, height, width, view.size) for view in tile.views]
+        placed = [on_image(view.map, height, width, view.size) for view in tile.views]
         hottest = full_heat(placed)
         for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
             # A name that tells of a file has slashes, and may be long.

@@ -11,19 +11,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tumorlens.evaluation.plots import COLOURS
-from tumorlens.explain.overlay import blend, full_heat, heat_scale, on_picture
+from tumorlens.explain.overlay import blend, full_heat, heat_scale, on_image
 from tumorlens.explain.regions import Outline
 
 _GREY = "#666666"
 _MARKERS = ("o", "s", "^", "D")
 _FIT_PANELS = (
-    ("energy_in_box", "box_area_share", "share of the map in the box"),
-    ("pointing_game", "pointing_chance", "pointing game, share of hits"),
+    ("energy_pointing_game", "box_area_share", "share of the map in the box"),
+    ("pointing_game", "pointing_area_share", "pointing game, share of hits"),
     ("average_precision", "box_area_share", "average precision of the pixels"),
 )
 _LOOKING_PANELS = (
     ("outside_head", "outside_head_area", "share of the map outside the head"),
-    ("border", "border_area", "share on the picture's border"),
+    ("border", "border_area", "share on the image's border"),
     ("skull", "skull_area", "share on skull and scalp"),
     ("entropy", None, "entropy, 1: the same everywhere"),
 )
@@ -31,14 +31,14 @@ Table = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 
 def fits(networks: Mapping[str, Table], centre: Table, title: str) -> Figure:
-    """Three figures of localisation by subset: each network, the centre baseline, chance.
+    """Three figures of localisation by subset: each network, the centre prior, chance.
 
     Args:
         networks: name to subset to figure to value, low, high, as in `Localization.figures`.
         centre: the baseline's, likewise.
         title: above all.
     """
-    return _panels({**networks, "centre of the head": centre}, _FIT_PANELS, title)
+    return _panels({**networks, "centre prior": centre}, _FIT_PANELS, title)
 
 
 def looking(networks: Mapping[str, Table], title: str) -> Figure:
@@ -64,7 +64,7 @@ def _panels(
     for axes, (figure_name, chance, label) in zip(row, panels, strict=True):
         for number, (name, table) in enumerate(tables.items()):
             offset = (number - (len(tables) - 1) / 2) * 0.2
-            baseline = name == "centre of the head"
+            baseline = name == "centre prior"
             _dots(axes, table, subsets, figure_name, offset, number, name, baseline=baseline)
         if chance is not None:
             _chance(axes, next(iter(tables.values())), subsets, chance)
@@ -139,7 +139,7 @@ class Found:
     Attributes:
         grey: (H, W) uint8.
         outline: of its tumor.
-        words: above the picture.
+        words: above the image.
         maps: network to (h, w) raw map.
         energies: network to the share of its map in the box.
         sizes: network to the side of the square that its map lies over, pixels.
@@ -208,7 +208,7 @@ def _draw(axes: npt.NDArray[np.object_], one: Found) -> None:
     axes[0].imshow(one.grey, cmap="gray", vmin=0, vmax=255)
     axes[0].set_title(one.words, fontsize=6.5)
     for view, (name, relevance) in zip(axes[1:], one.maps.items(), strict=True):
-        placed = on_picture(relevance, height, width, one.sizes[name])
+        placed = on_image(relevance, height, width, one.sizes[name])
         view.imshow(blend(one.grey, placed, full_heat([placed])))
         where = one.outline.word if one.outline else "box"
         view.set_title(f"{name}\n{one.energies[name]:.0%} in the {where}", fontsize=6.5)
@@ -311,6 +311,6 @@ def _plain(axes: Axes) -> None:
 
 
 def words_of(row: Mapping[str, Any]) -> str:
-    """The caption of a picture in the gallery."""
-    verdict = "right" if row["right"] else f"said {row['prediction']}"
-    return f"{row['label']}, {verdict}\ntumor {row['box_area_share']:.1%} of the picture"
+    """The caption of an image in the gallery."""
+    decision = "right" if row["right"] else f"said {row['prediction']}"
+    return f"{row['label']}, {decision}\ntumor {row['box_area_share']:.1%} of the image"

@@ -39,7 +39,7 @@ class Outline:
         return "box" if self.mask is None else "outline"
 
     def draw(self, axes: "Axes", height: int, width: int) -> None:
-        """Over a picture of (height, width) pixels."""
+        """Over an image of (height, width) pixels."""
         if self.mask is not None:
             axes.contour(self.mask, levels=[0.5], colors=_COLOUR, linewidths=_WIDTH)
             return
@@ -77,7 +77,7 @@ class Boxes:
         return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks
 
     def region(self, path: str, height: int, width: int) -> Floats:
-        """How much of each pixel is tumor, in a picture of (height, width) pixels.
+        """How much of each pixel is tumor, in an image of (height, width) pixels.
 
         Returns:
             (height, width) 0..1; a box's edge may divide a pixel.

@@ -1,4 +1,4 @@
-"""The measures of the verb gradcam: explain.json, localization.csv and their figures."""
+"""The measures of the command gradcam: explain.json, localization.csv and their figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from tumorlens.explain import plots as drawing
 from tumorlens.explain.faithfulness import of_faithfulness
 from tumorlens.explain.gradcam import TITLES
 from tumorlens.explain.localization import (
-    LOOKING,
+    ATTRIBUTION,
     RATIOS,
     SPREAD,
     Floats,
@@ -32,16 +32,15 @@ from tumorlens.explain.localization import (
 from tumorlens.explain.maps import Way, draw
 from tumorlens.explain.regions import Boxes
 from tumorlens.explain.sanity import of_agreement, of_sanity
-from tumorlens.files import csv_text, write_json, write_text
+from tumorlens.files import SCHEMA, csv_text, write_json, write_text
 from tumorlens.settings import GradcamSettings
 
-SCHEMA = 1
 # What the measures write; removed before each run, so that a folder tells of one run alone.
 FILES = (
     "explain.json",
     "localization.csv",
     "localization.png",
-    "looking.png",
+    "attribution.png",
     "gallery.png",
     "faithfulness.png",
     "sanity.png",
@@ -62,7 +61,7 @@ def measure(
     """Take every measure that the settings ask for, and write the files.
 
     Args:
-        settings: of the verb.
+        settings: of the command.
         sessions: of one or two networks, by name.
         boxes: what --boxes names.
         seeds: what --agree names.
@@ -86,7 +85,7 @@ def measure(
         write_text(out_dir / "localization.csv", _table(found))
         root = next(iter(sessions.values())).data.root
         figures = _figures(found, root, boxes, f"{TITLES[way.method]} at {way.layer}")
-        content["localization"] = {name: one.figures for name, one in found.items()}
+        content["localization"] = {name: one.metrics for name, one in found.items()}
         content["comparison"] = None
         if len(found) > 1:
             first, second = found.values()
@@ -124,15 +123,15 @@ def _figures(
     found: Mapping[str, Localization], root: Path, boxes: Boxes, how: str
 ) -> dict[str, Figure]:
     first = next(iter(found.values()))
-    what = f"{how}, {first.figures['part']} images, maps of the true class"
+    what = f"{how}, {first.metrics['split']} images, maps of the true class"
     return {
         "localization": drawing.fits(
-            {name: one.figures["network"] for name, one in found.items()},
-            first.figures["centre"],
+            {name: one.metrics["network"] for name, one in found.items()},
+            first.metrics["centre_prior"],
             f"Do the maps lie on the tumors? {what}",
         ),
-        "looking": drawing.looking(
-            {name: one.figures["looking"] for name, one in found.items()},
+        "attribution": drawing.looking(
+            {name: one.metrics["attribution"] for name, one in found.items()},
             f"Where else do the maps lie? {what}",
         ),
         "gallery": _gallery(found, root, boxes, what),
@@ -151,7 +150,7 @@ def _gallery(found: Mapping[str, Localization], root: Path, boxes: Boxes, what: 
         if row["box_area_share"] is not None
         and all(row["path"] in places for places in by_path.values())
     ]
-    chosen = drawing.ranked(_GALLERY, [row["energy_in_box"] for row in boxed])
+    chosen = drawing.ranked(_GALLERY, [row["energy_pointing_game"] for row in boxed])
 
     def shown(index: int) -> drawing.Found:
         row = boxed[index]
@@ -163,7 +162,9 @@ def _gallery(found: Mapping[str, Localization], root: Path, boxes: Boxes, what: 
             outline=boxes.outline(path, *grey.shape),
             words=drawing.words_of(row),
             maps={name: one.maps[place] for name, (one, place) in at.items()},
-            energies={name: one.rows[place]["energy_in_box"] for name, (one, place) in at.items()},
+            energies={
+                name: one.rows[place]["energy_pointing_game"] for name, (one, place) in at.items()
+            },
             sizes={name: one.size for name, one in found.items()},
         )
 
@@ -179,7 +180,7 @@ def compare(
 
     Returns:
         JSON primitives: `minuend`, `subtrahend` (names of the networks), `n`, `localization` and
-        `looking` (subset to figure to value, low, high, n) and `sentence`.
+        `attribution` (subset to metric to value, low, high, n) and `sentence`.
 
     Raises:
         TumorlensError: they share no image with a box.
@@ -192,7 +193,7 @@ def compare(
             "--compare: the two checkpoints share no image with a box; compare networks with the "
             "same split."
         )
-    names = ["energy_in_box", "pointing_game", "average_precision"]
+    names = ["energy_pointing_game", "pointing_game", "average_precision"]
     if all(row["iou"] is not None for row in boxed[0]):
         names.append("iou")
     before, before_all = ([row for row, _ in some] for some in (boxed, pairs))
@@ -206,11 +207,11 @@ def compare(
         resamples=resamples,
         seed=seed,
     )
-    for figures in found.values():
-        del figures["box_area_share"]
+    for metrics in found.values():
+        del metrics["box_area_share"]
     labels = np.array([row["label"] for row in before_all])
     looking = estimates(
-        _gaps(pairs, (*LOOKING, *SPREAD)),
+        _gaps(pairs, (*ATTRIBUTION, *SPREAD)),
         {"all": np.ones(len(pairs), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
         groups_of(before_all),
@@ -221,9 +222,9 @@ def compare(
         "minuend": second.name,
         "subtrahend": first.name,
         "n": len(boxed),
-        "sentence": sentence(first.name, second.name, found["all"]["energy_in_box"]),
+        "sentence": sentence(first.name, second.name, found["all"]["energy_pointing_game"]),
         "localization": primitives(found),
-        "looking": primitives(looking),
+        "attribution": primitives(looking),
     }
 
 

@@ -1,7 +1,7 @@
 """Do maps depend on what the network learned, and do two networks of one kind agree?
 
 Adebayo et al. 2018, "Sanity checks for saliency maps": weights are made random again from the last
-layer to the first, step upon step. A map that stays as it was shows the picture, not the network.
+layer to the first, step upon step. A map that stays as it was shows the image, not the network.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +18,12 @@ from torch import nn
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain import plots as drawing
 from tumorlens.explain.maps import Maps, Sample
-from tumorlens.explain.overlay import on_picture
+from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import build_model
 
 Floats = npt.NDArray[np.float64]
 
-# Maps are compared as pictures of this side; the window of SSIM is `_WINDOW` of its pixels.
+# Maps are compared as images of this side; the window of SSIM is `_WINDOW` of its pixels.
 _SIDE, _WINDOW = 56, 7
 _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
@@ -47,7 +47,7 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
     Returns:
         JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
-        images, which is where maps that have fallen apart end; and the first network's figure.
+        images, which is where maps that have fallen apart end; and the first network's metric.
     """
     content: dict[str, Any] = {}
     for one in samples:
@@ -62,7 +62,7 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
             "empty_maps": int((one.maps.max(axis=(1, 2)) <= 0).sum()),
         }
     how, first = samples[-1].how, content[samples[0].name]
-    figure = drawing.steps(
+    metric = drawing.steps(
         {
             words: {name: step[key] for name, step in first["steps"].items()}
             for key, words in _WORDS.items()
@@ -72,7 +72,7 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
         f"{samples[0].name}, weights made random from the last layer to the first: {how}",
     )
     source = "Adebayo et al. 2018, cascading randomisation; each step keeps the ones before"
-    return {"source": source, "sample": how, "networks": content}, figure
+    return {"source": source, "sample": how, "networks": content}, metric
 
 
 def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict[str, Any], Figure]:
@@ -80,7 +80,7 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
 
     Returns:
         JSON primitives: `between_networks`, the mean over pairs, and `maps_of_different_images`;
-        and their figure.
+        and their metric.
     """
     maps = [sample.maps]
     for number, loaded in enumerate(seeds.values(), 1):
@@ -89,7 +89,7 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
     together = _means(sample, between(maps, sample.size))
     apart = _means(sample, floor(maps[0], sample.size, sample.seed))
     first = sample.session.checkpoint
-    figure = drawing.steps(
+    metric = drawing.steps(
         {words: {f"{len(maps)} seeds": together[key]} for key, words in _WORDS.items()},
         {words: apart[key]["value"] for key, words in _WORDS.items()},
         "mean similarity over pairs of networks",
@@ -101,7 +101,7 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
         "between_networks": together,
         "maps_of_different_images": apart,
     }
-    return content, figure
+    return content, metric
 
 
 def _means(sample: Sample, found: Similarity) -> dict[str, Any]:
@@ -109,19 +109,19 @@ def _means(sample: Sample, found: Similarity) -> dict[str, Any]:
 
 
 def similarity(one: Maps, other: Maps, size: int) -> Similarity:
-    """Compare maps pair by pair; those of other layers or sizes by their places in the picture.
+    """Compare maps pair by pair; those of other layers or sizes by their places in the image.
 
     Args:
         one, other: (N, h, w) over the same N squares.
         size: side of those squares, pixels.
     """
-    pictures = [_pictures(maps, size) for maps in (one, other)]
+    images = [_images(maps, size) for maps in (one, other)]
     if one.shape == other.shape:
         cells = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
     else:
-        cells = [shown.reshape(len(shown), -1) for shown in pictures]
+        cells = [shown.reshape(len(shown), -1) for shown in images]
     return Similarity(
-        np.array([ssim(a, b) for a, b in zip(*pictures, strict=True)]),
+        np.array([ssim(a, b) for a, b in zip(*images, strict=True)]),
         np.array([_spearman(a, b) for a, b in zip(*cells, strict=True)]),
     )
 
@@ -137,9 +137,9 @@ def floor(maps: Maps, size: int, seed: int = 0) -> Similarity:
     return similarity(maps, maps[other], size)
 
 
-def _pictures(maps: Maps, size: int) -> Floats:
+def _images(maps: Maps, size: int) -> Floats:
     """(N, h, w) to (N, side, side), each from 0 to 1; a map of nothing stays 0."""
-    shown = np.stack([on_picture(one, _SIDE, _SIDE, size) for one in maps])
+    shown = np.stack([on_image(one, _SIDE, _SIDE, size) for one in maps])
     low = shown.min(axis=(1, 2), keepdims=True)
     span = shown.max(axis=(1, 2), keepdims=True) - low
     scaled: Floats = np.divide(shown - low, span, out=np.zeros_like(shown), where=span > 0)
@@ -147,9 +147,9 @@ def _pictures(maps: Maps, size: int) -> Floats:
 
 
 def ssim(one: Floats, other: Floats) -> float:
-    """Mean structural similarity of two pictures in 0..1 (Wang et al. 2004, eq. 13).
+    """Mean structural similarity of two images in 0..1 (Wang et al. 2004, eq. 13).
 
-    Windows of 7 x 7 pixels of equal weight, those inside the picture, K1 0.01, K2 0.03.
+    Windows of 7 x 7 pixels of equal weight, those inside the image, K1 0.01, K2 0.03.
     """
 
     def mean(values: Floats) -> Floats:
@@ -189,7 +189,7 @@ def steps(network: nn.Module) -> tuple[str, ...]:
 def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
     """The network with ever more of its weights as before training, another start than its own.
 
-    Batch norm's running figures go with the weights of their block.
+    Batch norm's running metrics go with the weights of their block.
 
     Args:
         checkpoint: not changed.

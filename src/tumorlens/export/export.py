@@ -1,4 +1,4 @@
-"""The verb export: a checkpoint as one file that other programs run."""
+"""The command export: a checkpoint as one file that other programs run."""
 
 from pathlib import Path
 

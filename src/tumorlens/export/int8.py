@@ -2,7 +2,7 @@
 
 Static quantisation (Jacob et al. 2018, "Quantization and training of neural networks for efficient
 integer-arithmetic-only inference"): the range of every activation is measured on training
-pictures. What it costs is measured on validation pictures, class by class: a mean hides a class
+images. What it costs is measured on validation images, class by class: a mean hides a class
 that is lost.
 """
 
@@ -56,14 +56,14 @@ class Cost:
     changed: float
 
     def lost(self) -> dict[str, float]:
-        """Figures that fell by more than `MOST_LOST`, and by how much."""
+        """Metrics that fell by more than `MOST_LOST`, and by how much."""
         fallen = {name: self.before[name] - self.after[name] for name in self.before}
         # The last digits of a float must not decide.
         return {name: drop for name, drop in fallen.items() if not drop <= MOST_LOST + 1e-9}
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]
-    """The calibration pictures, a batch at a time."""
+    """The calibration images, a batch at a time."""
 
     def __init__(self, squares: Squares, progress: Progress) -> None:
         self._batches = self._through(squares, progress)
@@ -87,7 +87,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
 
     Args:
         source, target: ONNX files.
-        squares: (N, S, S) training pictures, of every class.
+        squares: (N, S, S) training images, of every class.
         progress: told of the stage "calibrating".
     """
     graph = onnx.load(source).graph
@@ -112,7 +112,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
 def logits_of(
     path: Path, squares: Squares, threads: int | None, progress: Progress, stage: str
 ) -> Floats:
-    """(N, S, S) pictures to (N, K) logits of an ONNX file; `progress` is told of `stage`."""
+    """(N, S, S) images to (N, K) logits of an ONNX file; `progress` is told of `stage`."""
     running = onnx_session(path, threads)
     found = []
     for start in range(0, len(squares), _BATCH):
@@ -125,7 +125,7 @@ def logits_of(
 def cost(
     labels: npt.NDArray[np.int64], before: Floats, after: Floats, classes: Sequence[str]
 ) -> Cost:
-    """Compare answers in 32 bits and in 8.
+    """Compare predictions in 32 bits and in 8.
 
     Args:
         labels: (N,) indices into `classes`; each class at least once.
@@ -133,16 +133,16 @@ def cost(
         classes: K names.
     """
     guesses = [logits.argmax(axis=1) for logits in (before, after)]
-    figures = []
+    metrics = []
     for predicted in guesses:
         table = confusion(labels, predicted, len(classes), np.ones((1, len(labels))))
         found = from_confusion(table, classes)
         wanted = ("macro_f1", *(f"recall_{name}" for name in classes))
-        figures.append({name: float(found[name][0]) for name in wanted})
+        metrics.append({name: float(found[name][0]) for name in wanted})
     return Cost(
         images=len(labels),
         rarest=int(np.bincount(labels, minlength=len(classes)).min()),
-        before=figures[0],
-        after=figures[1],
+        before=metrics[0],
+        after=metrics[1],
         changed=float((guesses[0] != guesses[1]).mean()),
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import copies_of_training, describe, described, images_of
+from tumorlens.checkpoint.session import describe, described, images_of, near_duplicates_of_training
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
@@ -44,9 +44,9 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     if settings.int8:
         loaded = checkpoints.load(settings.checkpoint)
         data = _train_and_valid(loaded, settings, progress)
-        squares, pictures = spread_out(data.images[data.indices("valid")]), "validation images"
+        squares, images = spread_out(data.images[data.indices("valid")]), "validation images"
     else:
-        loaded, squares, pictures = checkpoint_and_images(settings, progress)
+        loaded, squares, images = checkpoint_and_images(settings, progress)
     progress("exporting", 0, 2 + settings.int8)
     model = graph_of(loaded)
     progress("exporting", 1, 2 + settings.int8)
@@ -57,7 +57,7 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     ):
         exact = Path(scratch) / "exact.onnx"
         onnx.save(model, exact)
-        found = parity(exact, loaded, squares, pictures, settings.threads)
+        found = parity(exact, loaded, squares, images, settings.threads)
         progress("exporting", 2, 2 + settings.int8)
         cost = None
         if data is not None:
@@ -95,7 +95,7 @@ def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Pro
         loaded.preprocessing.image_size,
         assignment=assignment,
         on_bad_image="skip",
-        # Where the folder has no validation part, the same images are set aside as in the run.
+        # Where the folder has no validation split, the same images are set aside as in the run.
         seed=int(loaded.settings.get("seed") or 0),
         patients=known if known and any((root / path).is_file() for path in known.rows) else None,
         allow_patient_overlap=True,
@@ -104,19 +104,19 @@ def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Pro
     if record is not None and (assignment is None or settings.splits is not None):
         # Another folder, or another split of it, than the run's: what trained tells of no loss.
         valid = data.indices("valid")
-        trained = valid[copies_of_training(record, data.only(valid)) != ""]
+        trained = valid[near_duplicates_of_training(record, data.only(valid)) != ""]
         data = data.only(np.setdiff1d(np.arange(len(data.paths)), trained))
     if data.classes != loaded.classes:
         raise TumorlensError(
             f"--data_dir {root}: has the classes {', '.join(data.classes)}, the checkpoint was "
             f"trained on {', '.join(loaded.classes)}; name the folder that it was trained on."
         )
-    for part in ("train", "valid"):
-        there = set(data.labels[data.indices(part)].tolist())
+    for split in ("train", "valid"):
+        there = set(data.labels[data.indices(split)].tolist())
         lacking = [name for index, name in enumerate(data.classes) if index not in there]
         if lacking:
             raise TumorlensError(
-                f"--data_dir {root}: no {part} image of {', '.join(lacking)}; --int8 measures the "
+                f"--data_dir {root}: no {split} image of {', '.join(lacking)}; --int8 measures the "
                 "recall of every class and needs some of each."
             )
     return data
@@ -146,12 +146,12 @@ def _small(
     cost = int8.cost(data.labels[valid], before, after, data.classes)
     lost = cost.lost()
     if lost:
-        figures = ", ".join(
+        metrics = ", ".join(
             f"{name} from {100 * cost.before[name]:.1f} to {100 * cost.after[name]:.1f}"
             for name in lost
         )
         raise TumorlensError(
-            f"--int8: on {cost.images} validation images eight bits take {figures} (percent), "
+            f"--int8: on {cost.images} validation images eight bits take {metrics} (percent), "
             f"more than the {100 * int8.MOST_LOST:g} points allowed; the file was not kept. "
             "Calibrate on more images with --calibration_images, or export without --int8."
         )
@@ -169,7 +169,7 @@ def _describe(
         image_size=preprocessing.image_size,
         mean=preprocessing.mean,
         std=preprocessing.std,
-        judge=loaded.decision(),
+        rule=loaded.decision(),
         precision="int8" if cost else "fp32",
         facts={
             "selected": loaded.selected,
@@ -187,7 +187,7 @@ def _describe(
 class Exportable(nn.Module):
     """Preprocessing and network as one: (N, S, S) uint8 to logits (N, K) and features (N, 512).
 
-    The network sees the same grey picture in each of its channels. Here it sees it once, and the
+    The network sees the same grey image in each of its channels. Here it sees it once, and the
     first convolution's weights are summed over the channels: the same sums in another order.
     """
 
@@ -208,7 +208,7 @@ class Exportable(nn.Module):
 def graph_of(checkpoint: Checkpoint) -> onnx.ModelProto:
     """The graph, its batch of any size; it names no file and no folder of this machine."""
     side = checkpoint.preprocessing.image_size
-    # Two pictures: a size of 1 would be taken for a constant.
+    # Two images: a size of 1 would be taken for a constant.
     example = torch.zeros(2, side, side, dtype=torch.uint8)
     with _quietly():
         program = torch.onnx.export(
@@ -259,7 +259,7 @@ def parity(
     path: Path,
     checkpoint: Checkpoint,
     squares: npt.NDArray[np.uint8],
-    pictures: str,
+    images: str,
     threads: int | None = None,
 ) -> Parity:
     """Compare an ONNX file with the checkpoint that it was made of, one by one and as a batch.
@@ -268,7 +268,7 @@ def parity(
         path: the file.
         checkpoint: its network is run by PyTorch, as `evaluate` would.
         squares: (N, S, S), N at least 2.
-        pictures: what they are, in words.
+        images: what they are, in words.
         threads: of onnxruntime; None: all cores.
 
     Raises:
@@ -291,8 +291,8 @@ def parity(
         raise TumorlensError(
             f"--checkpoint {checkpoint.path}: the exported network differs from the checkpoint's "
             f"by {logits:.2g} in a logit and {features:.2g} in a feature on {len(squares)} "
-            f"{pictures}, expected at most {TOLERANCE:g}; it was not kept. The checkpoint's "
+            f"{images}, expected at most {TOLERANCE:g}; it was not kept. The checkpoint's "
             "weights may be out of range; train again, or report this with the versions of torch "
             "and onnxruntime."
         )
-    return Parity(pictures, len(squares), logits, features)
+    return Parity(images, len(squares), logits, features)

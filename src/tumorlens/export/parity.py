@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Squares = npt.NDArray[np.uint8]
 
-# Pictures for the comparison.
+# Images for the comparison.
 COMPARED = 32
 
 
@@ -33,7 +33,7 @@ class Exported:
         precision: "fp32", "fp16" or "int8".
         parity: how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is.
         cost: what 8 bits cost; None: not 8 bits.
-        skipped: path of each picture that could not be decoded to the reason; int8 alone looks.
+        skipped: path of each image that could not be decoded to the reason; int8 alone looks.
     """
 
     path: Path
@@ -49,12 +49,12 @@ class Parity:
     """How far an exported network is from its checkpoint.
 
     Attributes:
-        pictures: what it was shown, in words.
+        images: what it was shown, in words.
         count: how many.
         logits, features: largest absolute difference from PyTorch's.
     """
 
-    pictures: str
+    images: str
     count: int
     logits: float
     features: float
@@ -86,7 +86,7 @@ def checkpoint_and_images(
             raise
         loaded, squares = load(settings.checkpoint), np.empty((0, 0, 0), dtype=np.uint8)
     if len(squares) < 2:
-        return loaded, _noise(loaded.preprocessing.image_size), "pictures of noise"
+        return loaded, _noise(loaded.preprocessing.image_size), "images of noise"
     return loaded, squares, "validation images"
 
 
@@ -99,10 +99,10 @@ def spread_out(images: Squares) -> Squares:
 def _noise(side: int) -> Squares:
     """Noise of every grain, from single pixels to large patches, dark to bright."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for number in range(COMPARED):
         grain = 2 ** (number % 5)
         cells = -(-side // grain)
         noise = rng.integers(0, 256, (cells, cells), dtype=np.uint8)
-        pictures.append(np.kron(noise, np.ones((grain, grain), dtype=np.uint8))[:side, :side])
-    return np.stack(pictures)
+        images.append(np.kron(noise, np.ones((grain, grain), dtype=np.uint8))[:side, :side])
+    return np.stack(images)

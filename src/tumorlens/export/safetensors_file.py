@@ -23,13 +23,13 @@ _PLACES = ("data_dir", "out_dir", "splits", "resume")
 
 
 def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> Exported:
-    """Write `settings.checkpoint` to `out` as safetensors that every verb takes as --checkpoint.
+    """Write `settings.checkpoint` to `out` as safetensors that every command takes as --checkpoint.
 
     Raises:
         TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
             as the checkpoint does, and was not kept.
     """
-    loaded, squares, pictures = checkpoint_and_images(settings, progress)
+    loaded, squares, images = checkpoint_and_images(settings, progress)
     progress("exporting", 0, 2)
     light = light_one(loaded)
     with cpu_threads(settings.threads):
@@ -44,12 +44,12 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     if not logits <= TOLERANCE:  # NaN is no agreement
         raise TumorlensError(
             f"--checkpoint {settings.checkpoint}: in half precision a logit differs by "
-            f"{logits:.2g} on {len(squares)} {pictures}, expected at most {TOLERANCE:g}; the "
+            f"{logits:.2g} on {len(squares)} {images}, expected at most {TOLERANCE:g}; the "
             "file was not kept. Hand on the checkpoint as it is."
         )
     checkpoints.save(light, out)
     progress("exporting", 2, 2)
-    parity = Parity(pictures, len(squares), logits, features)
+    parity = Parity(images, len(squares), logits, features)
     return Exported(out, out.stat().st_size, "fp16", parity)
 
 

@@ -1,1 +1,1 @@
-"""From files to verdicts, by a checkpoint or by an exported network. No torch before it is used."""
+"""From files to decisions, by a checkpoint or an exported network. No torch before its use."""

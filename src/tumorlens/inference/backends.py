@@ -19,7 +19,7 @@ from tumorlens.inference.onnx_metadata import (
     NotOursError,
 )
 from tumorlens.settings import MAP_LAYER, MAP_METHOD, PredictSettings
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.uncertainty.decision import DecisionRule
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -34,15 +34,15 @@ class Backend(Protocol):
     Attributes:
         name: of the network, such as "se_resnet18".
         image_size: side S of the square that it sees, pixels.
-        judge: classes, temperature, thresholds and feature space.
+        rule: classes, temperature, thresholds and feature space.
     """
 
     name: str
     image_size: int
-    judge: Judge
+    rule: DecisionRule
 
     def describe(self, squares: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        """(N, S, S) pictures of `readers.fit_square` to logits (N, K) and features (N, D)."""
+        """(N, S, S) images of `readers.fit_square` to logits (N, K) and features (N, D)."""
         ...
 
 
@@ -66,7 +66,7 @@ class OnnxBackend:
 
     Attributes:
         about: what the file says of itself.
-        name, image_size, judge: see `Backend`.
+        name, image_size, rule: see `Backend`.
 
     Raises:
         TumorlensError: no onnxruntime, no such file, or another program's.
@@ -82,12 +82,12 @@ class OnnxBackend:
             raise TumorlensError(f"{path}: {error}; {_EXPECTED}.") from error
         self.name = self.about.name
         self.image_size = self.about.image_size
-        self.judge = self.about.judge
+        self.rule = self.about.rule
         inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
         outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
-        side, classes = self.image_size, len(self.judge.classes)
+        side, classes = self.image_size, len(self.rule.classes)
         features = outputs.get(FEATURES, [])
-        space = self.judge.space
+        space = self.rule.space
         if (
             inputs != {SQUARES: [side, side]}
             or outputs.get(LOGITS) != [classes]
@@ -154,7 +154,7 @@ class TorchBackend:
         loaded = load(path)
         self.name = loaded.model_name
         self.image_size = loaded.preprocessing.image_size
-        self.judge = loaded.decision()
+        self.rule = loaded.decision()
         self._preprocessing = loaded.preprocessing
         self._device = pick_device(device)
         self._network = loaded.network().to(self._device)

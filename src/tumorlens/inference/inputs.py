@@ -28,14 +28,14 @@ class Found:
 
     Attributes:
         path: of the file, as it was reached.
-        index: of the slice within its file, 0-based; None: the file is one picture.
-        picture: (H, W) uint8; None: unreadable.
+        index: of the slice within its file, 0-based; None: the file is one image.
+        image: (H, W) uint8; None: unreadable.
         reason: why it is unreadable; empty where it is not.
     """
 
     path: Path
     index: int | None
-    picture: npt.NDArray[np.uint8] | None
+    image: npt.NDArray[np.uint8] | None
     reason: str = ""
 
 
@@ -45,7 +45,7 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
     Within a folder the files of a DICOM series come in the order in which they lie in the body.
 
     Raises:
-        TumorlensError: a path or pattern that names nothing, or a folder without a picture.
+        TumorlensError: a path or pattern that names nothing, or a folder without an image.
     """
     for path in paths:
         if path.is_dir():
@@ -55,7 +55,7 @@ def files(paths: Sequence[Path]) -> Iterator[Path]:
                 yield file
             if not found:
                 raise TumorlensError(
-                    f"{path}: has no picture in it; expected files that end in "
+                    f"{path}: has no image in it; expected files that end in "
                     f"{', '.join(sorted(readers.SUFFIXES) + list(_SCANS))}, or DICOM files."
                 )
         elif path.exists():
@@ -104,7 +104,7 @@ def slices(file: Path, axis: Axis = "axial", only: int | None = None) -> Iterato
     """The slices of one file, or one `Found` with the reason why it has none.
 
     Args:
-        file: a picture, DICOM or NIfTI file.
+        file: an image, DICOM or NIfTI file.
         axis: how a volume is cut.
         only: of a volume or a file of several frames, this one alone, 0-based.
     """

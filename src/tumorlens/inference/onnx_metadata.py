@@ -1,8 +1,8 @@
 """What an exported network says of itself, in the metadata of its ONNX file. No torch, no onnx.
 
 The file's graph has the numbers of the network; these texts have what is needed to take its
-answers: classes, calibration, the space of the training features. They hold no path and no
-picture.
+predictions: classes, calibration, the space of the training features. They hold no path and no
+image.
 """
 
 import base64
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens import __version__
-from tumorlens.uncertainty.decision import Judge
+from tumorlens.files import SCHEMA, standard_keys
+from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 FORMAT = "tumorlens-onnx"
-SCHEMA = 1
 # Names in the graph.
 SQUARES, LOGITS, FEATURES = "squares", "logits", "features"
 # Keys of the metadata.
@@ -31,7 +31,7 @@ NOTICE_TEXT = (
 )
 # What a program that feeds the graph must do first; `data.readers.fit_square` does it.
 INPUT_TEXT = (
-    "uint8 (N, S, S), S = image_size: the grey picture, rotated as its EXIF says, resized so that "
+    "uint8 (N, S, S), S = image_size: the grey image, rotated as its EXIF says, resized so that "
     "its longer side is S (Pillow's BILINEAR: a triangle filter whose support widens when "
     "shrinking; the shorter side rounded to the nearest pixel, ties to even), in the middle of a "
     "black square (offset rounded down). The graph divides by 255, subtracts mean, divides by std."
@@ -55,8 +55,8 @@ class ExportedFile:
     Attributes:
         name: of the network, such as "se_resnet18".
         image_size: side S of the square that the graph takes, pixels.
-        mean, std: what the graph normalises by, of pictures in 0..1; for eyes.
-        judge: classes, temperature, thresholds and feature space.
+        mean, std: what the graph normalises by, of images in 0..1; for eyes.
+        rule: classes, temperature, thresholds and feature space.
         precision: "fp32", or "int8" after quantisation.
         facts: where it came from and how it was checked, JSON primitives.
     """
@@ -65,25 +65,25 @@ class ExportedFile:
     image_size: int
     mean: float
     std: float
-    judge: Judge
+    rule: DecisionRule
     precision: str = "fp32"
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
         """The metadata to put into the file."""
-        space = self.judge.space
+        space = self.rule.space
         about = {
             "format": FORMAT,
             "schema": SCHEMA,
             "tumorlens": __version__,
             "model_name": self.name,
-            "classes": list(self.judge.classes),
+            "classes": list(self.rule.classes),
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
-            "temperature": self.judge.temperature,
-            "uncertainty_threshold": self.judge.threshold,
-            "novelty_threshold": space.threshold if space else None,
+            "temperature": self.rule.temperature,
+            "uncertainty_threshold": self.rule.threshold,
+            "ood_threshold": space.threshold if space else None,
             "precision": self.precision,
             "input": INPUT_TEXT,
             "output": OUTPUT_TEXT,
@@ -113,23 +113,24 @@ class ExportedFile:
             about = json.loads(metadata[ABOUT])
             if about["format"] != FORMAT:
                 raise NotOursError("an ONNX file, but not one that `tumorlens export` wrote")
-            if about["schema"] != SCHEMA:
+            if about["schema"] not in (1, SCHEMA):
                 raise NotOursError(
                     f"of schema {about['schema']}, and this tumorlens ({__version__}) reads "
                     f"schema {SCHEMA}"
                 )
+            about = standard_keys(about)
             classes = tuple(map(str, about["classes"]))
             space = None
-            if about["novelty_threshold"] is not None:
+            if about["ood_threshold"] is not None:
                 space = _space(
-                    json.loads(metadata[SPACE]), len(classes), float(about["novelty_threshold"])
+                    json.loads(metadata[SPACE]), len(classes), float(about["ood_threshold"])
                 )
             return cls(
                 name=str(about["model_name"]),
                 image_size=int(about["image_size"]),
                 mean=float(about["mean"]),
                 std=float(about["std"]),
-                judge=Judge(
+                rule=DecisionRule(
                     classes,
                     _number(about["temperature"]),
                     _number(about["uncertainty_threshold"]),
@@ -148,7 +149,7 @@ class ExportedFile:
 
 _FIELDS = (
     *("format", "schema", "tumorlens", "model_name", "classes", "image_size", "mean", "std"),
-    *("temperature", "uncertainty_threshold", "novelty_threshold", "precision"),
+    *("temperature", "uncertainty_threshold", "ood_threshold", "precision"),
     *("input", "output"),
 )
 

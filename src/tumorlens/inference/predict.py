@@ -1,4 +1,4 @@
-"""The verb predict: any number of files to classes, probabilities and verdicts.
+"""The command predict: any number of files to classes, probabilities and decisions.
 
 No torch but where a checkpoint is run. Slices go through in batches and are forgotten; a file that
 cannot be read is told with its reason, and the others go on.
@@ -23,7 +23,7 @@ from tumorlens.inference.backends import Backend, TorchBackend, backend_of
 from tumorlens.inference.inputs import Found
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PredictSettings
-from tumorlens.uncertainty.decision import Judged
+from tumorlens.uncertainty.decision import Decided
 
 UNREADABLE = "unreadable"
 
@@ -34,31 +34,31 @@ class Prediction:
 
     Attributes:
         path: of its file, as it was reached, with forward slashes.
-        index: of the slice in its file, 0-based; None: the file is one picture.
-        judged: class, verdict and probabilities; None: the file is unreadable.
-        reason: why it is unreadable, uncertain or unlike the training data; else empty.
+        index: of the slice in its file, 0-based; None: the file is one image.
+        decided: class, decision and probabilities; None: the file is unreadable.
+        reason: why it is unreadable, uncertain or out of distribution; else empty.
         classes: name of each probability.
     """
 
     path: str
     index: int | None
-    judged: Judged | None
+    decided: Decided | None
     reason: str = ""
     classes: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> str:
-        """ "confident", "uncertain", "unlike the training data", "not judged" or "unreadable"."""
-        return self.judged.verdict if self.judged else UNREADABLE
+    def decision(self) -> str:
+        """ "confident", "uncertain", "out of distribution", "not calibrated" or "unreadable"."""
+        return self.decided.decision if self.decided else UNREADABLE
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
-        found, names = self.judged, self.classes
+        found, names = self.decided, self.classes
         return {
             "path": self.path,
             "slice": self.index,
             "prediction": found.prediction if found else None,
-            "verdict": self.verdict,
+            "decision": self.decision,
             "probabilities": (
                 dict(zip(names, map(float, found.probabilities), strict=True)) if found else None
             ),
@@ -69,16 +69,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many slices were given which verdict.
+    """How many slices were given which decision.
 
     Attributes:
-        verdicts: verdict to how many.
+        decisions: decision to how many.
         network: its name.
         calibrated: whether the probabilities are.
         note: a flag that changed nothing, and why; else empty.
     """
 
-    verdicts: dict[str, int]
+    decisions: dict[str, int]
     network: str
     calibrated: bool
     note: str = ""
@@ -86,14 +86,14 @@ class Summary:
     @property
     def unreadable(self) -> int:
         """How many files could not be read."""
-        return self.verdicts.get(UNREADABLE, 0)
+        return self.decisions.get(UNREADABLE, 0)
 
 
 def predictions(
     settings: PredictSettings,
     backend: Backend,
     progress: Progress = silent,
-    draw: Callable[[list[Found], npt.NDArray[np.uint8], list[Judged]], None] | None = None,
+    draw: Callable[[list[Found], npt.NDArray[np.uint8], list[Decided]], None] | None = None,
 ) -> Iterator[Prediction]:
     """Every slice of every file, in order, as fast as they are asked for.
 
@@ -101,7 +101,7 @@ def predictions(
         settings: which files, and how volumes are cut.
         backend: the network.
         progress: told of "predicting", in files.
-        draw: given each batch's readable slices, their squares (N, S, S) and verdicts.
+        draw: given each batch's readable slices, their squares (N, S, S) and decisions.
 
     Raises:
         TumorlensError: a path that names nothing.
@@ -115,19 +115,19 @@ def predictions(
 
     every = found()
     while batch := list(islice(every, settings.batch_size)):
-        readable = [one for one in batch if one.picture is not None]
-        pictures = [one.picture for one in batch if one.picture is not None]
-        judged: list[Judged] = []
+        readable = [one for one in batch if one.image is not None]
+        images = [one.image for one in batch if one.image is not None]
+        decided: list[Decided] = []
         if readable:
-            squares = np.stack([fit_square(picture, backend.image_size) for picture in pictures])
-            judged = backend.judge.judge(*backend.describe(squares))
+            squares = np.stack([fit_square(image, backend.image_size) for image in images])
+            decided = backend.rule.decide(*backend.describe(squares))
             if draw is not None:
-                draw(readable, squares, judged)
-        answers = iter(judged)
+                draw(readable, squares, decided)
+        predictions = iter(decided)
         for one in batch:
-            answer = None if one.picture is None else next(answers)
-            reason = backend.judge.why(answer) if answer else one.reason
-            yield Prediction(one.path.as_posix(), one.index, answer, reason, backend.judge.classes)
+            answer = None if one.image is None else next(predictions)
+            reason = backend.rule.why(answer) if answer else one.reason
+            yield Prediction(one.path.as_posix(), one.index, answer, reason, backend.rule.classes)
 
 
 def predict(
@@ -150,16 +150,16 @@ def predict(
     if settings.csv is not None and settings.csv.is_dir():
         raise TumorlensError(f"--csv {settings.csv}: is a folder; name a file in it.")
     backend = backend_of(settings)
-    verdicts: dict[str, int] = {}
+    decisions: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
         listeners: list[Callable[[Prediction], None]] = [] if told is None else [told]
         draw = None
         if settings.heatmaps is not None:
             draw = _Heatmaps(settings.heatmaps, backend).draw
         if settings.csv is not None:
-            listeners.append(stack.enter_context(_table(settings.csv, backend.judge.classes)))
+            listeners.append(stack.enter_context(_table(settings.csv, backend.rule.classes)))
         for one in predictions(settings, backend, progress, draw):
-            verdicts[one.verdict] = verdicts.get(one.verdict, 0) + 1
+            decisions[one.decision] = decisions.get(one.decision, 0) + 1
             for listener in listeners:
                 listener(one)
     if settings.heatmaps is not None:
@@ -167,7 +167,7 @@ def predict(
     note = ""
     if settings.runs_onnx and settings.device not in ("auto", "cpu"):
         note = f"--device {settings.device}: an exported network runs on the CPU."
-    return Summary(verdicts, backend.name, backend.judge.temperature is not None, note)
+    return Summary(decisions, backend.name, backend.rule.temperature is not None, note)
 
 
 @contextlib.contextmanager
@@ -177,24 +177,24 @@ def _table(path: Path, classes: tuple[str, ...]) -> Iterator[Callable[[Predictio
         writer = csv.writer(file, lineterminator="\n")
         probabilities = [f"prob_{name}" for name in classes]
         writer.writerow(
-            ["path", "prediction", "verdict", *probabilities, "slice", "distance", "reason"]
+            ["path", "prediction", "decision", *probabilities, "slice", "distance", "reason"]
         )
 
         def row(one: Prediction) -> None:
-            found = one.judged
+            found = one.decided
             numbers = (
                 [f"{value:.6f}" for value in found.probabilities] if found else [""] * len(classes)
             )
             far = "" if found is None or found.distance is None else f"{found.distance:.4f}"
             index = "" if one.index is None else one.index
             name = found.prediction if found else ""
-            writer.writerow([one.path, name, one.verdict, *numbers, index, far, one.reason])
+            writer.writerow([one.path, name, one.decision, *numbers, index, far, one.reason])
 
         yield row
 
 
 class _Heatmaps:
-    """One picture a slice: the slice, and on it the map of the predicted class."""
+    """One image a slice: the slice, and on it the map of the predicted class."""
 
     def __init__(self, folder: Path, backend: Backend) -> None:
         if not isinstance(backend, TorchBackend):
@@ -207,22 +207,22 @@ class _Heatmaps:
         self.count = 0
 
     def draw(
-        self, readable: list[Found], squares: npt.NDArray[np.uint8], judged: list[Judged]
+        self, readable: list[Found], squares: npt.NDArray[np.uint8], decided: list[Decided]
     ) -> None:
         from PIL import Image  # noqa: PLC0415
 
         from tumorlens.explain import overlay  # noqa: PLC0415 (matplotlib)
 
-        targets = np.array([int(one.probabilities.argmax()) for one in judged], dtype=np.int64)
+        targets = np.array([int(one.probabilities.argmax()) for one in decided], dtype=np.int64)
         maps = self.backend.maps(squares, targets)
-        for found, relevance, answer in zip(readable, maps, judged, strict=True):
-            assert found.picture is not None
-            height, width = found.picture.shape
-            placed = overlay.on_picture(relevance, height, width, self.backend.image_size)
-            drawn = overlay.blend(found.picture, placed, overlay.full_heat([placed]))
+        for found, relevance, answer in zip(readable, maps, decided, strict=True):
+            assert found.image is not None
+            height, width = found.image.shape
+            placed = overlay.on_image(relevance, height, width, self.backend.image_size)
+            drawn = overlay.blend(found.image, placed, overlay.full_heat([placed]))
             self.count += 1
             part = "" if found.index is None else f"-slice{found.index:03d}"
             name = f"{self.count:05d}-{found.path.stem}{part}-{answer.prediction}.png"
-            beside = np.concatenate([np.stack([found.picture] * 3, axis=-1), drawn], axis=1)
+            beside = np.concatenate([np.stack([found.image] * 3, axis=-1), drawn], axis=1)
             with replacing(self.folder / name) as file:
                 Image.fromarray(beside).save(file, "PNG")

@@ -86,7 +86,7 @@ class ResNet(nn.Module):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) pictures to (N, 512, ceil(H/32), ceil(W/32)): the last block's output."""
+        """(N, C, H, W) images to (N, 512, ceil(H/32), ceil(W/32)): the last block's output."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer1(x)
         x = self.layer2(x)
@@ -100,5 +100,5 @@ class ResNet(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) normalised pictures, square or not, to (N, num_classes) logits."""
+        """(N, C, H, W) normalised images, square or not, to (N, num_classes) logits."""
         return self.forward_head(self.forward_features(x))

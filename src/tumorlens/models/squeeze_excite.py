@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: a gate that rescales each channel by what the whole picture shows."""
+"""Squeeze-and-excitation: a gate that rescales each channel by what the whole image shows."""
 
 import torch
 from torch import Tensor, nn

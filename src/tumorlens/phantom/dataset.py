@@ -45,7 +45,7 @@ class PhantomSlice:
         mask: (size, size) bool, the tumor's core: what takes up contrast agent and the dead or
             fluid parts that it encloses. Swelling (oedema) and dural tail do not count, as in the
             boxes of the public data set. Empty for notumor.
-        twin: (size, size) uint8, the same slice of the same head with the same noise, without
+        duplicate: (size, size) uint8, the same slice of the same head with the same noise, without
             the tumor; None where it was not asked for.
     """
 
@@ -54,7 +54,7 @@ class PhantomSlice:
     offset: float
     image: npt.NDArray[np.uint8]
     mask: npt.NDArray[np.bool_]
-    twin: npt.NDArray[np.uint8] | None
+    duplicate: npt.NDArray[np.uint8] | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PhantomSummary:
 
 
 def phantom_slice(
-    seed: int | Sequence[int], label: str, size: int = 224, *, twin: bool = True
+    seed: int | Sequence[int], label: str, size: int = 224, *, duplicate: bool = True
 ) -> PhantomSlice:
     """Make one slice; everything but the tumor depends on `seed` and `size` alone.
 
@@ -76,7 +76,7 @@ def phantom_slice(
         seed: a non-negative number or several.
         label: one of `labels.KNOWN_CLASSES`.
         size: side of the image, pixels; the same head in the same frame at any size.
-        twin: also make the slice without its tumor.
+        duplicate: also make the slice without its tumor.
 
     Raises:
         TumorlensError: the template is missing.
@@ -96,7 +96,7 @@ def phantom_slice(
         image = healthy()
         empty = np.zeros(image.shape, dtype=bool)
         return PhantomSlice(label, view.plane, view.offset, image, empty, image)
-    without = healthy() if twin else None
+    without = healthy() if duplicate else None
     along, down = lesion.push
     pushed = (
         view.points
@@ -245,7 +245,7 @@ def _clear(out: Path, split: str, count: int) -> None:
 
 
 def _write(out: Path, task: _Task, size: int) -> list[str]:
-    made = phantom_slice(task.seed, task.label, size, twin=False)
+    made = phantom_slice(task.seed, task.label, size, duplicate=False)
     _save(out / task.path, made.image)
     if not made.mask.any():
         return [task.path, task.label, "", "", "", ""]

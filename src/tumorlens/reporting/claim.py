@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tumorlens.reporting import tables as figures
+from tumorlens.reporting import tables
 from tumorlens.reporting.evidence import Evidence
 
 ITEMS = {
@@ -49,7 +49,7 @@ ITEMS = {
     34: ("Evaluation", "Trial registration"),
     35: ("Results: data", "Cases included and excluded"),
     36: ("Results: data", "Demographic and clinical characteristics"),
-    37: ("Results: performance", "Figures and their uncertainty"),
+    37: ("Results: performance", "Metrics and their uncertainty"),
     38: ("Results: performance", "Diagnostic performance and its precision"),
     39: ("Results: performance", "Failure analysis"),
     40: ("Discussion", "Limitations"),
@@ -122,7 +122,7 @@ def _data(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
     if not data:
         return
     images, skipped = data["images"], data.get("skipped", {})
-    counts = ", ".join(f"{count:,} {part}" for part, count in images.items())
+    counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
     yield 12, (f"{len(skipped)} files could not be decoded and were left out.", "Clinical data.")
     yield 19, (f"{counts} images; {data['protocol']}.", "")
     yield 20, (_disjoint(found), "Whether patients are in one partition each.")
@@ -137,10 +137,10 @@ def _data(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
 
 def _disjoint(found: Evidence) -> str:
     if found.evaluation is not None:
-        return figures.copies_verdict(found.evaluation.content)
+        return tables.leakage_sentence(found.evaluation.content)
     if found.audit is not None:
-        across = found.audit.content["same_picture"]["across_splits"]
-        return f"The audit found {across:,} pairs of the same picture across partitions."
+        across = found.audit.content["near_duplicates"]["across_splits"]
+        return f"The audit found {across:,} pairs of the same image across partitions."
     return ""
 
 
@@ -173,14 +173,14 @@ def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
     yield 27, ("None: one network.", "")
 
 
-def _results(found: Evidence, metrics: figures.Record) -> Iterator[tuple[int, tuple[str, str]]]:
-    part, n = metrics["part"], metrics["images"]
-    main = figures.rows(metrics, figures.OVERALL)[:3]
+def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, tuple[str, str]]]:
+    split, n = metrics["split"], metrics["images"]
+    main = tables.rows(metrics, tables.OVERALL)[:3]
     said = "; ".join(f"{row.name} {row.all.text} ({row.all.interval})" for row in main)
     of_class = "; ".join(
         f"{name} sensitivity {cells[0].text} ({cells[0].interval}), specificity {cells[2].text} "
         f"({cells[2].interval})"
-        for name, _, cells in figures.by_class(metrics)
+        for name, _, cells in tables.by_class(metrics)
     )
     yield (
         28,
@@ -191,33 +191,33 @@ def _results(found: Evidence, metrics: figures.Record) -> Iterator[tuple[int, tu
         ),
     )
     yield 29, (f"Intervals: {metrics['interval']}.", "")
-    if figures.clean_subset(metrics):
+    if tables.clean_subset(metrics):
         yield (
             30,
             (
-                "Scored again without the images that show a training picture.",
+                "Scored again without the images that show a training image.",
                 "Other scanners, noise, subgroups.",
             ),
         )
     scored = _same_folder(found, metrics)
     note = "Whether these images come from another institution than the training images."
-    if scored and part in ("valid", "test"):
-        yield 32, (f"{n:,} {part} images of the folder that the network was trained from.", "")
+    if scored and split in ("valid", "test"):
+        yield 32, (f"{n:,} {split} images of the folder that the network was trained from.", "")
     elif not scored:
-        yield 33, (f"{n:,} {part} images of another folder than the training images.", note)
-    yield 37, (f"{n:,} {part} images: {said}.", "")
+        yield 33, (f"{n:,} {split} images of another folder than the training images.", note)
+    yield 37, (f"{n:,} {split} images: {said}.", "")
     yield 38, (of_class + ".", "")
     yield (
         39,
         (
-            f"{figures.wrong(metrics)} of {n:,} images are predicted wrong; the most confident "
+            f"{tables.wrong(metrics)} of {n:,} images are predicted wrong; the most confident "
             "errors are shown under Errors.",
             "What they have in common.",
         ),
     )
 
 
-def _same_folder(found: Evidence, metrics: figures.Record) -> bool:
+def _same_folder(found: Evidence, metrics: tables.Record) -> bool:
     known = (found.summary.get("data") or {}).get("data_dir")
     return known is not None and Path(str(metrics.get("data_dir"))).resolve() == Path(known)
 

@@ -1,4 +1,4 @@
-"""What there is to report of a run: its own files, and the folders that other verbs left.
+"""What there is to report of a run: its own files, and the folders that other commands left.
 
 A folder is used only where its manifest names this very checkpoint (by SHA-256) or this very data
 folder; what was looked for and not found, or found and foreign, is said with the command that makes
@@ -7,14 +7,13 @@ it. No torch: everything here is JSON, CSV and PNG.
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tumorlens.errors import TumorlensError
-from tumorlens.files import MANIFEST
+from tumorlens.files import MANIFEST, read_json
 from tumorlens.settings import ReportSettings
 
 Record = dict[str, Any]
@@ -22,7 +21,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """What a verb left.
+    """What a command left.
 
     Attributes:
         path: the folder.
@@ -61,7 +60,7 @@ class Evidence:
         summary: the JSON beside it.
         manifest: of the training run.
         history: one row an epoch, as text.
-        evaluation, gradcam, audit, comparison: folders of those verbs.
+        evaluation, gradcam, audit, comparison: folders of those commands.
         localisation: a gradcam folder whose explain.json has maps measured against tumors: that
             of `gradcam`, or another beside it.
         gaps: what is missing.
@@ -110,8 +109,8 @@ class Evidence:
         if self.nothing_chose:
             return f"the last epoch, {epoch}; the validation images trained too and chose none"
         loss = self.settings.get("monitor") == "loss"
-        figure = "lowest validation loss" if loss else "highest validation macro F1"
-        return f"epoch {epoch}, by the {figure}"
+        metric = "lowest validation loss" if loss else "highest validation macro F1"
+        return f"epoch {epoch}, by the {metric}"
 
 
 def gather(settings: ReportSettings) -> Evidence:
@@ -134,21 +133,21 @@ def gather(settings: ReportSettings) -> Evidence:
     places = _places(run_dir)
 
     def of_checkpoint(
-        verb: str, file: str, given: Path | None, what: str, more: str = ""
+        command: str, file: str, given: Path | None, what: str, more: str = ""
     ) -> Folder | None:
-        gap = Gap(what, "", f"tumorlens {verb} --checkpoint {checkpoint}{more}")
+        gap = Gap(what, "", f"tumorlens {command} --checkpoint {checkpoint}{more}")
 
         def foreign(found: Folder) -> str:
             same = found.manifest.get("checkpoint_sha256") == digest
             return "" if same else f"{found.path} is of another checkpoint."
 
-        return _find(verb, file, given, places, gaps, gap, foreign)
+        return _find(command, file, given, places, gaps, gap, foreign)
 
     evaluation = of_checkpoint(
         "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
     more = f" --class {_class_to_explain(summary)}"
-    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "Grad-CAM pictures", more)
+    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "Grad-CAM images", more)
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
     if settings.compare is not None:
@@ -173,7 +172,7 @@ def gather(settings: ReportSettings) -> Evidence:
 
 
 def estimates(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Record]]:
-    """Every figure with an interval ({value, low, high, ...}) in nested JSON, and where it is."""
+    """Every metric with an interval ({value, low, high, ...}) in nested JSON, and where it is."""
     if isinstance(content, dict):
         if {"value", "low", "high"} <= content.keys():
             yield path, content
@@ -196,7 +195,7 @@ def _run_folder(given: Path) -> Path:
         run = str(_json(given / "best_model.json").get("settings", {}).get("run", ""))
         if run and Path(run).name == run and (given / "runs" / run).is_dir():
             folder = given / "runs" / run
-    if _json(folder / MANIFEST).get("verb") != "train":
+    if _json(folder / MANIFEST).get("command") != "train":
         raise TumorlensError(f"--run_dir {given}: not a run folder, {expected}.")
     missing = [n for n in ("best_model.pt", "best_model.json") if not (folder / n).is_file()]
     if missing:
@@ -208,13 +207,13 @@ def _run_folder(given: Path) -> Path:
 
 
 def _places(run_dir: Path) -> tuple[Path, ...]:
-    # model/runs/RUN, and model, where best_model.pt was when a verb without --out_dir was asked.
+    # model/runs/RUN, and model, where best_model.pt was when a command without --out_dir was asked.
     above = run_dir.resolve().parent
     return (run_dir, above.parent) if above.name == "runs" else (run_dir,)
 
 
 def _find(
-    verb: str,
+    command: str,
     file: str,
     given: Path | None,
     places: Sequence[Path],
@@ -222,15 +221,15 @@ def _find(
     gap: Gap,
     foreign: Callable[[Folder], str],
 ) -> Folder | None:
-    """A verb's folder, given or in one of `places`; None, and a gap more, where there is none.
+    """A command's folder, given or in one of `places`; None, and a gap more, where there is none.
 
     Args:
         foreign: in a sentence why a folder is not the run's; "" where it is.
     """
-    name = {"evaluate": "evaluation"}.get(verb, verb)
+    name = {"evaluate": "evaluation"}.get(command, command)
     reason = ""
     for path in [given] if given else [place / name for place in places]:
-        found = _folder(path, verb, file)
+        found = _folder(path, command, file)
         if isinstance(found, Folder):
             other = foreign(found)
             if not other:
@@ -262,7 +261,7 @@ def _find_audit(
 ) -> Folder | None:
     known = (summary.get("data") or {}).get("data_dir")
     command = f"tumorlens audit {known or 'DATA_DIR'} --out_dir {places[0] / 'audit'}"
-    gap = Gap("the audit of the data: copies, conflicting labels, shortcuts", "", command)
+    gap = Gap("the audit of the data: near-duplicates, conflicting labels, shortcuts", "", command)
 
     def foreign(found: Folder) -> str:
         audited = str(found.content.get("data_dir", ""))
@@ -279,12 +278,12 @@ def _same_place(audited: str, known: str, audit: Path) -> bool:
     return any((place / audited).resolve() == Path(known) for place in stood)
 
 
-def _folder(path: Path, verb: str, file: str) -> Folder | str:
+def _folder(path: Path, command: str, file: str) -> Folder | str:
     if not path.is_dir():
         return "there is no such folder."
     manifest, content = _json(path / MANIFEST), _json(path / file)
-    if manifest.get("tool") != "tumorlens" or manifest.get("verb") != verb:
-        return f"{path} was not written by tumorlens {verb}."
+    if manifest.get("tool") != "tumorlens" or manifest.get("command") != command:
+        return f"{path} was not written by tumorlens {command}."
     if not content or not manifest.get("complete"):
         return f"{path} is unfinished: no whole {file} in it."
     return Folder(path, manifest, content)
@@ -292,7 +291,7 @@ def _folder(path: Path, verb: str, file: str) -> Folder | str:
 
 def _json(path: Path) -> Record:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

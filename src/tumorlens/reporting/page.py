@@ -15,8 +15,7 @@ from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_text
 from tumorlens.progress import Progress, silent
-from tumorlens.reporting import claim
-from tumorlens.reporting import tables as figures
+from tumorlens.reporting import claim, tables
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
 from tumorlens.settings import ReportSettings
 
@@ -37,7 +36,7 @@ class RunReport:
         card: MODEL_CARD.md.
         card_kept: the card that was there has words of its author and was left as it is.
         gaps: what a full report would have too.
-        filled: items of the checklist that the run answers, of 44.
+        filled: items of the checklist that the run predictions, of 44.
     """
 
     page: Path
@@ -79,7 +78,7 @@ def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
 
 
 def html(found: Evidence, items: tuple[claim.Item, ...]) -> str:
-    """The page: no script, no resource from elsewhere; pictures are inside."""
+    """The page: no script, no resource from elsewhere; images are inside."""
     return _render("report.html", found, items, autoescape=True)
 
 
@@ -131,14 +130,14 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
         counts=_counts(found),
         prepared=found.summary["preprocessing"],
         metrics=metrics,
-        per_class=figures.PER_CLASS,
+        per_class=tables.PER_CLASS,
         items=items,
-        pictures=_pictures(found),
+        figures=_figures(found),
         compared=_estimates(found.comparison.content if found.comparison else None),
-        localised=figures.localised(
+        localised=tables.localised(
             found.localisation.content if found.localisation else None, classes
         ),
-        localisation=figures.LOCALISATION,
+        localisation=tables.LOCALISATION,
         environment=claim.environment(found),
         command=_command(found),
         flat=_flat,
@@ -146,28 +145,28 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     )
 
 
-def _scores(metrics: figures.Record) -> dict[str, Any]:
+def _scores(metrics: tables.Record) -> dict[str, Any]:
     headline = {"accuracy": "accuracy", "macro_f1": "macro F1"}
     headline |= {f"recall_{name}": f"{name} recall" for name in metrics.get("bias_pair") or ()}
     return {
-        "overall": figures.rows(metrics, figures.OVERALL),
-        "calibration": figures.rows(metrics, figures.CALIBRATION),
-        "classes": list(figures.by_class(metrics)),
-        "bias": figures.bias(metrics),
-        "clean": figures.clean_subset(metrics),
-        "copies": figures.copies_verdict(metrics),
-        "verdict": figures.bias_verdict(metrics),
-        "wrong": figures.wrong(metrics),
-        "headline": figures.rows(metrics, headline),
+        "overall": tables.rows(metrics, tables.OVERALL),
+        "calibration": tables.rows(metrics, tables.CALIBRATION),
+        "classes": list(tables.by_class(metrics)),
+        "bias": tables.bias(metrics),
+        "clean": tables.clean_subset(metrics),
+        "duplicates": tables.leakage_sentence(metrics),
+        "bias_sentence": tables.bias_sentence(metrics),
+        "wrong": tables.wrong(metrics),
+        "headline": tables.rows(metrics, headline),
     }
 
 
 def _counts(found: Evidence) -> str:
     images = (found.summary.get("data") or {}).get("images", {})
-    return ", ".join(f"{count:,} {part}" for part, count in images.items())
+    return ", ".join(f"{count:,} {split}" for split, count in images.items())
 
 
-def _pictures(found: Evidence) -> dict[str, str]:
+def _figures(found: Evidence) -> dict[str, str]:
     places = {"curves": found.run_dir / "training_curves.png"}
     if found.evaluation:
         for name in ("roc", "reliability", "errors"):
@@ -187,9 +186,9 @@ def _pictures(found: Evidence) -> dict[str, str]:
     }
 
 
-def _estimates(content: Any) -> list[tuple[str, figures.Cell]]:
+def _estimates(content: Any) -> list[tuple[str, tables.Cell]]:
     return [
-        (", ".join(path).replace("_", " "), figures.cell(entry))
+        (", ".join(path).replace("_", " "), tables.cell(entry))
         for path, entry in estimates(content)
     ]
 
@@ -204,5 +203,5 @@ def _flat(value: Any) -> str:
 
 
 def _command(found: Evidence) -> str:
-    words = [str(word) for word in found.manifest.get("command", [])]
+    words = [str(word) for word in found.manifest.get("arguments", [])]
     return " ".join([Path(words[0]).name, *words[1:]]) if words else ""

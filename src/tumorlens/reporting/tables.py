@@ -1,4 +1,4 @@
-"""Figures of metrics.json as rows of tables, with and without copies of training images."""
+"""metrics.json as rows of tables, with and without near-duplicates of training images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ PER_CLASS = {
 }
 
 LOCALISATION = {
-    "energy_over_chance": "energy on the tumor over chance",
+    "energy_ratio": "energy on the tumor over chance",
     "pointing_game": "pointing game, share of hits",
     "average_precision": "average precision of the pixels",
 }
@@ -35,7 +35,7 @@ LOCALISATION = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure and its 95% interval; None where it has no meaning.
+    """A metric and its 95% interval; None where it has no meaning.
 
     Attributes:
         value, low, high: as in metrics.json.
@@ -71,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One figure: of all images, and of those that show no training picture."""
+    """One metric: of all images, and of those that show no training image."""
 
     name: str
     all: Cell
@@ -90,42 +90,42 @@ def cell(record: Record | None) -> Cell:
 
 
 def clean_subset(metrics: Record) -> Record | None:
-    """The subset without copies, where it differs from all images."""
-    clean = metrics.get("without_copies")
+    """The subset without near-duplicates, where it differs from all images."""
+    clean = metrics.get("without_near_duplicates")
     return clean if clean and clean["n"] < metrics["all"]["n"] else None
 
 
 def rows(metrics: Record, names: dict[str, str]) -> list[Row]:
-    """The figures called `names`, those that there are."""
-    every, clean = metrics["all"]["figures"], clean_subset(metrics)
+    """The metrics called `names`, those that there are."""
+    every, clean = metrics["all"]["metrics"], clean_subset(metrics)
     return [
-        Row(label, cell(every[name]), cell(clean["figures"].get(name)) if clean else None)
+        Row(label, cell(every[name]), cell(clean["metrics"].get(name)) if clean else None)
         for name, label in names.items()
         if name in every
     ]
 
 
 def by_class(metrics: Record) -> Iterator[tuple[str, int, list[Cell]]]:
-    """Each class, its images and its figures in the order of `PER_CLASS`."""
-    figures = metrics["all"]["figures"]
+    """Each class, its images and its metrics in the order of `PER_CLASS`."""
+    values = metrics["all"]["metrics"]
     for name in metrics["classes"]:
-        cells = [cell(figures.get(f"{figure}_{name}")) for figure in PER_CLASS]
+        cells = [cell(values.get(f"{metric}_{name}")) for metric in PER_CLASS]
         yield name, int(metrics["all"]["support"].get(name, 0)), cells
 
 
 def localised(explained: Record | None, classes: list[str]) -> list[tuple[str, str, list[Cell]]]:
-    """How maps fit marked tumors: network or baseline, tumors, figures as in `LOCALISATION`.
+    """How maps fit marked tumors: network or baseline, tumors, metrics as in `LOCALISATION`.
 
     Args:
         explained: explain.json.
-        classes: names; subsets by size or verdict are left out.
+        classes: names; subsets by size or decision are left out.
     """
     measured = (explained or {}).get("localization", {})
     tables = {name: found["network"] for name, found in measured.items()}
     for found in measured.values():
-        tables["centre of the head"] = found["centre"]  # that of the images, whatever the network
+        tables["centre prior"] = found["centre_prior"]  # that of the images, whatever the network
     return [
-        (who, subset, [cell(table[subset].get(figure)) for figure in LOCALISATION])
+        (who, subset, [cell(table[subset].get(metric)) for metric in LOCALISATION])
         for subset in ("all", *classes)
         for who, table in tables.items()
         if subset in table
@@ -149,12 +149,12 @@ def bias(metrics: Record) -> list[Row]:
     )
 
 
-def bias_verdict(metrics: Record) -> str:
+def bias_sentence(metrics: Record) -> str:
     """In a sentence: does the interval of the recall gap tell the two classes apart?"""
     if not metrics.get("bias_pair"):
         return ""
     one, other = metrics["bias_pair"]
-    gap = cell(metrics["all"]["figures"].get(f"recall_gap_{other}_minus_{one}"))
+    gap = cell(metrics["all"]["metrics"].get(f"recall_gap_{other}_minus_{one}"))
     if gap.value is None or gap.low is None or gap.high is None:
         return ""
     points = f"{abs(100 * gap.value):.1f} points (95% {100 * gap.low:.1f} to {100 * gap.high:.1f})"
@@ -167,20 +167,20 @@ def bias_verdict(metrics: Record) -> str:
     return f"The network finds {better} more often than {worse}: by {points}."
 
 
-def copies_verdict(metrics: Record) -> str:
-    """In a sentence: how many scored images show a training picture, and what that is worth."""
-    copies = metrics.get("copies_in_training")
-    if copies is None:
-        return "Whether these images show training pictures is not known."
-    exact, near = (sum(copies[kind].values()) for kind in ("exact", "near"))
+def leakage_sentence(metrics: Record) -> str:
+    """In a sentence: how many scored images show a training image, and what that is worth."""
+    duplicates = metrics.get("duplicates_in_training")
+    if duplicates is None:
+        return "Whether these images show training images is not known."
+    exact, near = (sum(duplicates[kind].values()) for kind in ("exact", "near"))
     n = metrics["all"]["n"]
     if exact + near == 0:
-        return "None of these images shows the same picture as a training image."
+        return "None of these images is a near-duplicate of a training image."
     said = (
-        f"{exact + near:,} of these {n:,} images show the same picture as a training image "
+        f"{exact + near:,} of these {n:,} images are near-duplicates of a training image "
         f"({exact:,} byte for byte, {near:,} mirrored, turned or re-encoded)"
     )
-    gain = cell(metrics.get("flattery", {}).get("accuracy"))
+    gain = cell(metrics.get("leakage_inflation", {}).get("accuracy"))
     if gain.value is None or gain.low is None or gain.high is None:
         return f"{said}; none is left to score without them."
     return (

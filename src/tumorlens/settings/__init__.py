@@ -1,4 +1,4 @@
-"""The settings of every verb: frozen, documented, and refusing nonsense at birth.
+"""The settings of every command: frozen, documented, and refusing nonsense at birth.
 
 These classes are the command line too: a field's name is its flag, its docstring its help.
 """

@@ -20,9 +20,9 @@ class PhantomSettings:
     test: int = 20
     """Test images for each class."""
     size: int = 224
-    """Side of the pictures, pixels."""
+    """Side of the images, pixels."""
     seed: int = 0
-    """Decides every picture."""
+    """Decides every image."""
 
     def __post_init__(self) -> None:
         at_least(self, train=2, valid=1, test=0, size=64, seed=0)
@@ -30,22 +30,22 @@ class PhantomSettings:
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """Find copies, mirror images, conflicting labels, unreadable files and shortcuts."""
+    """Find near-duplicates, mirror images, conflicting labels, unreadable files and shortcuts."""
 
     data_dir: Path
     """Any folder of images; splits and classes are told by its folders."""
     out_dir: Path = Path("audit")
     """Where audit.json, pairs.csv, groups.csv and audit.html go."""
     splits: Path | None = None
-    """CSV that says which image is in which part, instead of the folders; or `public-patients`."""
+    """CSV that says which image is in which split, instead of the folders; or `public-patients`."""
     fold: int | None = None
-    """Fold that is the test part, with --splits of folds."""
+    """Fold that is the test split, with --splits of folds."""
     patients: Path | None = None
     """CSV with columns `path, patient`, or `public`, the built-in table of the public set: which
     patients are in more than one split. Default: the --splits file's own column, if it has one."""
     fail_on: tuple[Literal["leak", "patients", "conflict", "unreadable"], ...] = ()
-    """Exit with status 1 where there are copies across splits, patients in more than one split,
-    copies with conflicting labels, or files that cannot be decoded."""
+    """Exit with status 1 where there are near-duplicates across splits, patients in more than one
+    split, near-duplicates with conflicting labels, or files that cannot be decoded."""
 
     def __post_init__(self) -> None:
         at_least(self, fold=0)
@@ -54,7 +54,7 @@ class AuditSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """Split a data folder so that images of one picture stay together."""
+    """Split a data folder so that images of one image stay together."""
 
     data_dir: Path
     """Folder with class folders, in split folders or not; it is split anew as a whole."""
@@ -98,7 +98,7 @@ class DownloadSettings:
     audit_dir: Path = Path("audit")
     """Where the audit of it goes."""
     version: int = 1
-    """Version on Kaggle; version 1 has the 7,023 images that published figures are about, and the
+    """Version on Kaggle; version 1 has the 7,023 images that published metrics are about, and the
     only known counts."""
 
     def __post_init__(self) -> None:

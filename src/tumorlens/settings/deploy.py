@@ -29,11 +29,11 @@ class PredictSettings:
     """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
     left out where they come first."""
     csv: Path | None = None
-    """Write path, prediction, verdict and the probability of each class here."""
+    """Write path, prediction, decision and the probability of each class here."""
     json: bool = False
     """Print a JSON object for each slice, a line each, instead of a table."""
     heatmaps: Path | None = None
-    """Folder for a picture of each slice beside where the network looked."""
+    """Folder for an image of each slice beside where the network looked."""
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
     """How NIfTI volumes are cut."""
     slice: int | None = None
@@ -72,7 +72,7 @@ class ExportSettings:
     come with tumorlens."""
     format: Literal["onnx", "safetensors"] = "onnx"
     """`onnx` runs without PyTorch; `safetensors` is a checkpoint in half precision, for every
-    verb, that does not name its data folder."""
+    command, that does not name its data folder."""
     int8: bool = False
     """Compute in 8 bits: a quarter of the size. Refused where macro F1 or any class's recall on
     validation images falls by more than half a point."""
@@ -85,7 +85,7 @@ class ExportSettings:
     """CSV (or `public-patients`) that says which image is in which split, instead of the
     checkpoint."""
     fold: int | None = None
-    """Fold that is the test part, with a --splits file of folds."""
+    """Fold that is the test split, with a --splits file of folds."""
     calibration_images: int = 256
     """Training images that the ranges of the 8 bits are measured on."""
     threads: int | None = None
@@ -100,7 +100,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """Put a run on one page: data, scores, pictures, checklist; and a model card."""
+    """Put a run on one page: data, scores, images, checklist; and a model card."""
 
     run_dir: Path
     """Run folder (model/runs/...), or the folder above, for the run of its best_model.pt."""

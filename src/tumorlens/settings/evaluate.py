@@ -19,7 +19,7 @@ from tumorlens.settings.shared import (
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Score a checkpoint class by class, with intervals, with and without training copies."""
+    """Score a checkpoint class by class, with and without near-duplicates of training images."""
 
     checkpoint: Path
     """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
@@ -32,7 +32,7 @@ class EvaluateSettings:
     """CSV (or `public-patients`) that says which image is in which split, instead of the
     checkpoint."""
     fold: int | None = None
-    """Fold that is the test part, with a --splits file of folds."""
+    """Fold that is the test split, with a --splits file of folds."""
     patients: Path | None = None
     """CSV with columns `path, patient` (and, where known, `site`), or `public`, the built-in table
     of the public set: intervals resample patients. Default: what the checkpoint remembers."""
@@ -85,7 +85,7 @@ class GradcamSettings:
     trained at. Larger: finer maps."""
     boxes: Path | None = None
     """CSV with columns path, box_x0, box_y0, box_x1, box_y1 (fractions), or a folder of masks:
-    measure on all boxed images of the part whether the maps lie on the tumors."""
+    measure on all boxed images of the split whether the maps lie on the tumors."""
     faithfulness: bool = False
     """Also measure deletion and insertion: do the places that a map marks carry the answer?"""
     sanity: bool = False

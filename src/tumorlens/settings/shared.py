@@ -1,4 +1,4 @@
-"""What the settings of several verbs share."""
+"""What the settings of several commands share."""
 
 import ast
 import inspect
@@ -19,7 +19,7 @@ MAP_METHOD: MapMethod = "hirescam"
 
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
-# Under which heading help lists a flag, whatever the verb; the rest comes under "other". A batch
+# Under which heading help lists a flag, whatever the command; the rest comes under "other". A batch
 # of training is a setting of training, any other one of hardware.
 GROUPS = {
     "data": (

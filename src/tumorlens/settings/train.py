@@ -62,9 +62,9 @@ class TrainingOptions:
     schedule: Literal["one_cycle", "cosine", "constant"] | None = None
     """How the learning rate moves, step by step."""
     patience: int | None = None
-    """Stop after this many epochs without a better validation figure."""
+    """Stop after this many epochs without a better validation metric."""
     monitor: Literal["macro_f1", "loss"] = "macro_f1"
-    """The validation figure that chooses the epoch."""
+    """The validation metric that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
     train_on_valid: bool = False
@@ -101,7 +101,7 @@ class TrainSettings(TrainingOptions):
     seed: int = 0
     """Decides initial weights, order and augmentation; the same seed gives the same weights."""
     fold: int | None = None
-    """Fold that is the test part, with a --splits file of folds."""
+    """Fold that is the test split, with a --splits file of folds."""
     resume: Path | None = None
     """Run folder (model/runs/...) to go on with, by its own settings; goes with --device and
     --threads alone."""
@@ -155,10 +155,10 @@ class StudySettings(TrainingOptions):
     runs_dir: Path | None = None
     """Where run folders and checkpoints go; default: model/ and the name of --out_dir."""
     report: bool = False
-    """Train nothing: draw tables and figures from the runs in --out_dir."""
+    """Train nothing: draw tables and metrics from the runs in --out_dir."""
     groups: Path | None = None
     """Report: CSV with columns `path, group`: intervals resample groups, such as patients, whole;
-    default: images that show one picture."""
+    default: images that show one image."""
     cluster: str | None = None
     """Address of a Dask scheduler that deals the runs to its workers, tcp://HOST:PORT; needs the
     extra `cluster` and folders that every worker sees under the same path."""

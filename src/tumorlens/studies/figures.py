@@ -6,21 +6,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tumorlens.comparison.text import figure_title, title
+from tumorlens.comparison.text import metric_title, title
 from tumorlens.evaluation.plots import COLOURS
 from tumorlens.studies.summary import PUBLISHED, Seen
 from tumorlens.studies.summary_by_class import CENTRE, Look
 
-_FIGURES = ("accuracy", "recall_glioma", "recall_meningioma")
+_METRICS = ("accuracy", "recall_glioma", "recall_meningioma")
 _VIEWS = {
     "official": "all test\nimages",
-    "official_without_copies": "without\nnear-duplicates",
+    "official_without_near_duplicates": "without\nnear-duplicates",
     "patients": "unseen\npatients",
     "folds": "folds",
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
 _LOOKS = {
-    "energy_over_chance": "energy in the box over chance",
+    "energy_ratio": "energy in the box over chance",
     "pointing_game": "pointing game: share of hits",
 }
 
@@ -30,30 +30,30 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
 
     Args:
         seen: the report's views.
-        published: all test images are the public set's `Testing`: draw the published figures too.
+        published: all test images are the public set's `Testing`: draw the published metrics too.
     """
     shown = [view for view in _VIEWS if any(one.view.name == view for one in seen)]
     names = _VIEWS | ({"official": "Testing, as\neverybody\nscores it"} if published else {})
     drawn = Figure(figsize=(10.5, 4.2), layout="constrained")
-    panels = drawn.subplots(1, len(_FIGURES), sharey=True)
+    panels = drawn.subplots(1, len(_METRICS), sharey=True)
     lowest = 1.0
-    for panel, figure in zip(panels, _FIGURES, strict=True):
+    for panel, metric in zip(panels, _METRICS, strict=True):
         for index, model in enumerate(PUBLISHED):
             shift = 0.24 * index - 0.12
             if published:
-                height = PUBLISHED[model][figure]
+                height = PUBLISHED[model][metric]
                 ends = [shift - 0.08, shift + 0.08]
                 panel.plot(ends, [height] * 2, color=COLOURS[index], linestyle=":", linewidth=2)
                 lowest = min(lowest, height)
             for place, view in enumerate(shown):
                 one = next((s for s in seen if s.view.name == view and s.model == model), None)
-                if one is None or figure not in one.figures:
+                if one is None or metric not in one.metrics:
                     continue
-                if one.figures[figure].value == one.figures[figure].value:
-                    lowest = min(lowest, _mean_and_runs(panel, one, figure, place + shift, index))
+                if one.metrics[metric].value == one.metrics[metric].value:
+                    lowest = min(lowest, _mean_and_runs(panel, one, metric, place + shift, index))
         panel.set_xticks(range(len(shown)), [names[view] for view in shown], fontsize=8)
         panel.set_xlim(-0.6, len(shown) - 0.4)
-        panel.set_title(figure_title(figure), fontsize=10)
+        panel.set_title(metric_title(metric), fontsize=10)
         panel.grid(axis="y", color="#dddddd")
         panel.set_axisbelow(True)
     bottom = max(0.0, lowest - 0.04)
@@ -69,16 +69,17 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
         for view in shown
     )
     drawn.supxlabel(
-        f"means over runs with 95% intervals over images and seeds, a dot a run\n{counts}",
+        "means over runs with 95% intervals over patients (else groups) and seeds, a dot a run\n"
+        + counts,
         fontsize=7,
     )
     return drawn
 
 
-def _mean_and_runs(panel: Axes, one: Seen, figure: str, place: float, index: int) -> float:
+def _mean_and_runs(panel: Axes, one: Seen, metric: str, place: float, index: int) -> float:
     """Draw a network's mean with its interval and a dot for each run; return the lowest of it."""
-    value = one.figures[figure]
-    runs = one.values[figure] if one.runs > 1 else ()
+    value = one.metrics[metric]
+    runs = one.values[metric] if one.runs > 1 else ()
     colour = COLOURS[index]
     panel.plot([place] * len(runs), runs, ".", color=colour, alpha=0.5)
     panel.errorbar(
@@ -113,11 +114,11 @@ def _legend(drawn: Figure, published: bool) -> None:
     drawn.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
 
 
-def where_they_look(found: Sequence[Look]) -> Figure:
-    """Networks and centre baseline in each class: means, and a small dot for each fold.
+def attribution_by_class(found: Sequence[Look]) -> Figure:
+    """Networks and centre prior in each class: means, and a small dot for each fold.
 
     Args:
-        found: of one protocol and part.
+        found: of one protocol and split.
     """
     labels = list(dict.fromkeys(one.label for one in found))
     whos = list(dict.fromkeys(one.who for one in found if not one.difference))
@@ -130,7 +131,7 @@ def where_they_look(found: Sequence[Look]) -> Figure:
         for index, who in enumerate(whos):
             marker, colour = style[who]
             for one in found:
-                mean = one.figures.get(name)
+                mean = one.metrics.get(name)
                 if one.who != who or mean is None:
                     continue
                 place = labels.index(one.label) + 0.22 * (index - (len(whos) - 1) / 2)
@@ -151,7 +152,7 @@ def where_they_look(found: Sequence[Look]) -> Figure:
         fontsize=9,
     )
     drawn.suptitle(
-        f"Where the maps of the true class lie, {first.protocol}, boxed {first.part} images: "
+        f"Where the maps of the true class lie, {first.protocol}, boxed {first.split} images: "
         "means over folds, a dot a fold",
         fontsize=10,
     )
@@ -159,7 +160,7 @@ def where_they_look(found: Sequence[Look]) -> Figure:
 
 
 def _scale(axes: Axes, name: str) -> None:
-    if name != "energy_over_chance":
+    if name != "energy_ratio":
         axes.set_ylim(0, 1)
         return
     axes.set_yscale("log")

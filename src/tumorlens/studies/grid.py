@@ -1,4 +1,4 @@
-"""The verb study: which runs are asked for, which are finished, and doing what is missing."""
+"""The command study: which runs are asked for, which are finished, and doing what is missing."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -60,7 +60,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
     if missing:
         # The commands and versions are in each run's own file; this one says whose folder it is.
         settings.out_dir.mkdir(parents=True, exist_ok=True)
-        write_manifest(settings.out_dir, "study", command=["tumorlens", "study"])
+        write_manifest(settings.out_dir, "study", arguments=["tumorlens", "study"])
     done: list[str] = []
     failed: dict[str, str] = {}
     for outcome in run_all(missing, do_run, settings.cluster, progress, settings.jobs):

@@ -1,4 +1,4 @@
-"""The verb study --report: what the finished runs say, as tables, figures and one answer."""
+"""The command study --report: what the finished runs say, as tables, figures and one answer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tumorlens.comparison import plot as comparison_plots
 from tumorlens.comparison.compare import compared_record, differences_csv
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
-from tumorlens.comparison.text import confusion_sentence, figure_title, title
+from tumorlens.comparison.text import confusion_sentence, metric_title, title
 from tumorlens.data.patients import read_patients
 from tumorlens.data.splits import read_groups
 from tumorlens.evaluation.intervals import Estimate
@@ -19,8 +19,8 @@ from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
 from tumorlens.studies.summary import (
-    FIGURES,
     HEADLINE,
+    METRICS,
     PUBLISHED,
     RESAMPLES,
     Seen,
@@ -48,7 +48,7 @@ class StudyReport:
         looks: where the networks look; empty where no run was given boxes.
         unit: what intervals resample, protocol by protocol, in words.
         public: whether the official runs are scored on the public set's `Testing`, so that the
-            published figures may stand beside them.
+            published metrics may stand beside them.
         folder: where the files are.
     """
 
@@ -78,18 +78,18 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
     refuse_mixed(runs)
     named = read_groups(settings.groups) if settings.groups else None
     table = read_patients(settings.patients) if settings.patients else None
-    answers = predictions_by_run(runs, named, table)
+    predictions = predictions_by_run(runs, named, table)
     folder = claim(settings.out_dir / "report", "study")
-    seen, comparisons = summarize(runs, answers, settings.resamples, progress)
+    seen, comparisons = summarize(runs, predictions, settings.resamples, progress)
     report = StudyReport(
         answer(comparisons),
         len(runs),
         seen,
         comparisons,
-        by_site(runs, answers, resamples=settings.resamples or RESAMPLES),
+        by_site(runs, predictions, resamples=settings.resamples or RESAMPLES),
         looks(runs),
-        {name: unit_of(runs, answers, name) for name in sorted({run.protocol for run in runs})},
-        on_public_testing(runs, answers),
+        {name: unit_of(runs, predictions, name) for name in sorted({run.protocol for run in runs})},
+        on_public_testing(runs, predictions),
         folder,
     )
     _write(report, runs, settings)
@@ -108,16 +108,16 @@ def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySetting
     if report.by_site:
         write_text(folder / "by_site.csv", by_site_csv(report.by_site))
     if report.looks:
-        write_text(folder / "looks.csv", looks_csv(report.looks))
-    for name in dict.fromkeys(map(looks_file, report.looks)):
-        mine = [one for one in report.looks if looks_file(one) == name]
-        save(figures.where_they_look(mine), folder / name)
+        write_text(folder / "attribution_by_class.csv", attribution_csv(report.looks))
+    for name in dict.fromkeys(map(attribution_file, report.looks)):
+        mine = [one for one in report.looks if attribution_file(one) == name]
+        save(figures.attribution_by_class(mine), folder / name)
     for name, found in report.comparisons.items():
         save(comparison_plots.differences({name: found}), folder / f"comparison_{name}.png")
     write_manifest(
         folder,
         "study",
-        command=["tumorlens", "study", "--report"],
+        arguments=["tumorlens", "study", "--report"],
         settings={
             "patients": settings.patients.as_posix() if settings.patients else None,
             "groups": settings.groups.as_posix() if settings.groups else None,
@@ -138,9 +138,9 @@ def _record(report: StudyReport, runs: Sequence[RunFiles]) -> dict[str, Any]:
                 "seeds": one.seeds,
                 "folds": one.folds,
                 "images": one.images,
-                "figures": {
+                "metrics": {
                     name: value.to_dict() | {"std_of_runs": one.std(name), "runs": one.values[name]}
-                    for name, value in one.figures.items()
+                    for name, value in one.metrics.items()
                 },
             }
             for one in report.seen
@@ -150,11 +150,11 @@ def _record(report: StudyReport, runs: Sequence[RunFiles]) -> dict[str, Any]:
 
 
 def means_csv(seen: Sequence[Seen]) -> str:
-    """One row a view, network and figure."""
-    header = ["view", "model", "runs", "seeds", "folds", "images", "figure", "mean", "low", "high"]
+    """One row a view, network and metric."""
+    header = ["view", "model", "runs", "seeds", "folds", "images", "metric", "mean", "low", "high"]
     rows = []
     for one in seen:
-        for name, value in one.figures.items():
+        for name, value in one.metrics.items():
             spread = one.std(name)
             numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
             counts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
@@ -165,15 +165,15 @@ def means_csv(seen: Sequence[Seen]) -> str:
 
 
 def runs_csv(runs: Sequence[RunFiles]) -> str:
-    """One row a run: its figures as `study` wrote them."""
+    """One row a run: its metrics as `study` wrote them."""
     header = ["run", "model", "protocol", "fold", "seed", "images", "epochs_selected"]
     rows = []
     for run in runs:
         record = run.record
         scored, alone = record["scores"]["all"], record["tumor_classes_alone"]["all"]
-        values = [scored["figures"].get(name, {}).get("value") for name in FIGURES]
-        if "tumor_accuracy" in FIGURES:
-            values[FIGURES.index("tumor_accuracy")] = alone["value"] if alone else None
+        values = [scored["metrics"].get(name, {}).get("value") for name in METRICS]
+        if "tumor_accuracy" in METRICS:
+            values[METRICS.index("tumor_accuracy")] = alone["value"] if alone else None
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
         looked = [where.get(name, {}).get("value") for name in LOOKS]
         facts = [run.name, run.model, run.protocol, "" if run.fold is None else run.fold, run.seed]
@@ -182,7 +182,7 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
         commit = record["code"].get("commit", "")
         selected = record["selected"].get("epoch", "")
         rows.append([*facts, scored["n"], selected, *numbers, minutes, record["device"], commit])
-    return csv_text([*header, *FIGURES, *LOOKS, "training_minutes", "device", "commit"], rows)
+    return csv_text([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
 
 
 def by_site_csv(found: Sequence[RecallBySite]) -> str:
@@ -197,15 +197,15 @@ def by_site_csv(found: Sequence[RecallBySite]) -> str:
     return csv_text(header, rows)
 
 
-def looks_csv(found: Sequence[Look]) -> str:
-    """One row a protocol, part, class, network and figure."""
-    header = ["protocol", "part", "class", "who", "runs", "figure", "mean", "low", "high", "folds"]
+def attribution_csv(found: Sequence[Look]) -> str:
+    """One row a protocol, split, class, network and metric."""
+    header = ["protocol", "split", "class", "who", "runs", "metric", "mean", "low", "high", "folds"]
     rows = [
-        [one.protocol, one.part, one.label, one.who, one.runs, name]
+        [one.protocol, one.split, one.label, one.who, one.runs, name]
         + ["" if value is None else f"{value:.6f}" for value in (mean.value, mean.low, mean.high)]
         + [" ".join(f"{fold:.6f}" for fold in mean.folds)]
         for one in found
-        for name, mean in one.figures.items()
+        for name, mean in one.metrics.items()
     ]
     return csv_text(header, rows)
 
@@ -221,7 +221,7 @@ def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
     for name, what in views.items():
         mine = [one for one in report.seen if one.view.name == name]
         if name != "official" and [one.images for one in mine] == [one.images for one in official]:
-            continue  # there are no copies: the table above says it all
+            continue  # there are no near-duplicates: the table above says it all
         parts.append(f"### {what[0].upper()}{what[1:]}\n\n{_means(mine)}")
         found = report.comparisons.get(name)
         if found is not None:
@@ -229,13 +229,13 @@ def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
     if report.by_site:
         parts.append(_by_site(report.by_site))
     if report.looks:
-        parts.append(_where_they_look(report.looks))
+        parts.append(_attribution_by_class(report.looks))
     parts.append(_of_runs(runs))
     return "\n".join(parts)
 
 
 def cell(value: Estimate, std: float | None = None) -> str:
-    """A figure as text: "0.9733 ± 0.0021 (0.964, 0.982)"; the ± is the runs' standard deviation."""
+    """A metric as text: "0.9733 ± 0.0021 (0.964, 0.982)"; the ± is the runs' standard deviation."""
     if value.value != value.value:
         return "-"
     spread = "" if std is None else f" ± {std:.4f}"
@@ -256,11 +256,11 @@ def _beside_published(official: Sequence[Seen]) -> str:
         [
             f"**{title(one.model)}, ours**",
             str(one.runs),
-            *(cell(one.figures[name], one.std(name)) for name in HEADLINE if name in one.figures),
+            *(cell(one.metrics[name], one.std(name)) for name in HEADLINE if name in one.metrics),
         ]
         for one in official
     ]
-    header = ["", "runs", *(figure_title(name) for name in HEADLINE)]
+    header = ["", "runs", *(metric_title(name) for name in HEADLINE)]
     return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
 
 
@@ -274,10 +274,10 @@ def _note(report: StudyReport) -> str:
 
 
 def _means(seen: Sequence[Seen]) -> str:
-    names = [name for name in _BY_VIEW if name in seen[0].figures]
+    names = [name for name in _BY_VIEW if name in seen[0].metrics]
     header = ["", *(f"{title(one.model)}, {_size(one)}" for one in seen)]
     rows = [
-        [figure_title(name), *(cell(one.figures[name], one.std(name)) for one in seen)]
+        [metric_title(name), *(cell(one.metrics[name], one.std(name)) for one in seen)]
         for name in names
     ]
     return _table(header, rows)
@@ -303,10 +303,10 @@ def _differences(found: Comparison) -> str:
     ]
     rows = [
         [
-            figure_title(name),
+            metric_title(name),
             f"{one.value:+.4f} ({one.low:+.3f}, {one.high:+.3f})",
             f"{one.better:.2f}",
-            f"**{one.p_holm:.3f}**" if one.beyond_chance else f"{one.p_holm:.3f}",
+            f"**{one.p_holm:.3f}**" if one.significant else f"{one.p_holm:.3f}",
         ]
         for name, one in found.differences.items()
         if one.has_value
@@ -339,12 +339,12 @@ def _by_site(found: Sequence[RecallBySite]) -> str:
     )
 
 
-def _where_they_look(found: Sequence[Look]) -> str:
-    """A table a protocol and part: networks, their difference and the centre, class by class."""
+def _attribution_by_class(found: Sequence[Look]) -> str:
+    """A table a protocol and split: networks, their difference and the centre, class by class."""
     parts = []
-    for protocol, part in dict.fromkeys((one.protocol, one.part) for one in found):
-        mine = [one for one in found if (one.protocol, one.part) == (protocol, part)]
-        most = max(len(mean.folds) for one in mine for mean in one.figures.values())
+    for protocol, split in dict.fromkeys((one.protocol, one.split) for one in found):
+        mine = [one for one in found if (one.protocol, one.split) == (protocol, split)]
+        most = max(len(mean.folds) for one in mine for mean in one.metrics.values())
         note = (
             f"Means over {most} folds, with the 95% t interval over the folds"
             if most > 1
@@ -355,21 +355,21 @@ def _where_they_look(found: Sequence[Look]) -> str:
                 one.label,
                 one.who,
                 str(one.runs),
-                *(_look(one.figures.get(name), "+" if one.difference else "") for name in LOOKS),
+                *(_look(one.metrics.get(name), "+" if one.difference else "") for name in LOOKS),
             ]
             for one in mine
         ]
         header = ["class", "", "runs", *(name.replace("_", " ") for name in LOOKS)]
         parts.append(
-            f"### {protocol}: boxed {part} images\n\n![Where they look]({looks_file(mine[0])})\n\n"
-            f"{note}.\n\n{_table(header, rows)}"
+            f"### {protocol}: boxed {split} images\n\n![Where they "
+            f"look]({attribution_file(mine[0])})\n\n{note}.\n\n{_table(header, rows)}"
         )
     return "## Where they look\n\n" + "\n".join(parts) if parts else ""
 
 
-def looks_file(one: Look) -> str:
-    """Name of the picture of its protocol and part."""
-    return f"looks_{one.protocol}_{one.part}.png"
+def attribution_file(one: Look) -> str:
+    """Name of the image of its protocol and split."""
+    return f"attribution_{one.protocol}_{one.split}.png"
 
 
 def _look(mean: Mean | None, sign: str) -> str:
@@ -386,6 +386,6 @@ def _of_runs(runs: Sequence[RunFiles]) -> str:
     commits = sorted({str(run.record["code"].get("commit", "unknown")) for run in runs})
     return (
         f"## Runs\n\n{len(runs)} finished runs, {minutes:.0f} minutes of training together, on "
-        f"{'; '.join(machines)}; commits {', '.join(commits)}. Each run's settings and figures "
+        f"{'; '.join(machines)}; commits {', '.join(commits)}. Each run's settings and metrics "
         "are in its own JSON, `runs.csv` has them side by side.\n"
     )

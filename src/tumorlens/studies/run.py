@@ -1,6 +1,6 @@
 """One run of a study, from wherever it was left: train, score, localise, leave two files.
 
-Also on which machine and from which code a figure was made, for the run's record.
+Also on which machine and from which code a metric was made, for the run's record.
 """
 
 import contextlib
@@ -21,7 +21,6 @@ import torch
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.comparison.run_files import (
-    SCHEMA,
     WHAT,
     RunFiles,
     differing,
@@ -36,7 +35,7 @@ from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.explain.localization import localize
 from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
-from tumorlens.files import MANIFEST, environment, write_json, write_text
+from tumorlens.files import MANIFEST, SCHEMA, environment, read_json, write_json, write_text
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, TrainSettings, primitives
 from tumorlens.training.fit import train
@@ -129,7 +128,7 @@ def _localize_again(job: Job, run: RunFiles) -> None:
             "one of the two."
         )
     with cpu_threads(job.train.threads):
-        where = _localization(job, job.boxes, _session(job, file, run.record["part_scored"]))
+        where = _localization(job, job.boxes, _session(job, file, run.record["split_scored"]))
     write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
 
 
@@ -186,7 +185,7 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
     """
     for folder in sorted((job.train.out_dir / "runs").glob("*"), key=_number, reverse=True):
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json(folder / MANIFEST)
             settings, complete = manifest["settings"], bool(manifest["complete"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
@@ -263,19 +262,25 @@ def _session(job: Job, checkpoint: Path, split: str = "auto") -> Session:
 def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
     settings, loaded, predictions = job.train, session.checkpoint, report.predictions
     scores = report.scores.to_dict()
-    del scores["flattery"]
+    del scores["leakage_inflation"]
     subsets = {"all": predictions}
-    if predictions.copies is not None:
-        subsets["without_exact_copies"] = predictions.only(predictions.copies != "exact")
-        subsets["without_copies"] = predictions.only(predictions.copies == "")
+    if predictions.duplicates is not None:
+        subsets["without_exact_duplicates"] = predictions.only(predictions.duplicates != "exact")
+        subsets["without_near_duplicates"] = predictions.only(predictions.duplicates == "")
     tumors = {
         name: tumor_accuracy(
-            part.labels, part.probabilities, part.classes, part.units(), resamples=job.resamples
+            subset.labels,
+            subset.probabilities,
+            subset.classes,
+            subset.units(),
+            resamples=job.resamples,
         )
-        for name, part in subsets.items()
+        for name, subset in subsets.items()
     }
     data, device = loaded.data, session.device
-    counts = {part: len(getattr(data, part)) for part in ("train", "valid", "test")} if data else {}
+    counts = (
+        {split: len(getattr(data, split)) for split in ("train", "valid", "test")} if data else {}
+    )
     return {
         "what": WHAT,
         "schema": SCHEMA,
@@ -289,7 +294,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
         "data_fingerprint": report.data.fingerprint(),
         "images": counts,
         "validation": data.protocol if data else "",
-        "part_scored": report.part,
+        "split_scored": report.split,
         "caveats": list(report.caveats),
         "skipped": report.data.skipped,
         "selected": loaded.selected,
@@ -321,7 +326,7 @@ def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
     session_of = session if scored else session.of_split("valid")
     if session_of is None:
         return {}
-    return localize(session_of, annotated, Way(), resamples=job.resamples).figures
+    return localize(session_of, annotated, Way(), resamples=job.resamples).metrics
 
 
 def _training_seconds(run_dir: Path) -> float:

@@ -22,7 +22,7 @@ from tumorlens.evaluation.intervals import (
     resampled_weights,
     with_width,
 )
-from tumorlens.evaluation.predictions import Predictions, copies_of_any
+from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any
 from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
@@ -39,12 +39,12 @@ _PROTOCOLS = {
 
 Keep = Callable[[Predictions], npt.NDArray[np.bool_] | None]
 
-FIGURES = (
+METRICS = (
     *("accuracy", "macro_f1", "balanced_accuracy"),
     *("recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary"),
     *("tumor_accuracy", "glioma->meningioma", "meningioma->glioma"),
 )
-# The study that published its notebook with these figures, on Testing, one run each.
+# The study that published its notebook with these metrics, on Testing, one run each.
 HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
 PUBLISHED = {
     "resnet18": dict(zip(HEADLINE, (0.8940, 0.8867, 0.7233, 0.8497), strict=True)),
@@ -77,8 +77,8 @@ class Seen:
         view, model: whose.
         runs, seeds, folds: how many.
         images: that are scored, over all folds.
-        figures: mean over runs with its 95% interval over images and seeds; `n` images.
-        values: of each figure, run by run.
+        metrics: mean over runs with its 95% interval over patients or groups and seeds; `n` images.
+        values: of each metric, run by run.
     """
 
     view: View
@@ -87,31 +87,33 @@ class Seen:
     seeds: int
     folds: int
     images: int
-    figures: dict[str, Estimate]
+    metrics: dict[str, Estimate]
     values: dict[str, tuple[float, ...]]
 
     def std(self, name: str) -> float | None:
-        """Standard deviation of a figure over the runs; None with one run."""
+        """Standard deviation of a metric over the runs; None with one run."""
         values = self.values[name]
         return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _everything(answers: Predictions) -> npt.NDArray[np.bool_]:
-    return np.ones(len(answers.paths), dtype=bool)
+def _everything(predictions: Predictions) -> npt.NDArray[np.bool_]:
+    return np.ones(len(predictions.paths), dtype=bool)
 
 
-def _without(*copies: str) -> Keep:
-    def keep(answers: Predictions) -> npt.NDArray[np.bool_] | None:
-        return None if answers.copies is None else ~np.isin(answers.copies, copies)
+def _without(*duplicates: str) -> Keep:
+    def keep(predictions: Predictions) -> npt.NDArray[np.bool_] | None:
+        return (
+            None if predictions.duplicates is None else ~np.isin(predictions.duplicates, duplicates)
+        )
 
     return keep
 
 
-def _one_of_each_group(answers: Predictions) -> npt.NDArray[np.bool_] | None:
-    if answers.groups is None:
+def _one_of_each_group(predictions: Predictions) -> npt.NDArray[np.bool_] | None:
+    if predictions.groups is None:
         return None
-    groups = answers.group_indices()
-    order = np.argsort(np.array(answers.paths))
+    groups = predictions.group_indices()
+    order = np.argsort(np.array(predictions.paths))
     first = order[np.unique(groups[order], return_index=True)[1]]
     return np.isin(np.arange(len(groups)), first)
 
@@ -127,7 +129,7 @@ def views() -> list[View]:
             _without("exact"),
         ),
         View(
-            "official_without_copies",
+            "official_without_near_duplicates",
             "official",
             "official, without test images that have a near-duplicate in training",
             _without("exact", "near"),
@@ -157,9 +159,9 @@ def predictions_by_run(
     for test in {(run.protocol, run.fold) for run in runs}:
         of_test = [run for run in runs if (run.protocol, run.fold) == test]
         _refuse_other_images(of_test, found)
-        copies = copies_of_any(found[run.name] for run in of_test)
-        if copies is not None:
-            found |= {run.name: found[run.name].with_copies(copies) for run in of_test}
+        duplicates = near_duplicates_of_any(found[run.name] for run in of_test)
+        if duplicates is not None:
+            found |= {run.name: found[run.name].with_near_duplicates(duplicates) for run in of_test}
     if named is not None:
         found = {name: one.grouped(named) for name, one in found.items()}
     if table is not None:
@@ -184,7 +186,7 @@ def _refuse_other_images(runs: Sequence[RunFiles], found: Mapping[str, Predictio
 
 def summarize(
     runs: Sequence[RunFiles],
-    answers: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions],
     resamples: int | None = None,
     progress: Progress = silent,
 ) -> tuple[tuple[Seen, ...], dict[str, Comparison]]:
@@ -192,14 +194,14 @@ def summarize(
 
     Args:
         runs: finished ones.
-        answers: of each, by name, see `predictions_by_run`.
+        predictions: of each, by name, see `predictions_by_run`.
         resamples: behind each interval; None: `RESAMPLES`, and more for differences.
         progress: told of "reporting", views done of all.
     """
     there = {
         run.protocol: [other for other in runs if other.protocol == run.protocol] for run in runs
     }
-    pairs = {name: _paired_runs(mine, answers) for name, mine in there.items()}
+    pairs = {name: _paired_runs(mine, predictions) for name, mine in there.items()}
     asked = [view for view in views() if view.protocol in there]
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
@@ -207,7 +209,7 @@ def summarize(
         of_view = there[view.protocol]
         for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
             mine = [run for run in of_view if run.model == model]
-            found = _view_of_network(view, model, mine, answers, resamples or RESAMPLES)
+            found = _view_of_network(view, model, mine, predictions, resamples or RESAMPLES)
             if found is not None:
                 seen.append(found)
         compared = _compared(view, pairs[view.protocol], resamples or _OF_DIFFERENCES)
@@ -221,17 +223,17 @@ def _view_of_network(
     view: View,
     model: str,
     runs: Sequence[RunFiles],
-    answers: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions],
     resamples: int,
 ) -> Seen | None:
     parts = []
     for run in runs:
-        one = answers[run.name]
+        one = predictions[run.name]
         keep = view.keep(one)
         if keep is None or not keep.any():
             return None
         parts.append((run.fold, one.only(keep)))
-    found, values = over_runs(parts, FIGURES, resamples=resamples)
+    found, values = over_runs(parts, METRICS, resamples=resamples)
     return Seen(
         view=view,
         model=model,
@@ -239,17 +241,17 @@ def _view_of_network(
         seeds=len({run.seed for run in runs}),
         folds=len({run.fold for run in runs}),
         images=sum({fold: len(left.paths) for fold, left in parts}.values()),
-        figures=found,
+        metrics=found,
         values=values,
     )
 
 
 def _paired_runs(
-    runs: Sequence[RunFiles], answers: Mapping[str, Predictions]
+    runs: Sequence[RunFiles], predictions: Mapping[str, Predictions]
 ) -> tuple[list[Pair], tuple[str, str]] | None:
     """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
     try:
-        return pairs_of_study(runs, answers)
+        return pairs_of_study(runs, predictions)
     except TumorlensError:
         return None
 
@@ -270,7 +272,7 @@ def _compared(
 
 def over_runs(
     runs: Sequence[tuple[int | None, Predictions]],
-    figures: Sequence[str],
+    metrics: Sequence[str],
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -281,17 +283,17 @@ def over_runs(
     several runs a t-distributed draw of the runs' own error is added (docs/method.md).
 
     Args:
-        runs: fold and answers of each run; those of one fold answer the same images.
-        figures: names; those that the classes do not have are left out.
+        runs: fold and predictions of each run; those of one fold answer the same images.
+        metrics: names; those that the classes do not have are left out.
         resamples, seed: of the draws.
 
     Returns:
-        Estimates by figure, their `n` the images asked; the values of the runs, fold by fold.
+        Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
     """
     folds: dict[int | None, list[Predictions]] = {}
-    for fold, answers in runs:
-        folds.setdefault(fold, []).append(answers)
-    wanted = [name for name in figures if _asked(name, runs[0][1].classes)]
+    for fold, predictions in runs:
+        folds.setdefault(fold, []).append(predictions)
+    wanted = [name for name in metrics if _asked(name, runs[0][1].classes)]
     point: dict[str, list[list[float]]] = {name: [] for name in wanted}
     drawn = {name: np.zeros(resamples) for name in wanted}
     counts = dict.fromkeys(wanted, 0)
@@ -299,7 +301,7 @@ def over_runs(
     for index, answered in enumerate(folds.values()):
         members = answered[0].units()
         ones = np.ones((1, len(members)))
-        values = [_figures(one, ones, wanted) for one in answered]
+        values = [_metrics(one, ones, wanted) for one in answered]
         shares = _proportions(answered[0], wanted)
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
@@ -308,7 +310,7 @@ def over_runs(
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            block = [_figures(one, weights, wanted) for one in answered]
+            block = [_metrics(one, weights, wanted) for one in answered]
             for name in wanted:
                 part = np.mean([one[name] for one in block], axis=0) / len(folds)
                 drawn[name][start : start + len(weights)] += part
@@ -339,29 +341,29 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
 
 
 def _proportions(
-    answers: Predictions, wanted: Sequence[str]
+    predictions: Predictions, wanted: Sequence[str]
 ) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
     confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
-    return metrics.proportions(answers, confusions)
+    return metrics.proportions(predictions, confusions)
 
 
-def _figures(answers: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
-    predicted = answers.probabilities.argmax(axis=1)
+def _metrics(predictions: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
+    predicted = predictions.probabilities.argmax(axis=1)
     counted = metrics.from_confusion(
-        metrics.confusion(answers.labels, predicted, len(answers.classes), weights),
-        answers.classes,
+        metrics.confusion(predictions.labels, predicted, len(predictions.classes), weights),
+        predictions.classes,
     )
     found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
     if "tumor_accuracy" in wanted:
-        tumor, right = metrics.proportions(answers)["tumor_accuracy"]
+        tumor, right = metrics.proportions(predictions)["tumor_accuracy"]
         with np.errstate(invalid="ignore", divide="ignore"):
             found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
     return found
 
 
-def unit_of(runs: Sequence[RunFiles], answers: Mapping[str, Predictions], protocol: str) -> str:
+def unit_of(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions], protocol: str) -> str:
     """What is resampled over all folds of a protocol, in words."""
-    tests = {run.fold: answers[run.name] for run in runs if run.protocol == protocol}
+    tests = {run.fold: predictions[run.name] for run in runs if run.protocol == protocol}
     counts = [one.unit_counts() for one in tests.values()]
     return unit_words(
         sum(patients for patients, _ in counts),
@@ -370,9 +372,9 @@ def unit_of(runs: Sequence[RunFiles], answers: Mapping[str, Predictions], protoc
     )
 
 
-def on_public_testing(runs: Sequence[RunFiles], answers: Mapping[str, Predictions]) -> bool:
+def on_public_testing(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions]) -> bool:
     """Whether the official runs are scored on the public set's `Testing`."""
-    official = [answers[run.name] for run in runs if run.protocol == "official"]
+    official = [predictions[run.name] for run in runs if run.protocol == "official"]
     named = [[one.classes[label] for label in one.labels] for one in official]
     return bool(named) and all(map(is_testing, named))
 

@@ -16,10 +16,10 @@ from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.subgroups import recall_by
 
 # Where the network looks, over all boxed images; docs/method.md says what they mean.
-LOOKS = ("energy_in_box", "energy_over_chance", "pointing_game", "average_precision")
-CENTRE = "centre baseline"
+LOOKS = ("energy_pointing_game", "energy_ratio", "pointing_game", "average_precision")
+CENTRE = "centre prior"
 
-# Fold and seed of a run to its figures.
+# Fold and seed of a run to its metrics.
 _Values = Mapping[tuple[int | None, int], Mapping[str, float]]
 
 
@@ -45,7 +45,7 @@ class RecallBySite:
 
 def by_site(
     runs: Sequence[RunFiles],
-    answers: Mapping[str, Predictions],
+    predictions: Mapping[str, Predictions],
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -54,16 +54,16 @@ def by_site(
 
     Args:
         runs: finished ones.
-        answers: of each, by name.
+        predictions: of each, by name.
         resamples, seed: of the intervals.
     """
     found = []
     for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
         mine = [run for run in runs if (run.protocol, run.model) == (protocol, model)]
-        parts = [answers[run.name] for run in mine]
-        if any(one.sites is None or one.patients is None for one in parts):
+        of_runs = [predictions[run.name] for run in mine]
+        if any(one.sites is None or one.patients is None for one in of_runs):
             continue
-        pooled, hits = _pooled(mine, parts)
+        pooled, hits = _pooled(mine, of_runs)
         found += [
             RecallBySite(protocol, model, one.label, one.subgroup, one.recall, one.patients)
             for one in recall_by(pooled, pooled.sites, hits=hits, resamples=resamples, seed=seed)
@@ -72,7 +72,7 @@ def by_site(
 
 
 def _pooled(
-    runs: Sequence[RunFiles], parts: Sequence[Predictions]
+    runs: Sequence[RunFiles], of_runs: Sequence[Predictions]
 ) -> tuple[Predictions, npt.NDArray[np.float64]]:
     """The images of all folds, by patient, and of each the share of its fold's runs that is right.
 
@@ -80,7 +80,7 @@ def _pooled(
     """
     hits: dict[tuple[int | None, str], list[bool]] = {}
     shown: dict[tuple[int | None, str], tuple[str, str, str]] = {}
-    for run, one in zip(runs, parts, strict=True):
+    for run, one in zip(runs, of_runs, strict=True):
         right = (one.probabilities.argmax(axis=1) == one.labels).tolist()
         labels = [one.classes[label] for label in one.labels]
         known = zip(one.patients or (), labels, one.sites or (), strict=True)
@@ -89,7 +89,7 @@ def _pooled(
             shown[run.fold, path] = facts
     keys = sorted(hits, key=lambda key: shown[key][0] or f"\0{key[1]}")
     patients, names, sites = zip(*(shown[key] for key in keys), strict=True)
-    classes = parts[0].classes
+    classes = of_runs[0].classes
     pooled = Predictions(
         source=runs[0].model,
         classes=classes,
@@ -104,7 +104,7 @@ def _pooled(
 
 @dataclass(frozen=True)
 class Mean:
-    """A figure over a study's runs.
+    """A metric over a study's runs.
 
     Attributes:
         value: mean over folds of the mean over each fold's seeds.
@@ -121,35 +121,35 @@ class Mean:
 
 @dataclass(frozen=True)
 class Look:
-    """Where one network's maps, or the centre baseline, lie in the images of a class.
+    """Where one network's maps, or the centre prior, lie in the images of a class.
 
     Attributes:
         protocol: "official" or "patients".
-        part: whose images, such as "test".
+        split: whose images, such as "test".
         label: class, or "all".
         who: a network's title, `CENTRE`, or "B minus A".
         difference: whether it is B minus A, of runs of one fold and seed.
         runs: how many.
-        figures: those of `LOOKS` that every run has.
+        metrics: those of `LOOKS` that every run has.
     """
 
     protocol: str
-    part: str
+    split: str
     label: str
     who: str
     difference: bool
     runs: int
-    figures: dict[str, Mean]
+    metrics: dict[str, Mean]
 
 
 def looks(runs: Sequence[RunFiles]) -> tuple[Look, ...]:
-    """Networks, their difference and the centre baseline, in every class; empty without boxes."""
+    """Networks, their difference and the centre prior, in every class; empty without boxes."""
     measured = [run for run in runs if run.record.get("localization")]
     found: list[Look] = []
     for protocol in ("official", "patients", "folds"):
         mine = [run for run in measured if run.protocol == protocol]
-        for part in sorted({_where(run)["part"] for run in mine}):
-            found += _of_part(protocol, part, [r for r in mine if _where(r)["part"] == part])
+        for split in sorted({_where(run)["split"] for run in mine}):
+            found += _of_split(protocol, split, [r for r in mine if _where(r)["split"] == split])
     return tuple(found)
 
 
@@ -158,27 +158,27 @@ def _where(run: RunFiles) -> dict[str, Any]:
     return where
 
 
-def _of_part(protocol: str, part: str, runs: Sequence[RunFiles]) -> list[Look]:
+def _of_split(protocol: str, split: str, runs: Sequence[RunFiles]) -> list[Look]:
     classes = runs[0].record["classes"]
     labels = ["all", *(name for name in classes if all(name in _where(r)["network"] for r in runs))]
     models = sorted({run.model for run in runs})
     found = []
     for label in labels:
         of_model = [
-            {(r.fold, r.seed): _figures(r, "network", label) for r in runs if r.model == model}
+            {(r.fold, r.seed): _metrics(r, "network", label) for r in runs if r.model == model}
             for model in models
         ]
-        centre = {(r.fold, r.seed): _figures(r, "centre", label) for r in runs}
+        centre = {(r.fold, r.seed): _metrics(r, "centre_prior", label) for r in runs}
         sides = [(title(model), values) for model, values in zip(models, of_model, strict=True)]
         sides += [(CENTRE, centre)]
         found += [
-            Look(protocol, part, label, who, False, len(values), _means(values, False))
+            Look(protocol, split, label, who, False, len(values), _means(values, False))
             for who, values in sides
         ]
         change = _differences(*of_model) if len(of_model) == 2 else {}
         if change:
             who = f"{title(models[1])} minus {title(models[0])}"
-            found.append(Look(protocol, part, label, who, True, len(change), _means(change, True)))
+            found.append(Look(protocol, split, label, who, True, len(change), _means(change, True)))
     return found
 
 
@@ -191,7 +191,7 @@ def _differences(a: _Values, b: _Values) -> _Values:
     }
 
 
-def _figures(run: RunFiles, who: str, label: str) -> dict[str, float]:
+def _metrics(run: RunFiles, who: str, label: str) -> dict[str, float]:
     there = _where(run)[who][label]
     return {name: float(there[name]["value"]) for name in LOOKS if name in there}
 
@@ -205,7 +205,7 @@ def _means(values: _Values, difference: bool) -> dict[str, Mean]:
         for (fold, _seed), one in values.items():
             folds.setdefault(fold, []).append(one[name])
         lowest = -math.inf if difference else 0.0
-        highest = math.inf if difference or name == "energy_over_chance" else 1.0
+        highest = math.inf if difference or name == "energy_ratio" else 1.0
         found[name] = _mean([float(np.mean(one)) for one in folds.values()], lowest, highest)
     return found
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 
 class _Pictures(TorchDataset[tuple[Tensor, Tensor, Tensor]]):
-    """Whole batches at once from the memory-mapped pictures."""
+    """Whole batches at once from the memory-mapped images."""
 
     def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
         self.images = images
@@ -77,7 +77,7 @@ def training_batches(
     """Shuffled batches of `share` images for process `rank` of `world`.
 
     Args:
-        images: (N, S, S) uint8, all pictures of the data set.
+        images: (N, S, S) uint8, all images of the data set.
         labels: (N,) int64.
         indices: which of them are for training.
         share: images in a batch of this process.

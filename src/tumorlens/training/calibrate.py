@@ -48,7 +48,8 @@ def calibrate(
         checkpoint: of a finished run.
         data: the images that it was trained and validated with, at its size.
         coverage: share of the validation images whose top probability is to reach the threshold.
-        false_alarms: share of the validation images that may be farther than the novelty threshold.
+        false_alarms: share of the validation images that may be farther than the
+            out-of-distribution threshold.
         device: where to compute; None: the CPU.
         batch_size: images at once.
         progress: told of the stage "describing".
@@ -73,24 +74,24 @@ def calibrate(
     threshold, covered = threshold_for_coverage(softmax(logits[of_valid], temperature), coverage)
     means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
     distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
-    novel, alarmed = threshold_for_false_alarms(distances, false_alarms)
-    figures = calibrated(labels, logits[of_valid], temperature, threshold)
-    assert figures is not None
+    out_of_distribution, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    metrics = calibrated(labels, logits[of_valid], temperature, threshold)
+    assert metrics is not None
     return replace(
         checkpoint,
         temperature=temperature,
         uncertainty_threshold=threshold,
         feature_covariance=torch.from_numpy(covariance).float(),
         class_means=torch.from_numpy(means).float(),
-        novelty_threshold=novel,
+        ood_threshold=out_of_distribution,
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
-            **asdict(figures),
+            **asdict(metrics),
             "coverage_wanted": coverage,
             "coverage": covered,
             "false_alarms_wanted": false_alarms,
             "false_alarms": alarmed,
-            "novelty_threshold": novel,
+            "ood_threshold": out_of_distribution,
             "shrinkage": shrinkage,
         },
     )

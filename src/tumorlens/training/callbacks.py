@@ -68,8 +68,8 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row."""
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {name: figures[name] for name in COLUMNS if name in figures}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {name: metrics[name] for name in COLUMNS if name in metrics}
         row["epoch"] = trainer.current_epoch + 1
         row["train_loss"] = float(cast(Classifier, pl_module).train_loss.compute())
         row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
@@ -123,7 +123,7 @@ class LastState(callbacks.Checkpoint):
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's, which a resumed run remembers too; the name is that of its state in `last.ckpt`.
 
-    Lightning restores the count of epochs without a better figure, and not that it had run out:
+    Lightning restores the count of epochs without a better metric, and not that it had run out:
     a run that was stopped early and then killed in its calibration would train on.
     """
 
@@ -136,7 +136,7 @@ class KeptWeights(Callback):
     """Writes a run's `best_model.pt`.
 
     Args:
-        template: the run's checkpoint but for weights and figures.
+        template: the run's checkpoint but for weights and metrics.
         path: where to write.
 
     `kept` is what this process wrote last; None: nothing yet.
@@ -147,9 +147,9 @@ class KeptWeights(Callback):
         self.path = path
         self.kept: checkpoints.Checkpoint | None = None
 
-    def keep(self, trainer: Trainer, network: nn.Module, figures: Mapping[str, float]) -> None:
+    def keep(self, trainer: Trainer, network: nn.Module, metrics: Mapping[str, float]) -> None:
         """Write the weights of the epoch under way."""
-        selected = {"epoch": trainer.current_epoch + 1, **figures}
+        selected = {"epoch": trainer.current_epoch + 1, **metrics}
         self.kept = checkpoints.with_weights(self.template, network, selected)
         checkpoints.save(self.kept, self.path)
 
@@ -169,11 +169,11 @@ class BestWeights(KeptWeights):
         self.best = -math.inf
 
     def state_dict(self) -> dict[str, Any]:
-        """The best figure so far."""
+        """The best metric so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the best figure of the interrupted run."""
+        """Go on from the best metric of the interrupted run."""
         self.best = float(state_dict["best"])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -181,13 +181,13 @@ class BestWeights(KeptWeights):
         if trainer.sanity_checking:
             return
         every = trainer.callback_metrics.items()
-        figures = {name: float(value) for name, value in every if name.startswith("valid_")}
-        value = self.sign * figures[self.monitor]
+        metrics = {name: float(value) for name, value in every if name.startswith("valid_")}
+        value = self.sign * metrics[self.monitor]
         if not value > self.best:  # a NaN is never better
             return
         self.best = value
         if trainer.is_global_zero:
-            self.keep(trainer, cast(Classifier, pl_module).kept, figures)
+            self.keep(trainer, cast(Classifier, pl_module).kept, metrics)
 
 
 class LastWeights(KeptWeights):

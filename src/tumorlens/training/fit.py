@@ -54,7 +54,7 @@ class TrainingResult:
     Attributes:
         run_dir: the run's own folder.
         checkpoint: `best_model.pt` in `out_dir`, a copy of the run's own.
-        selected: epoch (1-based) of the kept weights, and their validation figures where there are
+        selected: epoch (1-based) of the kept weights, and their validation metrics where there are
             validation images.
         epochs: how many epochs were run.
         stopped_early: whether patience ran out.
@@ -138,7 +138,7 @@ def train(
         stopped_early=len(history.rows) < recipe.epochs,
         replaced=replaced,
         protocol=data.protocol,
-        counts={part: len(data.indices(part)) for part in ("train", "valid", "test")},
+        counts={split: len(data.indices(split)) for split in ("train", "valid", "test")},
         skipped=data.skipped,
         note=" ".join(part for part in (note, data.overlap, data.note) if part),
     )
@@ -268,7 +268,7 @@ def _refuse_diverged(run_dir: Path, settings: TrainSettings, recipe: Recipe) -> 
         found = (
             "the last epoch's weights are not finite"
             if settings.train_on_valid
-            else "no epoch had a finite validation figure"
+            else "no epoch had a finite validation metric"
         )
         raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
 
@@ -309,7 +309,7 @@ def _share(batch_size: int, settings: TrainSettings, images: int) -> tuple[int, 
 def _grey_statistics(
     images: np.ndarray[Any, np.dtype[np.uint8]], indices: np.ndarray[Any, np.dtype[np.int64]]
 ) -> tuple[float, float]:
-    # Exact from a histogram: no copy of the pictures as floats.
+    # Exact from a histogram: no copy of the images as floats.
     counts = np.zeros(256, dtype=np.int64)
     for start in range(0, len(indices), 512):
         counts += np.bincount(images[indices[start : start + 512]].ravel(), minlength=256)
@@ -378,7 +378,7 @@ def publish(best: Path, published: Path) -> str | None:
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
     # Lightning advertises at level INFO and warns of worker processes that we do not need: the
-    # pictures are already in memory.
+    # images are already in memory.
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
@@ -388,7 +388,7 @@ def _quiet_lightning() -> Iterator[None]:
         # Without validation images: what was asked for.
         warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        # The figures are computed over all processes already, by torchmetrics.
+        # The metrics are computed over all processes already, by torchmetrics.
         warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
         try:
             yield

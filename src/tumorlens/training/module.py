@@ -1,4 +1,4 @@
-"""What Lightning drives: one network, its loss, its optimiser, its validation figures."""
+"""What Lightning drives: one network, its loss, its optimiser, its validation metrics."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class Classifier(LightningModule):
 
     Args:
         network: (N, 3, S, S) to (N, K) logits.
-        preprocessing: from picture to network input.
+        preprocessing: from image to network input.
         recipe: how to train.
         total_steps: optimiser steps of the whole run; the schedules need to know.
         seed: of the augmentation.
@@ -73,13 +73,13 @@ class Classifier(LightningModule):
         """The network that is validated and kept: the running mean where the recipe has one."""
         return self.network if self.average is None else self.average.module
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """(N, S, S) float in 0..1 to (N, K) logits of the network in training."""
-        logits: Tensor = self.network(self._inputs(pictures))
+        logits: Tensor = self.network(self._inputs(images))
         return logits
 
-    def _inputs(self, pictures: Tensor) -> Tensor:
-        inputs = self.preprocessing.normalise(pictures)
+    def _inputs(self, images: Tensor) -> Tensor:
+        inputs = self.preprocessing.normalise(images)
         return inputs.contiguous(memory_format=torch.channels_last)
 
     def transfer_batch_to_device(
@@ -95,12 +95,12 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 (Lightning's name)
         """The batch's mean loss, weighted by class where asked."""
         images, labels, indices = batch
-        pictures = augment(
+        images = augment(
             images.float() / 255, indices, self.recipe.augmentation, self.seed, self.current_epoch
         )
         weight = self.class_weights
         loss = F.cross_entropy(
-            self(pictures),
+            self(images),
             labels,
             weight=weight if isinstance(weight, Tensor) else None,
             label_smoothing=self.recipe.label_smoothing,
@@ -114,7 +114,7 @@ class Classifier(LightningModule):
             self.average.update_parameters(self.network)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Add the batch to the epoch's figures."""
+        """Add the batch to the epoch's metrics."""
         images, labels, _ = batch
         logits = self.kept(self._inputs(images.float() / 255)).float()
         self.valid_loss.update(F.cross_entropy(logits, labels), len(labels))
@@ -122,7 +122,7 @@ class Classifier(LightningModule):
         self.valid_macro_f1.update(logits, labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Publish the epoch's figures under the names that callbacks monitor."""
+        """Publish the epoch's metrics under the names that callbacks monitor."""
         for name in ("valid_loss", "valid_accuracy", "valid_macro_f1"):
             metric = getattr(self, name)
             self.log(name, metric.compute(), rank_zero_only=False)

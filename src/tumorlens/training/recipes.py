@@ -18,8 +18,8 @@ class Recipe:
         lr: learning rate; the highest one under "one_cycle" and "cosine".
         schedule: "one_cycle" (Smith and Topin 2018; warm-up over the first 30% of steps),
             "cosine" (from `lr` to 0) or "constant".
-        patience: epochs without a better validation figure before training stops.
-        augmentation: how much training pictures are changed.
+        patience: epochs without a better validation metric before training stops.
+        augmentation: how much training images are changed.
         optimizer: "adam" (Kingma and Ba 2015), or "sgd" with Nesterov momentum 0.9.
         weight_decay: of convolutions and linear layers; norms and biases are not decayed.
         label_smoothing: share of a label that is spread over all classes (Szegedy et al. 2016).

@@ -1,14 +1,13 @@
 """Each run in a folder of its own, never overwritten; what is in one can be resumed."""
 
 import itertools
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.errors import TumorlensError
-from tumorlens.files import MANIFEST, write_manifest
+from tumorlens.files import MANIFEST, read_json, write_manifest
 from tumorlens.settings import TrainSettings, primitives
 
 # What a resumed run takes from the command line; everything else is the run's own, or its result
@@ -44,7 +43,7 @@ def finish_run_folder(folder: Path, **facts: Any) -> None:
     """Mark the run as complete in its manifest, which keeps the command that started it."""
     manifest = _manifest(folder)
     kept = {
-        name: manifest[name] for name in ("command", "settings", "started_in") if name in manifest
+        name: manifest[name] for name in ("arguments", "settings", "started_in") if name in manifest
     }
     write_manifest(folder, "train", complete=True, **(kept | facts))
 
@@ -83,8 +82,8 @@ def _found_from_here(path: Path, started_in: Path) -> Path:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["tool"] == "tumorlens" and manifest["verb"] == "train":
+        manifest = read_json(folder / MANIFEST)
+        if manifest["tool"] == "tumorlens" and manifest["command"] == "train":
             return dict(manifest)
     except (OSError, ValueError, KeyError, TypeError):
         pass

@@ -169,13 +169,13 @@ def calibrated(
     temperature: float | None,
     threshold: float | None,
 ) -> Calibrated | None:
-    """Figures before and after `temperature`; None where there is none."""
+    """Metrics before and after `temperature`; None where there is none."""
     if temperature is None:
         return None
     probabilities = softmax(logits, temperature)
     covered = probabilities.max(axis=1) >= (0.0 if threshold is None else threshold)
     right = probabilities.argmax(axis=1) == labels
-    judged = threshold is not None
+    decided = threshold is not None
     return Calibrated(
         temperature=temperature,
         ece_before=float(expected_calibration_error(labels, softmax(logits))[0]),
@@ -183,6 +183,6 @@ def calibrated(
         nll_before=negative_log_likelihood(labels, logits),
         nll_after=negative_log_likelihood(labels, logits, temperature),
         threshold=threshold,
-        coverage=float(covered.mean()) if judged else None,
-        accuracy_covered=float(right[covered].mean()) if judged and covered.any() else None,
+        coverage=float(covered.mean()) if decided else None,
+        accuracy_covered=float(right[covered].mean()) if decided and covered.any() else None,
     )

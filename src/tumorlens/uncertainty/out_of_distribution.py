@@ -1,4 +1,4 @@
-"""Is this picture like those that the network learned from? A distance says, in feature space.
+"""Is this image like those that the network learned from? A distance says, in feature space.
 
 A network names a class for a photograph too. What it computes of a photograph lies far from what
 it computes of its training images; how far is measured in their own spread (Mahalanobis 1936), to
@@ -23,7 +23,7 @@ class FeatureSpace:
     Attributes:
         means: (K, D), one a class.
         covariance: (D, D) around the class means, the same for every class; invertible.
-        threshold: a distance above it is unlike the training data.
+        threshold: a distance above it is out of distribution.
     """
 
     means: Floats
@@ -52,9 +52,9 @@ class FeatureSpace:
         nearest: Floats = np.sqrt(np.min(squares, axis=0) / features.shape[1])
         return nearest
 
-    def is_novel(self, features: Floats) -> npt.NDArray[np.bool_]:
+    def is_out_of_distribution(self, features: Floats) -> npt.NDArray[np.bool_]:
         """(N, D) features to (N,): farther than the threshold."""
-        return ~(self.distances(features) <= self.threshold)  # NaN is novel too
+        return ~(self.distances(features) <= self.threshold)  # NaN is out_of_distribution too
 
 
 def spread(
@@ -89,7 +89,7 @@ def threshold_for_false_alarms(distances: Floats, rate: float) -> tuple[float, f
 
     Args:
         distances: (N,) of images of the right kind that the network did not learn from.
-        rate: share that may be called novel, 0 to below 1.
+        rate: share that may be called out_of_distribution, 0 to below 1.
 
     Returns:
         The threshold and the share that exceeds it, at most `rate`.

@@ -16,7 +16,7 @@ from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
 from tumorlens.explain.panel import distinct_names
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import ServeSettings
-from tumorlens.uncertainty.decision import Judge, Judged
+from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class SlicePrediction:
     """
 
     name: str
-    rule: Judge
-    decided: Judged
+    rule: DecisionRule
+    decided: Decided
     maps: npt.NDArray[np.float32]
     size: int
 
@@ -89,5 +89,5 @@ class Predictor:
             network, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, self.method
         )
         return SlicePrediction(
-            name, rule, rule.judge(logits, features)[0], maps.float().cpu().numpy(), size
+            name, rule, rule.decide(logits, features)[0], maps.float().cpu().numpy(), size
         )

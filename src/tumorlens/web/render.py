@@ -13,7 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from tumorlens.data.readers import resize
-from tumorlens.explain.overlay import COLOURS, full_heat, on_picture
+from tumorlens.explain.overlay import COLOURS, full_heat, on_image
 from tumorlens.web.predictor import Predictor, SlicePrediction
 from tumorlens.web.uploads import Limits
 
@@ -63,7 +63,7 @@ def result(
     grey = resize(image, *(max(1, round(side * scale)) for side in image.shape))
     height, width = grey.shape
     placed = [
-        [on_picture(one, height, width, prediction.size) for one in prediction.maps]
+        [on_image(one, height, width, prediction.size) for one in prediction.maps]
         for prediction in predictions
     ]
     hottest = [full_heat(of_class) for of_class in zip(*placed, strict=True)]

@@ -1,6 +1,7 @@
 """The command serve: a socket and a server of the page."""
 
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -63,6 +64,12 @@ def serve(settings: ServeSettings) -> Iterator[Server]:
                 ws="none",
             )
         )
+        log = logging.getLogger("uvicorn.error")
+
+        def is_running(_: logging.LogRecord) -> bool:
+            return not server.should_exit  # what is cut off at the end is no fault
+
+        log.addFilter(is_running)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
 
@@ -83,6 +90,7 @@ def serve(settings: ServeSettings) -> Iterator[Server]:
         finally:
             stop()
             thread.join(10)
+            log.removeFilter(is_running)
 
 
 def _listen(settings: ServeSettings) -> socket.socket:
