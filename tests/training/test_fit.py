@@ -21,10 +21,9 @@ from tumorlens.training.fit import (
     TrainingInterruptedError,
     _images,
     _trainer,
-    memory_of,
     train,
 )
-from tumorlens.training.recipes import resolve
+from tumorlens.training.recipes import memory_of, resolve
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
+from tumorlens.files import DISK_FULL
 
 COMMANDS = {
     "train": "train a network from scratch, keep its best epoch",
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*DISK_FULL, errno.EACCES, errno.EROFS):
             raise
         print(
             f"{prog}: {error.filename or 'the output'} cannot be written ({error.strerror}); free "

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,10 +16,11 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
 from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.folder import SPLITS
 from tumorlens.data.patients import record, table_for
-from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
+from tumorlens.device import cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
-from tumorlens.files import replacing
+from tumorlens.files import DISK_FULL
 from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
@@ -34,17 +34,15 @@ from tumorlens.training.callbacks import (
     LastWeights,
 )
 from tumorlens.training.module import Classifier, balanced_weights
-from tumorlens.training.recipes import Recipe, resolve
+from tumorlens.training.recipes import Recipe, memory_of, resolve
 from tumorlens.training.runs import (
+    begin,
     finish_run_folder,
-    new_run_folder,
+    last_state,
+    publish,
     published_run,
     settings_of_run,
 )
-
-# Bytes of a training's largest tensor. At 196 MiB (224 px, batch 64) memory that is kept comes to
-# 4.0 instead of 2.3 GB, at 392 MiB to 11 instead of 4.1.
-_KEPT_UP_TO = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -94,17 +92,17 @@ def train(
 
     Args:
         settings: see `TrainSettings`.
-        progress: told of "reading", "decoding", "training" (steps of the whole run), "epoch" and
-            "describing", which is the calibration at the end.
+        progress: told of "reading", "decoding", "class" (its images and folders), "training"
+            (steps of the whole run), "epoch" and "describing", the calibration at the end.
         extra_callbacks: Lightning callbacks of the caller.
 
     Raises:
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    resumed = settings.resume
+    resumed, last = settings.resume, None
     if resumed is not None:
-        settings = settings_of_run(resumed, settings)
+        settings, last = settings_of_run(resumed, settings), last_state(resumed)
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     precision = pick_precision(settings.precision, pick_device(settings.device))
@@ -114,7 +112,10 @@ def train(
     with _quiet_lightning():
         trainer = _trainer(settings, recipe, data)
     lead = trainer.is_global_zero
-    run_dir = resumed or (new_run_folder(settings) if lead else settings.out_dir)
+    run_dir = resumed or settings.out_dir
+    if lead:
+        run_dir = begin(settings, data, resumed, last)
+        _tell_classes(data, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
     module, keeping = _prepared(settings, recipe, data, run_dir)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
@@ -124,11 +125,11 @@ def train(
     replaced, selected = None, {}
     with _resumable(run_dir, trainer):
         with cpu_threads(settings.threads), memory, _quiet_lightning():
-            _fit(trainer, module, settings, data, run_dir, resuming=resumed is not None)
+            _fit(trainer, module, settings, data, run_dir, last)
         if lead:
-            _refuse_diverged(run_dir, settings, recipe)
             selected = _finish(run_dir, keeping[0].kept, data, settings, progress)
-            replaced = publish(run_dir / "best_model.pt", published)
+            before = publish(run_dir / "best_model.pt", published)
+            replaced = before if before != run_dir.name else None
             finish_run_folder(run_dir, selected=selected, epochs=len(history.rows))
     return TrainingResult(
         run_dir=run_dir,
@@ -138,7 +139,7 @@ def train(
         stopped_early=len(history.rows) < recipe.epochs,
         replaced=replaced,
         protocol=data.protocol,
-        counts={split: len(data.indices(split)) for split in ("train", "valid", "test")},
+        counts={split: len(data.indices(split)) for split in SPLITS},
         skipped=data.skipped,
         note=" ".join(part for part in (note, data.overlap, data.note) if part),
     )
@@ -223,10 +224,9 @@ def _fit(
     settings: TrainSettings,
     data: Dataset,
     run_dir: Path,
-    *,
-    resuming: bool,
+    last: Path | None,
 ) -> None:
-    train, last = data.indices("train"), run_dir / "last.ckpt"
+    train = data.indices("train")
     share, _ = _share(module.recipe.batch_size, settings, len(train))
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
     trainer.loggers = _loggers(run_dir)
@@ -236,7 +236,7 @@ def _fit(
         None
         if settings.train_on_valid
         else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
-        ckpt_path=last if resuming and last.is_file() else None,
+        ckpt_path=last,
         weights_only=True,
     )
     if trainer.interrupted:
@@ -245,32 +245,32 @@ def _fit(
 
 @contextlib.contextmanager
 def _resumable(run_dir: Path, trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C, of which Lightning may make an exit, names what to go on with."""
+    """Ctrl-C, of which Lightning may make an exit, and a full disk name what to go on with."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = error.filename2 or error.filename or run_dir
+        raise TumorlensError(
+            f"{where}: cannot be written ({error.strerror}); free some room and go on with "
+            f"--resume {run_dir}."
+        ) from error
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, KeyboardInterrupt) or trainer.interrupted:
             raise TrainingInterruptedError(run_dir) from stop
         raise
 
 
-def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManager[None]:
-    """What a process does with the memory of its tensors: keeps it, but where they are large.
-
-    There, keeping takes much more than a step needs.
-    """
-    largest = recipe.batch_size // processes * 64 * (recipe.image_size // 2) ** 2 * 4  # the stem's
-    return kept_memory() if largest <= _KEPT_UP_TO else contextlib.nullcontext()
-
-
-def _refuse_diverged(run_dir: Path, settings: TrainSettings, recipe: Recipe) -> None:
-    if not (run_dir / "best_model.pt").is_file():
-        found = (
-            "the last epoch's weights are not finite"
-            if settings.train_on_valid
-            else "no epoch had a finite validation metric"
-        )
-        raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
+def _tell_classes(data: Dataset, progress: Progress) -> None:
+    """What each class was found to be: its images by split, and the folders that they lie in."""
+    for label, name in enumerate(data.classes):
+        mine = np.flatnonzero(data.labels == label)
+        counts = [(split, int((data.splits[mine] == split).sum())) for split in SPLITS]
+        folders = sorted({data.paths[index].rpartition("/")[0] for index in mine})
+        told = ", ".join(f"{count:,} {split}" for split, count in counts)
+        note = f"{name}: {told}; from {', '.join(folders)}"
+        progress("class", label + 1, len(data.classes), note)
 
 
 def _finish(
@@ -284,8 +284,19 @@ def _finish(
 
     Args:
         kept: the weights in best_model.pt; None: an earlier process of a resumed run wrote them.
+
+    Raises:
+        TumorlensError: no epoch's weights were kept.
     """
     path = run_dir / "best_model.pt"
+    if kept is None and not path.is_file():
+        reason = (
+            "the last epoch's weights are not finite"
+            if settings.train_on_valid
+            else "no epoch had a finite validation metric"
+        )
+        lr = resolve(settings).lr
+        raise TumorlensError(f"--lr {lr}: training diverged, {reason}; try a smaller one.")
     found = kept or checkpoints.load(path)
     if not settings.train_on_valid:
         with cpu_threads(settings.threads):
@@ -361,18 +372,6 @@ def _loggers(folder: Path) -> list[Any]:
         return [TensorBoardLogger(folder, name=None, version="tensorboard")]
     except ModuleNotFoundError:
         return []
-
-
-def publish(best: Path, published: Path) -> str | None:
-    """Copy a run's best checkpoint and its JSON to `published`; return whose place it took."""
-    replaced = published_run(published)
-    for source, target in (
-        (best, published),
-        (best.with_suffix(".json"), published.with_suffix(".json")),
-    ):
-        with replacing(target) as beside:
-            shutil.copyfile(source, beside)
-    return replaced
 
 
 @contextlib.contextmanager
