@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -179,8 +179,10 @@ def _same(one: Path, other: Path) -> bool:
     return same and (a.selected, a.calibration) == (b.selected, b.calibration)
 
 
-def kills(data: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
-    """One training undisturbed, then `count` that are killed and resumed."""
+def kills(
+    data: Path, work: Path, count: int, seed: int, phases: Sequence[str] = PHASES, each: int = 2
+) -> dict[str, Any]:
+    """One training undisturbed, then `count` that are killed and resumed, `each` in every phase."""
     rng = random.Random(seed)
     whole = work / "whole"
     with _own_cache(work / "cache-whole"):
@@ -192,10 +194,10 @@ def kills(data: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     for number in range(3 * count):
         landed = Counter(row["killed_in"] for row in rows)
-        lacking = [phase for phase in PHASES if landed[phase] < 2]
+        lacking = [phase for phase in phases if landed[phase] < each]
         if len(rows) >= count and not lacking:
             break
-        phase = (lacking or PHASES)[number % len(lacking or PHASES)]
+        phase = (lacking or phases)[number % len(lacking or phases)]
         stay = rng.randrange(len(spans[phase]))
         moment = rng.random() * spans[phase][stay]
         out = work / f"killed{number}"
@@ -217,7 +219,7 @@ def kills(data: Path, work: Path, count: int, seed: int) -> dict[str, Any]:
             }
             | ({} if same else {"told": resumed.told[-500:]})
         )
-        print(f"{len(rows)} of {count}: {rows[-1]}", flush=True)
+        print(f"{len(rows)} of {count}: {rows[-1]}", file=sys.stderr, flush=True)
         shutil.rmtree(out)
     return {
         "undisturbed_seconds_by_phase": {p: round(sum(spans[p]), 3) for p in PHASES},
@@ -291,7 +293,7 @@ def full_disk(data: Path, work: Path) -> dict[str, Any]:
                 "resumed_status": resumed.status,
                 "same": resumed.status == 0 and _same(out / "best_model.pt", whole),
             }
-            print(f"full disk, {what}: {found[what]}", flush=True)
+            print(f"full disk, {what}: {found[what]}", file=sys.stderr, flush=True)
     return found
 
 

@@ -8,7 +8,6 @@ from tumorlens.data.augment import Augmentation
 from tumorlens.device import kept_memory
 from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
 
-
 # Bytes of a training's largest tensor. At 196 MiB (224 px, batch 64) memory that is kept comes to
 # 4.0 instead of 2.3 GB, at 392 MiB to 11 instead of 4.1.
 _KEPT_UP_TO = 256 << 20

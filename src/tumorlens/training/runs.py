@@ -137,11 +137,13 @@ def begin(settings: TrainSettings, data: Dataset, resumed: Path | None, last: Pa
     Raises:
         TumorlensError: since then an image was changed, removed, added or put in another split.
     """
-    if resumed and last:
-        _refuse_other_images(resumed, data)
-        return resumed
     folder = resumed or new_run_folder(settings)
-    write_text(folder / _IMAGES, json.dumps(_known_by(data)))
+    if last:
+        _refuse_other_images(folder, data)
+    else:
+        write_text(folder / _IMAGES, json.dumps(_known_by(data)))
+    for left in folder.glob(".*"):  # by a process that was killed while it wrote
+        left.unlink()
     return folder
 
 
