@@ -347,7 +347,8 @@ def test_process_of_the_second_machine_knows_that_it_is_not_the_first(
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     settings = _settings(data, tmp_path, num_nodes=2, precision="32-true")
     recipe = resolve(settings)
-    trainer = _trainer(settings, recipe, _images(settings, recipe, silent)[0])
+    data_set = _images(settings, recipe, silent)[0]
+    trainer = _trainer(settings, recipe, data_set, torch.device("cpu"))
     assert (trainer.global_rank, trainer.is_global_zero) == (1, False)
 
 

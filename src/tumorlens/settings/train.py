@@ -98,7 +98,7 @@ class TrainSettings(TrainingOptions):
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
     seed: int = 0
-    """Decides initial weights, order and augmentation; the same seed gives the same weights."""
+    """Decides initial weights, order and augmentation; on a CPU it gives the same weights again."""
     fold: int | None = None
     """Fold that is the test split, with a --splits file of folds."""
     resume: Path | None = None

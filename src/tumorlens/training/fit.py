@@ -30,6 +30,7 @@ from tumorlens.training.callbacks import (
     BestWeights,
     EarlyStopping,
     History,
+    KeptWeights,
     LastState,
     LastWeights,
 )
@@ -105,12 +106,13 @@ def train(
         settings, last = settings_of_run(resumed, settings), last_state(resumed)
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
-    precision = pick_precision(settings.precision, pick_device(settings.device))
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
     data, note = _images(settings, recipe, progress)
     with _quiet_lightning():
-        trainer = _trainer(settings, recipe, data)
+        trainer = _trainer(settings, recipe, data, device)
     lead = trainer.is_global_zero
     run_dir = resumed or settings.out_dir
     if lead:
@@ -123,11 +125,11 @@ def train(
     trainer.callbacks += later  # type: ignore[attr-defined]
     memory = memory_of(recipe, settings.devices * settings.num_nodes)
     replaced, selected = None, {}
-    with _resumable(run_dir, trainer):
-        with cpu_threads(settings.threads), memory, _quiet_lightning():
+    with _resumable(run_dir, trainer), cpu_threads(settings.threads):
+        with memory, _quiet_lightning():
             _fit(trainer, module, settings, data, run_dir, last)
         if lead:
-            selected = _finish(run_dir, keeping[0].kept, data, settings, progress)
+            selected = _finish(keeping[0], data, recipe.lr, device, progress)
             before = publish(run_dir / "best_model.pt", published)
             replaced = before if before != run_dir.name else None
             finish_run_folder(run_dir, selected=selected, epochs=len(history.rows))
@@ -167,15 +169,17 @@ def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> tupl
     return data, note
 
 
-def _trainer(settings: TrainSettings, recipe: Recipe, data: Dataset) -> Trainer:
+def _trainer(
+    settings: TrainSettings, recipe: Recipe, data: Dataset, device: torch.device
+) -> Trainer:
     """It knows this process's rank, by any launcher; what needs the run's folder comes later."""
     _, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     return Trainer(
-        accelerator=pick_device(settings.device).type,
+        accelerator=device.type,
         strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        precision=pick_precision(settings.precision, pick_device(settings.device)),
+        precision=pick_precision(settings.precision, device),
         max_epochs=recipe.epochs,
         logger=False,
         enable_checkpointing=False,
@@ -274,34 +278,20 @@ def _tell_classes(data: Dataset, progress: Progress) -> None:
 
 
 def _finish(
-    run_dir: Path,
-    kept: Checkpoint | None,
-    data: Dataset,
-    settings: TrainSettings,
-    progress: Progress,
+    keeping: KeptWeights, data: Dataset, lr: float, device: torch.device, progress: Progress
 ) -> dict[str, Any]:
     """Where validation images tell: write the kept weights with how sure to be, what is unlike.
-
-    Args:
-        kept: the weights in best_model.pt; None: an earlier process of a resumed run wrote them.
 
     Raises:
         TumorlensError: no epoch's weights were kept.
     """
-    path = run_dir / "best_model.pt"
-    if kept is None and not path.is_file():
-        reason = (
-            "the last epoch's weights are not finite"
-            if settings.train_on_valid
-            else "no epoch had a finite validation metric"
-        )
-        lr = resolve(settings).lr
-        raise TumorlensError(f"--lr {lr}: training diverged, {reason}; try a smaller one.")
-    found = kept or checkpoints.load(path)
-    if not settings.train_on_valid:
-        with cpu_threads(settings.threads):
-            found = calibrate(found, data, device=pick_device(settings.device), progress=progress)
-        checkpoints.save(found, path)
+    if keeping.kept is None and not keeping.path.is_file():
+        raise TumorlensError(f"--lr {lr}: training diverged, {keeping.NOTHING}; try a smaller one.")
+    # An earlier process of a resumed run may have written them.
+    found = keeping.kept or checkpoints.load(keeping.path)
+    if not found.trained_on_valid:
+        found = calibrate(found, data, device=device, progress=progress)
+        checkpoints.save(found, keeping.path)
     return found.selected
 
 

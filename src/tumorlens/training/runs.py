@@ -182,16 +182,13 @@ def published_run(published: Path) -> str | None:
     """
     if not published.exists():
         return None
-    summary = checkpoints.summary(published)
-    if summary.get("format") != checkpoints.FORMAT:
-        try:
-            checkpoints.load(published)
-        except TumorlensError as error:
-            raise TumorlensError(
-                f"--out_dir {published.parent}: {published.name} there was not written by "
-                "tumorlens and is not overwritten; name another --out_dir, or move it."
-            ) from error
-    return str(summary.get("settings", {}).get("run", "")) or None
+    try:
+        return str(checkpoints.load(published).settings.get("run", "")) or None
+    except TumorlensError as error:
+        raise TumorlensError(
+            f"--out_dir {published.parent}: {published.name} there was not written by tumorlens, "
+            "or is damaged, and is not overwritten; name another --out_dir, or move it."
+        ) from error
 
 
 def publish(best: Path, published: Path) -> str | None:
