@@ -12,18 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.errors import TumorlensError
-from tumorlens.progress import silent
 from tumorlens.settings import TrainSettings
-from tumorlens.training.fit import (
-    TrainingInterruptedError,
-    _images,
-    _trainer,
-    train,
-)
+from tumorlens.training.fit import TrainingInterruptedError, train
 from tumorlens.training.recipes import memory_of, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -254,7 +248,7 @@ def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from lightning.pytorch import Callback
+        from lightning.pytorch import Callback, Trainer
         from tumorlens.settings import TrainSettings
         from tumorlens.training.fit import train
 
@@ -345,11 +339,19 @@ def test_process_of_the_second_machine_knows_that_it_is_not_the_first(
     for name, value in (("NODE_RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
-    settings = _settings(data, tmp_path, num_nodes=2, precision="32-true")
-    recipe = resolve(settings)
-    data_set = _images(settings, recipe, silent)[0]
-    trainer = _trainer(settings, recipe, data_set, torch.device("cpu"))
-    assert (trainer.global_rank, trainer.is_global_zero) == (1, False)
+    ranks = []
+
+    def fit(trainer: Trainer, *_: object) -> None:  # there is no first machine to train with
+        ranks.append((trainer.global_rank, trainer.is_global_zero, trainer.world_size))
+
+    monkeypatch.setattr("tumorlens.training.fit._fit", fit)
+    told = []
+    settings = _settings(data, tmp_path / "model", num_nodes=2, precision="32-true")
+    result = train(settings, lambda stage, *_: told.append(stage))
+    assert ranks == [(1, False, 2)]
+    assert result.selected == {}  # the first one tells, and writes
+    assert "class" not in told
+    assert not (tmp_path / "model").exists()
 
 
 def test_resume_wants_a_run_folder(tmp_path: Path) -> None:
