@@ -97,11 +97,14 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
     }
     for name, item in every.items():
         flag = aliases.get(f"--{name}", f"--{name}")
+        told, hint = docs[name], _default(item, "recipe" in every)
+        if not hint:  # tyro adds a space all the same, which may become an empty line
+            told, _, hint = told.rpartition(" ")
         mark = tyro.conf.arg(
             name=flag.removeprefix("--"),
             prefix_name=False,
-            help=f"{docs[name]} {_default(item, 'recipe' in every)}".strip(),
-            help_behavior_hint="",
+            help=told,
+            help_behavior_hint=hint,
         )
         on_off = hints[name] is bool
         kind = bool if on_off else Annotated[object, _reader(hints[name], flag)]
