@@ -12,6 +12,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import IOBase
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "tumorlens"
@@ -30,6 +31,8 @@ ENTRIES = (
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+# Methods that Python's own types have: whose `x.get` is, the text does not say.
+_OF_PYTHON = {name for kind in (dict, list, set, str, bytes, Path, IOBase) for name in dir(kind)}
 
 
 @dataclass
@@ -99,6 +102,8 @@ class Walk:
             of_module = ".".join(part for part in (place, name) if part)
             if of_module in self.modules:
                 return self._named(of_module, called.attr)
+        if called.attr in _OF_PYTHON:
+            return None
         holders = self.holders[called.attr]  # a method that one class alone has
         return holders[0] if len(holders) == 1 else None
 
