@@ -7,6 +7,7 @@ refused.
 
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import json
@@ -26,6 +27,8 @@ from tumorlens.errors import TumorlensError
 
 MANIFEST = "manifest.json"
 SCHEMA = 2  # of everything that tumorlens writes: JSON, predictions, checkpoints, ONNX metadata
+# Errors of a disk, a quota or a process that may write no more.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Keys of schema 1 and their names since.
 _SCHEMA_1 = {
     "figures": "metrics",

@@ -95,3 +95,16 @@ def test_dollar_signs_in_class_names_are_drawn_as_they_are(tmp_path: Path) -> No
         written = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
         assert any("$b$" in text for text in written)
         assert not any(text.get_parse_math() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize(("monitor", "epoch"), [("valid_macro_f1", 3), ("valid_loss", 2)])
+def test_curves_mark_the_epoch_that_the_monitored_metric_chose(monitor: str, epoch: int) -> None:
+    loss, score = (0.9, 0.5, 0.7), (0.4, 0.6, 0.8)
+    rows = [
+        {"epoch": at + 1, "train_loss": 1.0, "lr": 0.1, "valid_accuracy": 0.5}
+        | {"valid_loss": loss[at], "valid_macro_f1": score[at]}
+        for at in range(3)
+    ]
+    for axes in plots.training_curves(rows, monitor).axes:
+        (mark,) = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
+        assert list(mark.get_xdata()) == [epoch, epoch]

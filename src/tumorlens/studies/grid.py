@@ -15,9 +15,9 @@ from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
 from tumorlens.studies.run import (
     RESAMPLES,
     Job,
-    Outcome,
     do_run,
     lacks_localization,
+    not_done,
     training_record,
 )
 from tumorlens.studies.schedule import run_all
@@ -62,8 +62,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
         write_manifest(settings.out_dir, "study", arguments=["tumorlens", "study"])
     done: list[str] = []
     failed: dict[str, str] = {}
-    for outcome in run_all(missing, do_run, settings.cluster, progress, settings.jobs):
-        assert isinstance(outcome, Outcome)
+    for outcome in run_all(missing, do_run, not_done, settings.cluster, progress, settings.jobs):
         if outcome.error is None:
             done.append(outcome.name)
         else:
