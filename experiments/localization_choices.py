@@ -1,44 +1,39 @@
-"""Which layer, method and size of input puts the maps on the tumors? On validation images alone.
+"""Which layer and method put the maps on the tumors? On validation images alone.
 
 python experiments/localization_choices.py CHECKPOINT... --boxes boxes.csv [--data_dir data]
-    [--sizes 96 128 160 224] [--limit 400] [--out results/explain/choices.csv]
+    [--patients public] [--sizes 96] [--limit 400] [--out results/localization/layer_choice.json]
 
-A row for each checkpoint, layer, method and size of the square that the network is shown: energy in
-the box over chance and the pointing game, for all and for each class, with 95% intervals over
-groups of copies. What is best here becomes the default, and is then scored on test images.
+For each checkpoint, layer, method and size of the square that the network is shown: energy-based
+pointing game over the box's area share, and the pointing game, for all images and for each class,
+with 95% intervals over patients. The layer that is best for Grad-CAM is the default of `gradcam`.
 """
 
 import argparse
-import csv
+import platform
+import shlex
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
-from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
-from tumorlens.evaluation.intervals import Estimates, estimates
-from tumorlens.explain.gradcam import METHODS
+from tumorlens.evaluation.intervals import estimates, primitives
 from tumorlens.explain.map_metrics import fit, frame
 from tumorlens.explain.maps import Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes, read_boxes
+from tumorlens.files import write_json
 
 LAYERS = (
-    "layer1",
-    "layer2.0",
-    "layer2",
-    "layer3",
-    "layer4",
-    "layer1*layer2",
-    "layer2*layer3",
-    "layer3*layer4",
+    *("layer1", "layer2", "layer3", "layer4"),
+    *("layer1*layer2", "layer2*layer3", "layer3*layer4"),
 )
-COLUMNS = ("energy", "area", "hit", "precision")
+COLUMNS = ("energy", "area", "hit", "pointing_area", "precision")
 
 
 def main() -> None:
@@ -46,139 +41,116 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--boxes", type=Path, required=True)
     parser.add_argument("--data_dir", type=Path)
+    parser.add_argument("--patients", type=Path, default=Path("public"))
     parser.add_argument("--split", default="valid")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128, 160, 224])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96])
     parser.add_argument("--layers", nargs="+", default=LAYERS)
-    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--methods", nargs="+", default=("gradcam", "hirescam"))
     parser.add_argument("--limit", type=int, default=400, help="boxed images, drawn with seed 0")
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    boxes = read_boxes(given.boxes)
-    rows: list[dict[str, object]] = []
+    torch.set_num_threads(given.threads)
+    started, boxes, rows = time.perf_counter(), read_boxes(given.boxes), []
     for file in given.checkpoints:
-        session = _boxed(file, boxes, given)
+        session, candidates = _boxed(file, boxes, given)
+        regions = _regions(session, boxes)
         for size in given.sizes:
             session.images_at(size)  # decoded before the time is taken
             for layer in given.layers:
                 for method in given.methods:
-                    rows += _rows(session, Way(layer, method, size), boxes, given)
-        if given.out:  # after each checkpoint: an interruption loses no finished one
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            with given.out.open("w", newline="", encoding="utf-8") as out:
-                _write(out, rows)
-    if not given.out:
-        _write(sys.stdout, rows)
-    _print_best(rows)
-
-
-def _boxed(file: Path, boxes: Boxes, given: argparse.Namespace) -> Session:
-    images = ImageChoice(
-        given.data_dir, given.split, allow_patient_overlap=True, on_bad_image="skip"
+                    way = Way(layer, method, size)
+                    rows.append(_row(session, way, regions, given.resamples))
+    commit = subprocess.run(
+        ("git", "describe", "--always", "--dirty"), capture_output=True, text=True, check=True
     )
+    write_json(
+        given.out,
+        {
+            "command": shlex.join(["python", *sys.argv]),
+            "commit": commit.stdout.strip(),
+            "machine": f"{platform.machine()}, {given.threads} thread, shared with other work",
+            "minutes": round((time.perf_counter() - started) / 60, 1),
+            "split": given.split,
+            "images": f"{len(session.data.paths)} of {candidates} with a box, drawn with seed 0",
+            "patients": len(np.unique(session.data.units())),
+            "interval": f"95%, bootstrap over patients, {given.resamples} resamples",
+            "best": _ranked(rows),
+            "rows": rows,
+        },
+    )
+
+
+def _boxed(file: Path, boxes: Boxes, given: argparse.Namespace) -> tuple[Session, int]:
+    images = ImageChoice(given.data_dir, given.split, patients=given.patients, on_bad_image="skip")
     session = open_session(file, images, device=torch.device("cpu"), batch_size=32)
     boxed = [index for index, path in enumerate(session.data.paths) if path in boxes]
     if not boxed:
         raise SystemExit(f"none of the {session.split} images has a box in {given.boxes}")
     drawn = np.random.default_rng(0).permutation(boxed)[: given.limit]
-    return session.only(np.sort(drawn))
+    return session.only(np.sort(drawn)), len(boxed)
 
 
-def _rows(
-    session: Session, way: Way, boxes: Boxes, given: argparse.Namespace
-) -> list[dict[str, object]]:
-    loaded = session.checkpoint
+def _regions(session: Session, boxes: Boxes) -> list[np.ndarray]:
+    data = session.data
+    frames = [frame(*read_grey(data.root / path).shape) for path in data.paths]
+    return [boxes.region(path, *sides) for path, sides in zip(data.paths, frames, strict=True)]
+
+
+def _row(session: Session, way: Way, regions: list[np.ndarray], resamples: int) -> dict[str, Any]:
+    loaded, data = session.checkpoint, session.data
     started = time.perf_counter()
     maps = maps_of(session, way)
     seconds = time.perf_counter() - started
-    metrics = _metrics(session, maps, way.size_for(loaded), boxes, given)
-    print(
-        f"{loaded.model_name} {way.layer} {way.method} {way.size}: "
-        f"{metrics['all']['ratio'].value:.2f} times chance, "
-        f"pointing {metrics['all']['hit'].value:.2f}",
-        file=sys.stderr,
-    )
-    return [
-        {
-            "checkpoint": session.path.as_posix(),
-            "model": loaded.model_name,
-            "trained_at": loaded.preprocessing.image_size,
-            "part": session.split,
-            "map_size": way.size,
-            "layer": way.layer,
-            "method": way.method,
-            "cells": "x".join(map(str, maps.shape[1:])),
-            "images": subset,
-            "n": found["energy"].n,
-            "energy_pointing_game": _round(found["energy"].value),
-            "chance": _round(found["area"].value),
-            "energy_ratio": _round(found["ratio"].value),
-            "ratio_low": _round(found["ratio"].low),
-            "ratio_high": _round(found["ratio"].high),
-            "pointing_game": _round(found["hit"].value),
-            "pointing_low": _round(found["hit"].low),
-            "pointing_high": _round(found["hit"].high),
-            "average_precision": _round(found["precision"].value),
-            "seconds_for_maps": round(seconds, 2),
-        }
-        for subset, found in metrics.items()
+    size = way.size_for(loaded)
+    fits = [
+        fit(on_image(relevance, *region.shape, size), region)
+        for relevance, region in zip(maps, regions, strict=True)
     ]
-
-
-def _metrics(
-    session: Session,
-    maps: np.ndarray,
-    size: int,
-    boxes: Boxes,
-    given: argparse.Namespace,
-) -> Estimates:
-    data = session.data
-    fits = []
-    for path, relevance in zip(data.paths, maps, strict=True):
-        height, width = frame(*read_grey(data.root / path).shape)
-        region = boxes.region(path, height, width)
-        fits.append(fit(on_image(relevance, height, width, size), region))
     labels = np.array([data.classes[label] for label in data.labels])
-    return estimates(
+    found = estimates(
         {name: np.array([getattr(one, name) for one in fits]) for name in COLUMNS},
         {"all": np.ones(len(fits), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
-        duplicate_groups(data.fingerprints),
-        ratios={"ratio": ("energy", "area")},
+        data.units(),
+        ratios={"energy_ratio": ("energy", "area")},
         proportions=("hit",),
-        resamples=given.resamples,
+        resamples=resamples,
     )
+    ratio, hit = found["all"]["energy_ratio"], found["all"]["hit"]
+    print(
+        f"{loaded.model_name} {way.layer} {way.method} {size} px: energy ratio {ratio.value:.2f} "
+        f"({ratio.low:.2f}, {ratio.high:.2f}), pointing {hit.value:.2f}, {seconds:.0f} s",
+        file=sys.stderr,
+    )
+    return {
+        "model": loaded.model_name,
+        "map_size": size,
+        "layer": way.layer,
+        "method": way.method,
+        "cells": "x".join(map(str, maps.shape[1:])),
+        "empty_maps": int((maps.max(axis=(1, 2)) <= 0).sum()),
+        "seconds_for_maps": round(seconds, 2),
+        "subsets": primitives(found),
+    }
 
 
-def _round(value: float) -> float:
-    return round(value, 5)
-
-
-def _write(out, rows: Sequence[dict[str, object]]) -> None:  # type: ignore[no-untyped-def]
-    table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-
-
-def _print_best(rows: Sequence[dict[str, object]]) -> None:
-    """By the mean over checkpoints, of all images."""
-    found: dict[tuple[object, ...], list[tuple[float, float]]] = {}
+def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each way's mean over the checkpoints, the highest energy ratio first."""
+    by_way: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        if row["images"] == "all":
-            way = (row["layer"], row["method"], row["map_size"])
-            values = (float(str(row["energy_ratio"])), float(str(row["pointing_game"])))
-            found.setdefault(way, []).append(values)
-    ranked = sorted(
-        found.items(), key=lambda item: -float(np.mean([ratio for ratio, _ in item[1]]))
-    )
-    print("Best ten by energy over chance, mean over checkpoints:", file=sys.stderr)
-    for (layer, method, size), means in ranked[:10]:
-        ratio, hit = np.mean(means, axis=0)
-        line = f"  {layer:22} {method:10} {size} px: {ratio:.2f} times chance, pointing {hit:.3f}"
-        print(line, file=sys.stderr)
+        way = (row["method"], row["layer"], row["map_size"])
+        by_way.setdefault(way, []).append(row["subsets"]["all"])
+    means = [
+        {
+            **dict(zip(("method", "layer", "map_size"), way, strict=True)),
+            "energy_ratio": round(np.mean([one["energy_ratio"]["value"] for one in found]), 3),
+            "pointing_game": round(np.mean([one["hit"]["value"] for one in found]), 3),
+        }
+        for way, found in by_way.items()
+    ]
+    return sorted(means, key=lambda one: (one["method"], -one["energy_ratio"]))
 
 
 if __name__ == "__main__":

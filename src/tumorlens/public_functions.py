@@ -56,7 +56,7 @@ COMMANDS = {
     "study_report": Command(settings.StudySettings, "studies.report.draw_report", {"report": True}),
     "export": Command(settings.ExportSettings, "export.export.export"),
     "report": Command(settings.ReportSettings, "reporting.page.report", reports=False),
-    "serve": Command(settings.ServeSettings, "web.server.serving", reports=False),
+    "serve": Command(settings.ServeSettings, "web.serve.serve", reports=False),
     "download": Command(settings.DownloadSettings, "audit.download.download"),
     "phantom": Command(settings.PhantomSettings, "phantom.dataset.phantom"),
 }

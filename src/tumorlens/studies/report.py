@@ -11,10 +11,10 @@ from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, metric_title, title
 from tumorlens.data.patients import read_patients
-from tumorlens.data.splits import read_groups
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.plots import save
 from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
 from tumorlens.studies import figures

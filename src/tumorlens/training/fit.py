@@ -14,10 +14,10 @@ from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
-from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
-from tumorlens.data.patients import record, table_for
+from tumorlens.data.patients import record
+from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.device import cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
@@ -110,7 +110,7 @@ def train(
     precision = pick_precision(settings.precision, device)
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
-    data, note = _images(settings, recipe, progress)
+    data = _images(settings, recipe, progress)
     with _quiet_lightning():
         trainer = _trainer(settings, recipe, data, device)
     lead = trainer.is_global_zero
@@ -143,30 +143,29 @@ def train(
         protocol=data.protocol,
         counts={split: len(data.indices(split)) for split in SPLITS},
         skipped=data.skipped,
-        note=" ".join(part for part in (note, data.overlap, data.note) if part),
+        note=" ".join(part for part in (data.unused, data.overlap, data.note) if part),
     )
 
 
-def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> tuple[Dataset, str]:
-    """The images, split; and how they were known, see `splits.resolve`."""
+def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Dataset:
+    """The images, split."""
     assert settings.data_dir is not None  # TrainSettings.__post_init__ saw to it
-    assignment, note = None, ""
-    if settings.splits:
-        assignment, note = splits.resolve(
-            settings.splits, settings.fold, settings.data_dir, recipe.image_size, progress
-        )
-    data = load_for_training(
-        settings.data_dir,
+    return load_for_training(
+        resolve_splits(
+            settings.data_dir,
+            settings.splits,
+            settings.fold,
+            settings.patients,
+            size=recipe.image_size,
+            progress=progress,
+        ),
         recipe.image_size,
-        assignment=assignment,
         on_bad_image=settings.on_bad_image,
         seed=settings.seed,
         train_on_valid=settings.train_on_valid,
-        patients=table_for(settings.patients, settings.splits),
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
-    return data, note
 
 
 def _trainer(
