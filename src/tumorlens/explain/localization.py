@@ -34,7 +34,6 @@ from tumorlens.explain.map_metrics import (
 from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
-from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -223,7 +222,7 @@ def _rows(
     session: Session, measured: Sequence[_Measured], thresholds: Mapping[str, float | None]
 ) -> tuple[Row, ...]:
     data, classes = session.data, session.checkpoint.classes
-    probabilities, groups = softmax(session.logits), data.units()
+    probabilities, groups = session.probabilities, data.units()
     areas = [one.fits[""].area if one.fits else np.nan for one in measured]
     cuts = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []
