@@ -127,7 +127,7 @@ def test_ctrl_c_without_a_word_of_its_own_is_told(
         (["evaluate", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "x", "--clas", "y"], "--clas"),
-        (["audit", "."], "no image in it"),
+        (["audit", "."], "no image found"),
         (["split", "."], "no image found"),
         (["cache", "polish"], "expected `show` or `clear`"),
     ],
@@ -314,7 +314,7 @@ def test_copies_of_training_images_are_counted_and_left_out(
     checkpoint = tmp_path / "best_model.pt"
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "2 of 14 images show the same image" in told
+    assert "2 of 14 images are near-duplicates of a training image" in told
     assert "(1 byte for byte, 1 mirrored, turned or re-encoded)" in told
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert metrics["without_near_duplicates"]["n"] == 12
