@@ -147,7 +147,7 @@ def check_size(pixels: int, max_pixels: int) -> None:
         raise ScanError("has no pixels")
     if pixels > max_pixels:
         raise ScanError(
-            f"has {pixels / 1e6:,.1f} megapixels, more than the {max_pixels / 1e6:,g} that are "
+            f"has {pixels / 1e6:,.3f} megapixels, more than the {max_pixels / 1e6:,g} that are "
             "decoded"
         )
 

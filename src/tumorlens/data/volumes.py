@@ -123,6 +123,8 @@ def _nifti(content: bytes, max_pixels: int, axis: Axis) -> Scan:
     form: Any = nibabel.Nifti1Image if head[:4] in _NIFTI_1 else nibabel.Nifti2Image
     if head[:4] not in (*_NIFTI_1, *_NIFTI_2):
         raise ScanError("is a gzip file with no NIfTI volume in it")
+    if len(head) < 348:
+        raise ScanError("cannot be decoded (the file is truncated: its header is not whole)")
     if form is nibabel.Nifti1Image and head[344:346] != b"n+":
         raise ScanError(PAIR)
     header = form.header_class(head[: form.header_class.sizeof_hdr])
