@@ -383,7 +383,7 @@ def test_clear_removes_our_entries_and_nothing_else(
 
 def test_threads_that_decode_leave_the_warning_filters_alone(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(200)]
-    for number, path in enumerate(paths):
+    for path in paths:
         Image.linear_gradient("L").save(path)
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:

@@ -92,8 +92,11 @@ def test_window_is_the_standards_function(dicom_bytes: Make) -> None:
 
 @pytest.mark.parametrize(
     "tags",
-    [{"PhotometricInterpretation": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}]
-    + [{"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}],
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"PresentationLUTShape": "INVERSE"},
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+    ],
 )
 def test_inverse_display_is_turned_once(tags: dict[str, str], dicom_bytes: Make) -> None:
     shown, _ = _slice(dicom_bytes(**tags))

@@ -115,3 +115,76 @@ def test_files_of_a_series_are_placed_along_the_body(
     (tmp_path / "d.dcm").write_bytes(b"no DICOM")
     placed = sorted(tmp_path.iterdir(), key=dicom.series_position)
     assert [file.name for file in placed] == ["d.dcm", "b.dcm", "c.dcm", "a.dcm"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shapes"),
+    [
+        ((1, 1, 5), {"axial": (3, 5, 4), "coronal": (5, 15, 4), "sagittal": (4, 15, 5)}),
+        ((2, 1, 1), {"axial": (3, 5, 8), "coronal": (5, 3, 8), "sagittal": (4, 3, 5)}),
+        ((0.5, 1, 1), {"axial": (3, 10, 4), "coronal": (5, 6, 4), "sagittal": (4, 3, 5)}),
+    ],
+)
+def test_voxels_that_are_no_cubes_give_square_pixels(
+    sizes: tuple[float, float, float], shapes: dict[str, tuple[int, int, int]]
+) -> None:
+    values = np.arange(60, dtype=np.int16).reshape(4, 5, 3)
+    content = nibabel.Nifti1Image(values, np.diag([*sizes, 1])).to_bytes()
+    for axis, shape in shapes.items():
+        assert scans.read(content, MANY, axis).slices.shape == shape  # type: ignore[arg-type]
+
+
+def test_slices_are_made_square_within_the_limit() -> None:
+    values = np.arange(6000, dtype=np.int16).reshape(20, 30, 10)
+    content = nibabel.Nifti1Image(values, np.diag([1, 1, 90, 1])).to_bytes()
+    slices = scans.read(content, 20_000, "coronal").slices
+    assert slices.size <= 21_000
+    assert slices.shape[1] / slices.shape[2] == pytest.approx(90 * 10 / 20, rel=0.2)
+
+
+def test_orientation_that_makes_no_sense_is_told_and_not_used() -> None:
+    image = nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(4, 5, 3), np.eye(4))
+    plain = nibabel.Nifti1Image(image.dataobj, np.diag([-1, 1, 1, 1])).to_bytes()
+    content = bytearray(image.to_bytes())
+    for broken in (bytes(48), np.full(12, np.nan, "<f4").tobytes()):
+        content[252:256], content[280:328] = b"\0\0\1\0", broken
+        found = scans.read(bytes(content), MANY)
+        assert found.note == "Its orientation makes no sense and is not used."
+        np.testing.assert_array_equal(found.slices, scans.read(plain, MANY).slices)
+
+
+def test_what_nifti_cannot_show_is_refused_with_what_to_do() -> None:
+    values = np.arange(60, dtype=np.int16).reshape(4, 5, 3)
+    sagittal = nibabel.Nifti1Image(values[:1], np.eye(4)).to_bytes()
+    with pytest.raises(ScanError, match="is one sagittal slice; cut it with --axis sagittal"):
+        scans.read(sagittal, MANY)
+    assert scans.read(sagittal, MANY, "sagittal").slices.shape == (1, 3, 5)
+    turning = nibabel.Nifti1Image(values * np.complex64(1j), np.eye(4)).to_bytes()
+    with pytest.raises(ScanError, match="complex values"):
+        scans.read(turning, MANY)
+    pair = nibabel.Nifti1Pair(values, np.eye(4))
+    with pytest.raises(ScanError, match="half of an Analyze or NIfTI pair.*convert it"):
+        scans.read(pair.header.binaryblock + bytes(4), MANY)
+    with pytest.raises(ScanError, match="is an MGH volume"):
+        scans.read(gzip.compress(b"\0\0\0\1" + bytes(300)), MANY)
+    far = bytearray(nibabel.Nifti1Image(values, np.eye(4)).to_bytes())
+    far[108:112] = np.float32(1e30).tobytes()
+    with pytest.raises(ScanError, match="cannot be decoded|no place for its voxels"):
+        scans.read(gzip.compress(bytes(far)), MANY)
+
+
+def test_padding_and_one_hot_voxel_set_no_scale() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.uniform(-3, 2, (16, 16, 8)).astype(np.float32)
+    outside = np.zeros(values.shape, dtype=bool)
+    outside[:4] = True
+    lowest = np.where(outside, values.min(), values)
+    with_nan = np.where(outside, np.nan, values).astype(np.float32)
+    hot = lowest.copy()
+    hot[8, 8, 4] = 1e9
+    plain, holes, spoiled = (
+        scans.read(nibabel.Nifti1Image(cube, np.eye(4)).to_bytes(), MANY).slices.astype(int)
+        for cube in (lowest, with_nan, hot)
+    )
+    assert np.abs(plain - holes).max() <= 3
+    assert np.count_nonzero(np.abs(plain - spoiled) > 3) <= 1
