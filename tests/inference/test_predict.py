@@ -1,5 +1,8 @@
 import csv
 import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from tumorlens.cli import main
 from tumorlens.errors import TumorlensError
 from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Floats
@@ -211,3 +215,86 @@ def test_interruption_leaves_the_old_table(
         predict(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), told=stop)
     assert (tmp_path / "out.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_table_onto_a_pipe_goes_through_it(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("a.png", 150)
+    os.mkfifo(tmp_path / "out.csv")
+    monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "out.csv").read_text()))
+    reader.start()
+    predict(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"))
+    reader.join(timeout=10)
+    assert read[0].splitlines()[1].startswith(f"{tmp_path.as_posix()}/a.png,glioma,confident,")
+    assert (tmp_path / "out.csv").is_fifo()
+
+
+def test_names_that_are_no_utf8_or_decomposed_are_written_as_they_are(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["me\u0301ningiome.png", "m\u00e9ningiome.png", os.fsdecode(b"caf\xe9.png")]
+    try:
+        for name in names:
+            write(f"in/{name}", 150)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
+    predict(_settings(tmp_path / "in", csv=tmp_path / "out.csv"))
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        found = {Path(row["path"]).name for row in csv.DictReader(file)}
+    assert found == {*names[:2], "caf\\udce9.png"}
+
+
+def test_header_that_makes_no_sense_is_told_beside_the_prediction(
+    tmp_path: Path, dicom_bytes: Callable[..., bytes]
+) -> None:
+    (tmp_path / "a.dcm").write_bytes(dicom_bytes(WindowCenter="1", WindowWidth="0"))
+    (found,) = _predicted(_settings(tmp_path / "a.dcm"), _Brightness())
+    assert found.decided is not None
+    assert found.reason.endswith("The display window makes no sense and is not used.")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_full_disk_is_one_sentence_and_leaves_nothing_half_written(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    for number in range(200):
+        write(f"in/{'n' * 200}{number}.png", 150)
+    script = (
+        "import resource, sys\n"
+        "from tumorlens.cli import main\n"
+        "from tumorlens.inference import predict\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import test_predict\n"
+        "predict.backend_of = lambda settings: test_predict._Brightness()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"  # as a disk with 4 KiB left
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["predict", str(tmp_path / "in"), "--checkpoint", "x.onnx", "--csv"]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *argv, str(tmp_path / "out.csv")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "out.csv: cannot be written (File too large); free some room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_heat_maps_of_files_with_the_longest_names_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "n" * 250 + ".png"
+    Image.linear_gradient("L").save(tmp_path / name)
+    argv = ["predict", str(tmp_path / name), "--checkpoint", "resnet18", "--heatmaps"]
+    assert main([*argv, str(tmp_path / "maps"), "--device", "cpu", "--threads", "1"]) == 0
+    (image,) = (tmp_path / "maps").glob("*.png")
+    assert image.name.startswith("00001-nnn")
+    with Image.open(image) as drawn:
+        assert drawn.size == (512, 256)

@@ -224,7 +224,7 @@ def _rescaled(stored: npt.NDArray[Any], data: "Dataset") -> tuple[npt.NDArray[An
         )
         factor = _number(slope, 0.0)
         if factor:
-            with np.errstate(over="ignore"):  # infinite values are refused
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused
                 values[frame] *= factor
                 values[frame] += _number(intercept, 0.0)
         elif slope is not None:

@@ -6,6 +6,7 @@ of any other range become 0..255.
 """
 
 import io
+import logging
 import stat
 import warnings
 from collections.abc import Iterator
@@ -74,10 +75,16 @@ def decoders_silent() -> Iterator[None]:
 
     Filters are the whole process's: change them before threads start, never in one.
     """
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
     with warnings.catch_warnings():
         for package in ("PIL", "pydicom", "nibabel"):
             warnings.filterwarnings("ignore", module=rf"{package}\.")
-        yield
+        logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def read_grey(path: Path, *, flat_ok: bool = False) -> npt.NDArray[np.uint8]:

@@ -6,6 +6,7 @@ says, never its name.
 
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -63,7 +64,7 @@ def kind_of(head: bytes) -> Kind:
         return "image"
     try:
         first = gzip.GzipFile(fileobj=io.BytesIO(head)).read(4)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         first = b""
     if first == b"\0\0\0\1":
         readers.decode(first)  # says what it is
@@ -94,8 +95,8 @@ def read(content: bytes, max_pixels: int = MAX_PIXELS, axis: Axis = "axial") -> 
     Raises:
         ScanError: too large, damaged, or of a kind that is not read.
     """
-    kind = kind_of(content[:4096])
     try:
+        kind = kind_of(content[:4096])
         if kind == "nifti":
             return _nifti(content, max_pixels, axis)
         if kind == "dicom":
