@@ -205,12 +205,12 @@ def test_images_of_ones_own_two_networks_and_bad_files(
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    Image.new("RGB", (80, 40), (90, 90, 90)).save(own / "wide.png")
+    Image.linear_gradient("L").convert("RGB").resize((80, 40)).save(own / "wide.png")
     (own / "text.jpg").write_text("no image")
     argv = ["gradcam", "--checkpoint", str(checkpoint), "--images", str(own), "--out_dir"]
     assert main([*argv, str(tmp_path / "cam"), "--compare", str(checkpoint)]) == 0
     told = capsys.readouterr()
-    assert "text.jpg: not a PNG" in told.err
+    assert "text.jpg: is not a PNG" in told.err
     found = json.loads((tmp_path / "cam/gradcam.json").read_text())
     assert len(found["images"]) == 2
     assert list(found["skipped"]) == [(own / "text.jpg").as_posix()]

@@ -9,10 +9,8 @@ import hashlib
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +22,7 @@ import platformdirs
 from tumorlens.data import cache_file
 from tumorlens.data.cache_file import CacheFile, Entry
 from tumorlens.data.hashing import fingerprint
-from tumorlens.data.readers import ImageFacts, fit_square, read_grey_with_facts
+from tumorlens.data.readers import ImageFacts, decoders_silent, fit_square, read_grey_with_facts
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.progress import Progress, silent
 
@@ -138,7 +136,7 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
         tasks += [[row] for row, digest in enumerate(digests) if digest is None]
         fresh: list[Entry] = []
         decoded = 0
-        with _pillow_silent():
+        with decoders_silent():
             try:
                 for made in _in_order(decode, tasks, "decoding", progress):
                     if isinstance(made, dict):
@@ -198,18 +196,6 @@ def contents() -> tuple[int, int]:
 def _old_folder() -> Path:
     """Where earlier versions kept a folder for each list of files."""
     return cache_folder() / "images"
-
-
-@contextmanager
-def _pillow_silent() -> Iterator[None]:
-    """Pillow warns of large or odd images; what cannot be used is refused with a sentence.
-
-    Filters are the whole process's: they are changed here, before the threads start and after they
-    end, and never in a thread.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
 
 
 def _in_order(

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from tumorlens.errors import TumorlensError
-from tumorlens.files import claim, csv_text, replacing, write_manifest, write_text
+from tumorlens.files import claim, csv_text, write_image, write_manifest, write_text
 from tumorlens.labels import KNOWN_CLASSES
 from tumorlens.phantom.anatomy import Array, Ripples, load_template
 from tumorlens.phantom.head import draw_person, paint_head, survey
@@ -246,15 +245,10 @@ def _clear(out: Path, split: str, count: int) -> None:
 
 def _write(out: Path, task: _Task, size: int) -> list[str]:
     made = phantom_slice(task.seed, task.label, size, duplicate=False)
-    _save(out / task.path, made.image)
+    write_image(out / task.path, made.image)
     if not made.mask.any():
         return [task.path, task.label, "", "", "", ""]
-    _save(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
+    write_image(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
     rows, columns = np.nonzero(made.mask)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     return [task.path, task.label, *(f"{edge / size:.4f}" for edge in box)]
-
-
-def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    with replacing(path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")
