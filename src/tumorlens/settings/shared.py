@@ -13,6 +13,12 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+METHOD_NAMES: dict[MapMethod, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
+}
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer1*layer2"
 MAP_METHOD: MapMethod = "hirescam"
