@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zlib
 from collections import Counter
@@ -53,22 +52,20 @@ class Case:
     expected: str
 
 
-def ask(client: httpx.Client, content: bytes, name: str) -> str:
-    """Upload and question, as the page does them; the answer's text."""
-    sent = client.post("/gradio_api/upload", files={"files": (name, content)})
-    if sent.status_code != 200:
-        return f"{sent.status_code} {sent.text}"
-    return question(client, sent.json()[0])
+def ask(client: httpx.Client, content: bytes, where: str = "/predict", **headers: str) -> str:
+    """Send a file, as the page does; status and text of the response."""
+    return _text(client.post(where, content=content, headers=headers))
 
 
-def question(client: httpx.Client, path: object, url: object = None) -> str:
-    """The answer to a question about the upload at `path`."""
-    data = {"path": path, "url": url, "meta": {"_type": "gradio.FileData"}}
-    asked = client.post("/gradio_api/call/answer", json={"data": [data]})
-    if asked.status_code != 200:
-        return f"{asked.status_code} {asked.text}"
-    got = client.get(f"/gradio_api/call/answer/{asked.json()['event_id']}")
-    return re.sub(r"<[^>]+>", " ", got.text.replace("\\u003c", "<").replace("\\u003e", ">"))
+def leafed(client: httpx.Client, content: bytes) -> str:
+    """Send a volume, ask for its first slice, and have it forgotten."""
+    token = re.search(r'data-token="([^"]+)"', client.post("/predict", content=content).text)
+    if token is None:
+        return "no token"
+    place = f"/volumes/{token.group(1)}"
+    got = _text(client.get(f"{place}/1"))
+    client.delete(place)
+    return got
 
 
 def png(rng: random.Random, size: tuple[int, int] | None = None) -> bytes:
@@ -101,41 +98,61 @@ def bomb() -> bytes:
 
 def cases() -> list[Case]:
     """Every kind of request; good ones as often as hostile ones."""
-    noise = "client.bin"
-    sentence = r"This (file|is|image|volume)"
+    sentence = r"^422 This file .*\.$"
     large = bytes(MOST_MB * 1_000_000 + 100_000)
     bombs = [bomb(), gzip.compress(bytes(100_000_000)), b"\x1f\x8b" + bytes(500)]
+    form = b'--cut\r\nContent-Disposition: form-data; name="f"; filename="../../x.png"\r\n\r\n'
     good = [
-        Case("slice", False, lambda c, r: ask(c, png(r), "slice.png"), "pixels"),
-        Case("slice again", False, lambda c, r: ask(c, png(r, (90, 70)), "a.png"), "70 x 90 pix"),
-        Case("volume", False, lambda c, r: ask(c, volume(r), "head.nii.gz"), "NIfTI volume"),
-        Case("name with a path", False, lambda c, r: ask(c, png(r), "../../x.png"), "pixels"),
-        Case("page", False, lambda c, _: c.get("/").text, "tumorlens"),
+        Case("slice", False, lambda c, r: ask(c, png(r)), "^200 .*pixels"),
+        Case("slice again", False, lambda c, r: ask(c, png(r, (90, 70))), "^200 .*70 x 90 pixels"),
+        Case("volume", False, lambda c, r: ask(c, volume(r)), "^200 .*NIfTI volume"),
+        Case("another slice", False, lambda c, r: leafed(c, volume(r)), "^200 .*slice 1 of"),
+        Case("page", False, lambda c, _: _text(c.get("/")), "^200 .*tumorlens"),
     ]
     hostile = [
-        Case("noise", True, lambda c, r: ask(c, r.randbytes(5000), noise), sentence),
-        Case("empty", True, lambda c, _: ask(c, b"", noise), sentence),
-        Case("cut slice", True, lambda c, r: ask(c, png(r)[:500], "s.png"), sentence),
-        Case("bomb", True, lambda c, r: ask(c, r.choice(bombs), "b.png"), sentence),
-        Case("script", True, lambda c, _: ask(c, b"<svg onload=alert(1)>", "s.svg"), sentence),
-        Case("DICOM head", True, lambda c, r: ask(c, _dicom(r), "d.dcm"), sentence),
-        Case("too large", True, lambda c, _: ask(c, large, "large.png"), "^413 More than"),
-        Case("file of the server", True, lambda c, _: question(c, "/etc/passwd"), "^400 This"),
-        Case("address", True, lambda c, _: question(c, "http://127.0.0.1:9/a.png"), "^400 This"),
-        Case("route", True, lambda c, _: _got(c, "/gradio_api/file=/etc/passwd"), "^404 There"),
-        Case("foreign name", True, lambda c, _: _got(c, "/", "evil.example"), "^421 This server"),
+        Case("noise", True, lambda c, r: ask(c, r.randbytes(5000)), sentence),
+        Case("empty", True, lambda c, _: ask(c, b""), sentence),
+        Case("cut slice", True, lambda c, r: ask(c, png(r)[:500]), sentence),
+        Case("bomb", True, lambda c, r: ask(c, r.choice(bombs)), sentence),
+        Case("script", True, lambda c, _: ask(c, b"<svg onload=alert(1)>"), sentence),
+        Case("DICOM head", True, lambda c, r: ask(c, _dicom(r)), sentence),
+        Case("too large", True, lambda c, _: ask(c, large), "^413 This file has more"),
+        Case(
+            "form with a path",
+            True,
+            lambda c, _: ask(c, form, **{"content-type": "multipart/form-data; boundary=cut"}),
+            "^415 Send the file itself",
+        ),
+        Case(
+            "slice that is not there",
+            True,
+            lambda c, r: ask(c, png(r), "/predict?slice=2"),
+            "^404 There is no slice 2",
+        ),
+        Case(
+            "foreign page",
+            True,
+            lambda c, r: ask(c, png(r), origin="http://evil.example"),
+            "^403 Another site",
+        ),
+        Case("route", True, lambda c, _: _text(c.get("/static/..%2f..%2fetc/passwd")), "^404 Th"),
+        Case("volume of another", True, lambda c, _: _text(c.get("/volumes/a/1")), "^410 This"),
+        Case("foreign name", True, lambda c, _: _named(c, "evil.example"), "^421 This server"),
     ]
-    return [*good * 11, *hostile * 5]
+    return [*good * 13, *hostile * 5]
 
 
 def _dicom(rng: random.Random) -> bytes:
     return bytes(128) + b"DICM" + rng.randbytes(300)
 
 
-def _got(client: httpx.Client, path: str, host: str | None = None) -> str:
-    headers = {"host": host} if host else {}
-    got = client.get(path, headers=headers)
-    return f"{got.status_code} {got.text}"
+def _named(client: httpx.Client, host: str) -> str:
+    return _text(client.get("/", headers={"host": host}))
+
+
+def _text(got: httpx.Response) -> str:
+    plain = re.sub(r"<[^>]+>|\s+", " ", got.text)
+    return f"{got.status_code} {plain}"
 
 
 def resident(pid: int) -> int:
@@ -162,11 +179,15 @@ def untrained(folder: Path) -> Path:
     return folder / "untrained.pt"
 
 
-def served(checkpoint: Path) -> tuple[subprocess.Popen[str], str]:
+def served(
+    checkpoint: Path, environment: dict[str, str] | None = None
+) -> tuple[subprocess.Popen[str], str]:
     """A server in a process of its own, and its address."""
     words = ["-m", "tumorlens", "serve", "--checkpoint", str(checkpoint), "--port", "0"]
     words += ["--max_mb", str(MOST_MB), "--threads", "1", "--device", "cpu"]
-    server = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
     assert server.stdout is not None
     for line in server.stdout:
         found = re.search(r"http://\S+", line)
@@ -179,23 +200,21 @@ def soak(address: str, kinds: list[Case], seed: int) -> Iterator[tuple[Case, str
     """Send each of `kinds` once, in a random order, by several users at once."""
     rng = random.Random(seed)
     rng.shuffle(kinds)
-    local = threading.local()
+    client = httpx.Client(base_url=address, timeout=120, trust_env=False)
 
     def send(numbered: tuple[int, Case]) -> tuple[Case, str, float]:
-        if not hasattr(local, "client"):
-            local.client = httpx.Client(base_url=address, timeout=120, trust_env=False)
         number, case = numbered
         began = time.monotonic()
         try:
-            got = case.send(local.client, random.Random(f"{seed}-{number}"))
+            got = case.send(client, random.Random(f"{seed}-{number}"))
         except httpx.HTTPError as error:
             got = f"{type(error).__name__}: {error}"
             # A refusal may come before the whole upload is sent, and then the line is closed.
             if case.expected.startswith("^413"):
-                got = "413 More than, the line was closed"
+                got = "413 This file has more, the line was closed"
         return case, got, time.monotonic() - began
 
-    with ThreadPoolExecutor(USERS) as pool:
+    with client, ThreadPoolExecutor(USERS) as pool:
         yield from pool.map(send, enumerate(kinds))
 
 

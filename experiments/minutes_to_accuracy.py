@@ -190,8 +190,7 @@ def main() -> None:
     if not args.summarise:
         start_table(args)
         for size in {RECIPES[name].image_size for name in ("paper", *args.quick)}:
-            assignment, _ = splits.resolve(args.splits, args.fold, args.data, size)
-            load_for_training(args.data, size, assignment=assignment)
+            load_for_training(splits.resolve(args.data, args.splits, args.fold, size=size), size)
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as train.py
         spawn = multiprocessing.get_context("spawn")
         lanes = [spawn.Process(target=measure, args=(args, *lane)) for lane in lanes_of(args)]

@@ -27,7 +27,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.session import describe, images_of
+from tumorlens.checkpoint.session import ImageChoice, describe, images_of
 from tumorlens.data import volumes as scans
 from tumorlens.data.dataset import load_for_training
 from tumorlens.data.readers import fit_square, to_grey
@@ -100,8 +100,8 @@ def foreign() -> Iterator[Foreign]:
 def measure(file: Path, data_dir: Path | None) -> tuple[dict[str, Any], list[list[Any]]]:
     """One checkpoint's metrics, and its rows of the table."""
     loaded = checkpoints.load(file)
-    root, assignment = images_of(loaded, data_dir, None, None)
-    data = load_for_training(root, loaded.preprocessing.image_size, assignment=assignment)
+    source = images_of(loaded, ImageChoice(data_dir))
+    data = load_for_training(source, loaded.preprocessing.image_size)
     if loaded.ood_threshold is None:
         loaded = calibrate(loaded, data)
     space = loaded.decision().space

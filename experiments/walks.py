@@ -12,7 +12,9 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import IOBase
 from pathlib import Path
+from threading import Thread
 
 SOURCE = Path(__file__).parents[1] / "src" / "tumorlens"
 # The walks of today's commands; those that a tree does not have are left out.
@@ -28,6 +30,13 @@ ENTRIES = (
     "inference/predict.py:predict",
     "inference/predict.py:predict_and_write",
 )
+
+# Names of methods of Python's own types.
+_OF_PYTHON = {
+    name
+    for kind in (dict, list, set, tuple, str, bytes, Path, IOBase, Thread)
+    for name in dir(kind)
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -99,7 +108,9 @@ class Walk:
             of_module = ".".join(part for part in (place, name) if part)
             if of_module in self.modules:
                 return self._named(of_module, called.attr)
-        holders = self.holders[called.attr]  # a method that one class alone has
+        # A method that one class alone has, and nothing that Python comes with: what `get`, `close`
+        # or `split` is of cannot be told from the text.
+        holders = [] if called.attr in _OF_PYTHON else self.holders[called.attr]
         return holders[0] if len(holders) == 1 else None
 
     def _named(self, module: str, name: str) -> tuple[str, Function] | None:

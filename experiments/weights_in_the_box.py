@@ -19,7 +19,12 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import IN_THE_BOX, Checkpoint
-from tumorlens.checkpoint.session import describe, images_of, near_duplicates_of_training
+from tumorlens.checkpoint.session import (
+    ImageChoice,
+    describe,
+    images_of,
+    near_duplicates_of_training,
+)
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
 from tumorlens.evaluation.scores import score
 from tumorlens.export.safetensors_file import light_one
@@ -50,11 +55,11 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
     """Write one network's file and what it was measured at."""
     if chosen.data is None or any(not path.startswith("Testing") for path in chosen.data.test):
         raise SystemExit(f"{chosen.path}: is no run of the official protocol.")
-    root, assignment = images_of(chosen, data_dir, None, None)
+    source = images_of(chosen, ImageChoice(data_dir))
     size = chosen.preprocessing.image_size
     if chosen.temperature is None:
-        chosen = calibrate(chosen, load_for_training(root, size, assignment=assignment))
-    test = load_for_scoring(root, size, chosen.classes, part="test", assignment=assignment)
+        chosen = calibrate(chosen, load_for_training(source, size))
+    test = load_for_scoring(source, size, chosen.classes, split="test")
     small = light_one(chosen)
     whole, light = predictions(chosen, test), predictions(small, test)
     changed = np.flatnonzero(whole.argmax(axis=1) != light.argmax(axis=1))

@@ -21,6 +21,7 @@ LEVELS = {
     "errors": 0,
     "progress": 0,
     "files": 0,
+    "image_tables": 0,
     "device": 1,
     "models": 1,
     "data": 1,
@@ -42,7 +43,7 @@ LEVELS = {
     "__main__": 9,
 }
 # Level-0 files build on one another in this order.
-GROUND = ("__init__", "errors", "labels", "progress", "files", "settings")
+GROUND = ("__init__", "errors", "labels", "progress", "files", "image_tables", "settings")
 
 ONLY_HERE = {
     "lightning": ("training",),

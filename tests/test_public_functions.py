@@ -50,6 +50,29 @@ def test_importing_the_package_loads_nothing_heavy_and_rooms_stay_callable() -> 
     assert done.stdout.splitlines() == ["[]", "True True True tumorlens.audit.files"]
 
 
+def test_script_that_asks_for_two_processes_is_told_and_not_run_twice(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import sys, tumorlens\n"
+        "print('begun', flush=True)\n"
+        "try:\n"
+        "    tumorlens.train(model='resnet18', data_dir=sys.argv[1], devices=2, device='cpu')\n"
+        "except Exception as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    words = [sys.executable, str(script), str(make_folder({"train": 2, "valid": 1}))]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "begun",
+        "TumorlensError devices 2: each further process would run this script again from its first "
+        "line; use the command `tumorlens train` with the same flags, or start the script by "
+        "torchrun.",
+    ]
+    assert not (tmp_path / "model").exists()
+
+
 def test_functions_return_their_result_and_print_nothing(
     make_folder: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,9 +7,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from tumorlens.data.partition import Partition
 from tumorlens.inference.predict import Prediction
 from tumorlens.public_functions import COMMANDS, parameters_of
+from tumorlens.training.fit import TrainingResult
 
 # Named by functions that import them late.
-LATE = {"Partition": Partition, "Prediction": Prediction}
+LATE = {one.__name__: one for one in (Partition, Prediction, TrainingResult)}
 STUB = Path(__file__).parents[1] / "src" / "tumorlens" / "__init__.pyi"
 
 

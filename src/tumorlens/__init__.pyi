@@ -18,7 +18,7 @@ from tumorlens.reporting.page import RunReport
 from tumorlens.studies.grid import StudyResult
 from tumorlens.studies.report import StudyReport
 from tumorlens.training.fit import TrainingResult
-from tumorlens.web.server import Serving
+from tumorlens.web.serve import Server
 
 __version__: str
 
@@ -266,14 +266,17 @@ def serve(
     checkpoint: str | Path,
     compare: str | Path | None = None,
     layer: str = "layer1*layer2",
+    method: Literal["gradcam", "gradcam++", "layercam", "hirescam"] = "hirescam",
     host: str = "127.0.0.1",
     port: int = 7860,
+    root_path: str = "/",
+    allowed_host: Sequence[str] = (),
     max_mb: float = 32.0,
     max_megapixels: float = 32.0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
-) -> AbstractContextManager[Serving]:
-    """Serve a web page: drop a slice, see classes, decision and maps."""
+) -> AbstractContextManager[Server]:
+    """Serve a web page: drop a slice, see classes, decision and saliency maps."""
 
 def download(
     *,

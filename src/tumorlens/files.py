@@ -7,6 +7,7 @@ refused.
 
 import contextlib
 import csv
+import errno
 import gzip
 import io
 import json
@@ -15,7 +16,6 @@ import os
 import platform
 import sys
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,6 +27,8 @@ from tumorlens.errors import TumorlensError
 
 MANIFEST = "manifest.json"
 SCHEMA = 2  # of everything that tumorlens writes: JSON, predictions, checkpoints, ONNX metadata
+# Errors of a disk, a quota or a process that may write no more.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Keys of schema 1 and their names since.
 _SCHEMA_1 = {
     "figures": "metrics",
@@ -87,46 +89,6 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
-
-
-def read_table(
-    path: Path, flag: str, needed: Sequence[str]
-) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows and column names, without spaces around them; columns are joined by commas.
-
-    Args:
-        path: the file; UTF-8, with or without byte order mark; compressed if it ends in .gz.
-        flag: that named it, for the sentence; "" for a file that is named by its place.
-        needed: columns that must be there; others may be.
-
-    Returns:
-        Each row's value by column, "" where it has none; the columns in the file's order.
-
-    Raises:
-        TumorlensError: no such file, no CSV, or a column is missing.
-    """
-    name = f"{flag} {path}".strip()
-    expected = f"expected a CSV with the columns {', '.join(needed)}"
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [column.strip() for column in reader.fieldnames or []]
-            reader.fieldnames = columns
-            rows = [
-                {key: (value or "").strip() for key, value in row.items() if key} for row in reader
-            ]
-    except FileNotFoundError:
-        raise TumorlensError(f"{name}: there is no such file; {expected}.") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise TumorlensError(f"{name}: cannot be read as CSV ({error}); {expected}.") from error
-    missing = [f"`{column}`" for column in needed if column not in columns]
-    if missing:
-        raise TumorlensError(
-            f"{name}: has no column {', '.join(missing)}; found {', '.join(columns) or 'nothing'}; "
-            f"{expected}."
-        )
-    return rows, columns
 
 
 def write_json(path: Path, value: Any) -> None:

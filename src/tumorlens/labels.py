@@ -9,34 +9,54 @@ The known classes are those of the public "Brain Tumor MRI Dataset" (Masoud Nick
 """
 
 import re
+import unicodedata
+from collections.abc import Iterable
 
 KNOWN_CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 # The networks, by the names that --model takes (`tumorlens.models.build` makes them).
 MODEL_NAMES = ("resnet18", "se_resnet18")
 
-_ALIASES = {
-    "gliomatumor": "glioma",
-    "meningiomatumor": "meningioma",
-    "no": "notumor",
-    "none": "notumor",
-    "normal": "notumor",
-    "healthy": "notumor",
-    "notumour": "notumor",
-    "pituitarytumor": "pituitary",
-    "pituitarytumour": "pituitary",
-    "gliomatumour": "glioma",
-    "meningiomatumour": "meningioma",
+_NO_TUMOR = ("no", "none", "normal", "healthy", "notumour")
+_ALIASES = dict.fromkeys(_NO_TUMOR, "notumor") | {
+    f"{tumor}{word}": tumor
+    for tumor in ("glioma", "meningioma", "pituitary")
+    for word in ("tumor", "tumour")
 }
 
 
-def canonical_class(name: str) -> str:
-    """The known class that a folder's name stands for; any other name comes back as it is.
+def class_key(name: str) -> str:
+    """What counts of a name: not case, spaces, hyphens, underscores or the form of its Unicode."""
+    return re.sub(r"[\s_\-]+", "", unicodedata.normalize("NFC", name)).casefold()
 
-    Case, spaces, hyphens and underscores do not count: "No Tumor", "no_tumor" and "notumor" are one
-    class, "Glioma_tumor" is glioma.
+
+def canonical_class(name: str) -> str:
+    """The known class that a folder's name stands for; any other name comes back, composed (NFC).
+
+    "No Tumor", "no_tumor" and "notumor" are one class, "Glioma_tumor" is glioma.
     """
-    plain = re.sub(r"[\s_\-]+", "", name).lower()
-    if plain in KNOWN_CLASSES:
-        return plain
-    return _ALIASES.get(plain, name)
+    key = class_key(name)
+    if key in KNOWN_CLASSES:
+        return key
+    return _ALIASES.get(key, unicodedata.normalize("NFC", name))
+
+
+def classes_of(names: Iterable[str]) -> dict[str, str]:
+    """The class of each class folder of a data set, by the folder's name.
+
+    What says "no" is notumor only beside a tumor of a known class: folders `yes` and `no` keep
+    their names.
+    """
+    found = {name: canonical_class(name) for name in names}
+    if {"glioma", "meningioma", "pituitary"} & set(found.values()):
+        return found
+    return {
+        name: unicodedata.normalize("NFC", name) if class_key(name) in _NO_TUMOR else label
+        for name, label in found.items()
+    }
+
+
+def same_class(name: str, classes: Iterable[str]) -> str:
+    """The one of `classes` that `name` is another spelling or name of; else `name`."""
+    known = {class_key(canonical_class(other)): other for other in classes}
+    return known.get(class_key(canonical_class(name)), name)

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -17,6 +18,7 @@ from tumorlens.progress import Progress, silent
 if TYPE_CHECKING:
     from tumorlens.data.partition import Partition
     from tumorlens.inference.predict import Prediction
+    from tumorlens.training.fit import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(settings.TrainSettings, "training.fit.train"),
+    "train": Command(settings.TrainSettings, "public_functions.train"),
     "evaluate": Command(settings.EvaluateSettings, "evaluation.evaluate.evaluate"),
     "gradcam": Command(settings.GradcamSettings, "explain.panel.gradcam"),
     "predict": Command(settings.PredictSettings, "public_functions.predict", {"json": False}),
@@ -54,10 +56,25 @@ COMMANDS = {
     "study_report": Command(settings.StudySettings, "studies.report.draw_report", {"report": True}),
     "export": Command(settings.ExportSettings, "export.export.export"),
     "report": Command(settings.ReportSettings, "reporting.page.report", reports=False),
-    "serve": Command(settings.ServeSettings, "web.server.serving", reports=False),
+    "serve": Command(settings.ServeSettings, "web.serve.serve", reports=False),
     "download": Command(settings.DownloadSettings, "audit.download.download"),
     "phantom": Command(settings.PhantomSettings, "phantom.dataset.phantom"),
 }
+
+
+def train(chosen: settings.TrainSettings, progress: Progress) -> "TrainingResult":
+    """Train; Lightning starts further processes by running the caller's script again."""
+    from tumorlens.training import fit, runs
+
+    resumed = chosen.resume
+    devices = (runs.settings_of_run(resumed, chosen) if resumed else chosen).devices
+    if devices > 1 and not {"LOCAL_RANK", "SLURM_PROCID"} & os.environ.keys():
+        raise TumorlensError(
+            f"--devices {devices}: each further process would run this script again from its first "
+            "line; use the command `tumorlens train` with the same flags, or start the script by "
+            "torchrun."
+        )
+    return fit.train(chosen, progress)
 
 
 def predict(chosen: settings.PredictSettings, progress: Progress) -> "list[Prediction]":

@@ -10,9 +10,11 @@ from PIL import Image
 
 from tumorlens.audit.audit import Audit, audit
 from tumorlens.audit.overlap import PatientCounts
+from tumorlens.data.folder import scan
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.patients import FileTable
 from tumorlens.data.readers import read_grey, resize
+from tumorlens.data.splits import SplitFolder, assigned
 from tumorlens.errors import TumorlensError
 
 
@@ -174,7 +176,7 @@ def test_training_folder_alone_is_audited_with_its_classes(tmp_path: Path) -> No
 
 
 def test_folder_without_images_and_missing_folder_get_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(TumorlensError, match="no image in it or below it"):
+    with pytest.raises(TumorlensError, match="no image found, only an empty folder"):
         audit(tmp_path)
     with pytest.raises(TumorlensError, match="there is no such folder"):
         audit(tmp_path / "gone")
@@ -185,7 +187,14 @@ def test_assignment_takes_the_place_of_the_folders(folder: Path) -> None:
     (folder / "train" / "glioma" / "duplicate.png").write_bytes(one.read_bytes())
     path = one.relative_to(folder).as_posix()
     assert audit(folder).count_of("leak") == 0
-    found = audit(folder, {path: "test", "train/glioma/duplicate.png": "train"})
+    found = audit(
+        assigned(
+            scan(folder),
+            {path: "test", "train/glioma/duplicate.png": "train"},
+            "--splits",
+            every_file=True,
+        )
+    )
     assert found.count_of("leak") == 1
     assert Counter(found.splits.tolist()) == {"": 47, "test": 1, "train": 1}
 
@@ -200,7 +209,7 @@ def test_patients_in_two_splits_are_counted_by_class(folder: Path) -> None:
         "test/pituitary/pituitary009.png": "carl",
     }
     table = FileTable("p.csv", {path: {"patient": name} for path, name in names.items()}, ())
-    found = audit(folder, patients=table)
+    found = audit(SplitFolder(scan(folder), table))
     test_train, test_valid = found.patient_overlap
     assert (test_train.split, test_train.other) == ("test", "train")
     assert test_train.by_class["glioma"] == PatientCounts(images=3, known=2, shared=2, patients=1)

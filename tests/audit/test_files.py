@@ -13,8 +13,8 @@ from tumorlens.audit.files import audit_and_write
 from tumorlens.audit.page import _matrix, page
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.readers import read_grey
-from tumorlens.data.splits import read_groups
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import read_groups
 from tumorlens.settings import AuditSettings
 
 
@@ -139,3 +139,23 @@ def test_page_of_many_copies_stays_small(
     data = _data_of(page(audit(root)))
     assert [(tab["total"], len(tab["rows"])) for tab in data["tabs"]] == [(30, 7), (29, 5)]
     assert len(data["images"]) < 12
+
+
+def test_misspelled_path_in_the_splits_file_is_refused_as_evaluate_does(
+    leaky: Path, tmp_path: Path
+) -> None:
+    paths = sorted(path.relative_to(leaky).as_posix() for path in leaky.rglob("*.png"))
+    rows = "".join(f"{path},{path.split('/')[0]}\n" for path in paths)
+    table = tmp_path / "splits.csv"
+    table.write_text("path,split\n" + rows)
+    settings = AuditSettings(leaky, out_dir=tmp_path / "out", splits=table)
+    assert audit_and_write(settings).count_of("leak") == 2
+    table.write_text("path,split\n" + rows.replace("turned.png", "turmed.png"))
+    again = AuditSettings(leaky, out_dir=tmp_path / "again", splits=table)
+    with pytest.raises(TumorlensError, match="turmed.png: listed, but there is no such file"):
+        audit_and_write(again)
+    assert not (tmp_path / "again").exists()
+    table.write_text("path,split\n" + rows.partition("\n")[2])  # without the first, of test
+    found = audit_and_write(AuditSettings(leaky, out_dir=tmp_path / "out", splits=table))
+    assert "In no split of --splits" in found.note
+    assert "(1 in test/)" in found.note

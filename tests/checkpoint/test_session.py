@@ -1,14 +1,18 @@
 import shutil
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
-from tumorlens.checkpoint.session import ImageChoice, Session, open_session
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.session import ImageChoice, Session, images_of, open_session
 from tumorlens.data import cache
+from tumorlens.data.dataset import load_for_training
 from tumorlens.models.build import build_model
 
 CLASSES = ("glioma", "notumor")
@@ -44,7 +48,9 @@ def test_another_split_has_the_same_network_and_its_own_images(session: Session)
     assert len(valid.data.paths) == len(valid.logits) == 4
     assert all(path.startswith("valid/") for path in valid.data.paths)
     shutil.rmtree(session.data.root / "valid")
-    assert session.of_split("valid") is None
+    images = ImageChoice(session.data.root)
+    without = open_session(session.checkpoint, images, device=torch.device("cpu"))
+    assert without.of_split("valid") is None
 
 
 def test_another_size_is_decoded_once_and_some_images_keep_theirs(
@@ -59,3 +65,59 @@ def test_another_size_is_decoded_once_and_some_images_keep_theirs(
     some = session.only(keep)
     assert (some.images_at(48) == large[keep]).all()
     np.testing.assert_allclose(some.logits, session.logits[keep], atol=1e-5)
+
+
+def _remembering(session: Session, **changes: Any) -> Checkpoint:
+    """The session's checkpoint as training would have left it."""
+    data = load_for_training(session.data.root, 32)
+    train = data.indices("train")
+    record = DataRecord(
+        data_dir=str(data.root),
+        layout=data.layout,
+        protocol=data.protocol,
+        train=data.paths_of("train"),
+        valid=data.paths_of("valid"),
+        test=data.paths_of("test"),
+        skipped={},
+        fingerprints=data.fingerprints[train],
+        digests=data.digests[train],
+    )
+    return replace(session.checkpoint, data=replace(record, **changes))
+
+
+def _image(path: Path) -> None:
+    Image.fromarray(np.arange(1600, dtype=np.uint8).reshape(40, 40)).save(path)
+
+
+def test_images_that_came_after_training_are_not_scored_and_counted(session: Session) -> None:
+    for split in ("train", "valid"):  # of one image a class nothing is trained
+        _image(session.data.root / split / "glioma" / "more.png")
+        _image(session.data.root / split / "notumor" / "more.png")
+    checkpoint = _remembering(session)
+    _image(session.data.root / "test" / "glioma" / "new.png")
+    _image(session.data.root / "train" / "glioma" / "new.png")
+    again = open_session(checkpoint, ImageChoice(), device=torch.device("cpu"))
+    assert len(again.data.paths) == 6
+    assert again.data.unused == (
+        f"Not used of {session.data.root}: images in no split of the checkpoint's record of its "
+        "images (1 in test/, 1 in train/)."
+    )
+    left_out = _remembering(session, skipped={"test/glioma/new.png": "truncated"})
+    images = ImageChoice(session.data.root)
+    assert "test/" not in images_of(left_out, images).note
+
+
+def test_moved_folder_keeps_the_split_in_either_form_of_unicode(
+    session: Session, tmp_path: Path
+) -> None:
+    root = session.data.root
+    for split in ("train", "valid", "test"):
+        _image(root / split / "glioma" / unicodedata.normalize("NFC", "é.png"))
+        _image(root / split / "notumor" / "more.png")
+    checkpoint = _remembering(session)
+    for split in ("train", "valid", "test"):
+        composed = root / split / "glioma" / unicodedata.normalize("NFC", "é.png")
+        composed.rename(composed.with_name(unicodedata.normalize("NFD", "é.png")))
+    found = images_of(checkpoint, ImageChoice(root))
+    assert found.source == "the checkpoint's record of its images"
+    assert (found.note, dict(found.missing)) == ("", {})

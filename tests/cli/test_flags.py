@@ -84,8 +84,22 @@ def test_help_has_groups_required_flags_first_and_lines_broken_between_words(
     for name, doc in docs_of(TrainSettings).items():
         assert f"--{name}" in told
         assert doc in flat
-    assert "Passes over the training images. (default: by --recipe (15))" in flat
+    assert (
+        "Passes over the training images. (default, by --recipe: plain 15, fast 20, paper 50)"
+        in flat
+    )
     # No line ends early: the next line's first word would not have fitted.
     start = told.splitlines().index(next(x for x in told.splitlines() if "--splits" in x))
     one, two = (line.strip("│ ") for line in told.splitlines()[start + 1 : start + 3])
     assert len(one) + 1 + len(two.split()[0]) > 57
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "gradcam", "compare", "study", "export"])
+def test_help_has_no_empty_lines(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert not [line for line in lines if "│" in line and not line.strip("│ ")]

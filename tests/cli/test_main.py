@@ -69,15 +69,13 @@ def test_threads_sleep_while_they_wait_unless_the_user_has_decided(
 def test_ctrl_c_ends_the_page_without_a_fault(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = pytest.importorskip("tumorlens.web.server", exc_type=ImportError)
-
     class Page:
         address = "http://127.0.0.1:1"
 
         def wait(self) -> None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(server, "serving", lambda _: contextlib.nullcontext(Page()))
+    monkeypatch.setattr("tumorlens.web.serve.serve", lambda _: contextlib.nullcontext(Page()))
     assert main(["serve", "--checkpoint", "resnet18"]) == 0
     told = capsys.readouterr()
     assert told.out.endswith("Ended.\n")

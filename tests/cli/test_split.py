@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from tumorlens.cli import main
-from tumorlens.data.patients import patients_in
-from tumorlens.data.splits import assignment
+from tumorlens.data.patients import FileTable
+from tumorlens.data.splits import resolve
 
 
 def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
@@ -18,7 +18,7 @@ def test_summary_says_what_each_part_holds_and_how_to_use_the_file(
     assert "fold glioma notumor all groups" in told
     assert "4 2 2 4 4" in told
     assert f"--splits {out} --fold 0" in told
-    assert set(assignment(out, 4).values()) == {"train", "valid", "test"}
+    assert set(resolve(root, out, 4).folder.layout.split()) == {"train", "valid", "test"}
 
 
 def test_patients_stay_together_and_are_in_the_file(
@@ -33,8 +33,8 @@ def test_patients_stay_together_and_are_in_the_file(
     argv = ["split", str(root), "--out", str(out), "--folds", "2", "--patients", str(table)]
     assert main(argv) == 0
     assert "No patient is in two splits" in capsys.readouterr().out
-    written = patients_in(out, "--splits")
-    assert written is not None
+    written = resolve(root, out, 0).patients
+    assert isinstance(written, FileTable)
     assert written.columns == ("fold", "group", "patient", "site")
     folds: dict[str, set[str]] = {}
     for row in written.rows.values():

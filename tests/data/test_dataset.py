@@ -1,4 +1,6 @@
 import shutil
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.dataset import load_for_scoring, load_for_training
+from tumorlens.data.dataset import class_faults, load_for_scoring, load_for_training
+from tumorlens.data.folder import scan
 from tumorlens.data.readers import read_grey
+from tumorlens.data.splits import assigned, resolve
 from tumorlens.errors import TumorlensError
 
 
@@ -85,11 +89,11 @@ def test_assignment_overrides_the_folders(make_folder: Callable[..., Path]) -> N
         for name in names
         if "004" not in name
     }
-    data = load_for_training(root, 32, assignment=assignment)
+    data = load_for_training(assigned(scan(root), assignment, "--splits"), 32)
     assert set(data.paths) == set(assignment)
     assert dict(zip(data.paths, data.splits, strict=True)) == assignment
     with pytest.raises(TumorlensError, match=r"--splits: none of its images"):
-        load_for_training(root, 32, assignment={"elsewhere/x.png": "train"})
+        assigned(scan(root), {"elsewhere/x.png": "train"}, "--splits")
 
 
 def test_all_faults_are_listed_at_once_and_skipping_records_them(
@@ -110,6 +114,16 @@ def test_all_faults_are_listed_at_once_and_skipping_records_them(
     index = data.paths.index("train/glioma/glioma002.png")
     assert data.labels[index] == 0
     assert data.images[index].any()
+
+
+def test_missing_and_lonely_classes_are_faults(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2, "valid": 1})
+    (root / "train" / "glioma" / "glioma001.png").unlink()
+    (root / "valid" / "pituitary" / "pituitary002.png").unlink()
+    faults = class_faults(scan(root), ["train", "valid"])
+    assert len(faults) == 2
+    assert "class glioma has one image only in train" in faults[0]
+    assert "class pituitary has no image in valid" in faults[1]
 
 
 def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path]) -> None:
@@ -156,7 +170,7 @@ def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Pat
     }
     (root / "test/glioma/glioma003.png").unlink()
     with pytest.raises(TumorlensError, match="glioma003.png: listed, but there is no such file"):
-        load_for_scoring(root, 32, CLASSES, split="test", assignment=assignment)
+        load_for_scoring(assigned(scan(root), assignment, "--splits"), 32, CLASSES, split="test")
 
 
 def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) -> None:
@@ -166,3 +180,88 @@ def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) ->
     assert [backwards[label] for label in data.labels] == [
         path.split("/")[1] for path in data.paths
     ]
+
+
+def test_splits_that_list_what_is_not_there_are_refused_in_training(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_folder({"train": 4, "valid": 2})
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    rows = [f"{path},{path.split('/')[0]}\n" for path in paths]
+    table = tmp_path / "splits.csv"
+    table.write_text("path,split\n" + "".join(rows).replace("glioma000", "gliona000", 1))
+    source = resolve(root, table)
+    with pytest.raises(TumorlensError, match=r"gliona000.png: listed, .* \(--splits .*csv\)"):
+        load_for_training(source, 32)
+    data = load_for_training(source, 32, on_bad_image="skip")
+    assert len(data.paths) == 23
+    assert f"Not used of {root}: images in no split of --splits" in data.unused
+    assert "(1 in train/)" in data.unused
+    assert "splits.csv lists 1 files that are not there." in data.unused
+
+
+def test_what_is_not_used_is_said(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 4, "valid": 2, "test": 1})
+    (root / "others").mkdir()
+    Image.new("L", (40, 40)).save(root / "others" / "a.png")
+    Image.new("L", (40, 40)).save(root / "train/glioma/glioma000_mask.png")
+    (root / "train/glioma/notes.txt").touch()
+    data = load_for_training(root, 32, on_bad_image="skip")
+    for words in ("masks (1,", "outside the class folders (1,", "files of other kinds (1,"):
+        assert words in data.unused
+    assert len(data.indices("train")) == 16
+    assert load_for_scoring(root, 32, CLASSES).unused == data.unused
+
+
+@pytest.mark.parametrize("split", ["test", "Testing", "valid"])
+def test_one_split_alone_is_scored_and_not_trained_on(
+    make_folder: Callable[..., Path], split: str
+) -> None:
+    root = make_folder({split: 2}, classes=("No_Tumor", "Glioma tumor"))
+    data = load_for_scoring(root, 32, CLASSES)
+    assert np.bincount(data.labels, minlength=4).tolist() == [2, 0, 2, 0]
+    with pytest.raises(TumorlensError, match=r"found (test|valid)/ alone; expected train/ valid/"):
+        load_for_training(root, 32)
+
+
+def test_training_folder_alone_is_scored_when_asked_for(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 2})
+    with pytest.raises(TumorlensError, match="has training images alone"):
+        load_for_scoring(root, 32, CLASSES)
+    assert len(load_for_scoring(root, 32, CLASSES, split="train").paths) == 8
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes"),
+    [
+        (("no", "yes"), ("notumor", "yes")),  # of checkpoints of earlier versions
+        (("no", "yes"), ("no", "yes")),
+        (("normal",), CLASSES),
+        (("mÉningiome", "Astro cytoma"), ("astro_cytoma", "méningiome")),
+    ],
+)
+def test_class_folders_are_known_by_the_checkpoints_names(
+    make_folder: Callable[..., Path], folders: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    data = load_for_scoring(make_folder({".": 1}, classes=folders), 32, classes)
+    assert data.classes == classes
+    assert len(set(data.labels.tolist())) == len(folders)
+
+
+def test_splits_file_and_folder_may_differ_in_the_form_of_unicode(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    names = [unicodedata.normalize("NFD", name) for name in ("méningiome", "gliöme")]
+    root = make_folder({".": 4}, classes=tuple(names))
+    paths = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
+    rows = "".join(
+        f"{unicodedata.normalize('NFC', path)};{('Train', 'VAL')[number % 2]};p{number}\r\n"
+        for number, path in enumerate(paths)
+    )
+    table = tmp_path / "splits.csv"
+    table.write_bytes(f"Path;Split;Person\r\n{rows}".encode("utf-16"))
+    data = load_for_training(resolve(root, table), 32)
+    assert data.paths == tuple(paths)
+    assert Counter(data.splits.tolist()) == {"train": 4, "valid": 4}
+    assert data.patients is not None
+    assert data.patients.names.tolist() == [f"p{number}" for number in range(8)]

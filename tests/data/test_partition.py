@@ -8,10 +8,11 @@ from PIL import Image
 
 from tumorlens.audit.audit import audit
 from tumorlens.data import cache
+from tumorlens.data.duplicates import joined
 from tumorlens.data.hashing import apply
-from tumorlens.data.partition import in_folds, in_shares, joined, partition, write_partition
+from tumorlens.data.partition import in_folds, in_shares, partition, write_partition
 from tumorlens.data.readers import read_grey
-from tumorlens.data.splits import assignment
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.settings import SplitSettings
 
@@ -99,9 +100,9 @@ def test_folds_have_no_copy_in_two_and_the_file_is_what_splits_reads(
     out = tmp_path / "splits.csv"
     write_partition(found, out)
     for fold in range(4):
-        splits = assignment(out, fold)
-        assert len(splits) == 40
-        assert audit(folder, splits).count_of("leak") == 0
+        source = resolve(folder, out, fold)
+        assert len(source.folder.files) == 40
+        assert audit(source).count_of("leak") == 0
 
 
 def test_split_has_the_shares_asked_for(folder: Path, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_split_has_the_shares_asked_for(folder: Path, tmp_path: Path) -> None:
     }
     out = tmp_path / "splits.csv"
     write_partition(found, out)
-    assert audit(folder, assignment(out)).count_of("leak") == 0
+    assert audit(resolve(folder, out)).count_of("leak") == 0
     write_partition(partition(SplitSettings(folder, seed=1)), out)  # its own kind is replaced
 
 

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.duplicates import joined
+from tumorlens.data.folder import scan
 from tumorlens.data.patients import (
     FileTable,
     Patients,
     check_overlap,
     count_units,
-    joined,
     overlaps,
     read_patients,
     record,
@@ -18,7 +19,9 @@ from tumorlens.data.patients import (
     unit_words,
     units,
 )
+from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import read_table
 
 
 def _write(folder: Path, text: str) -> Path:
@@ -43,7 +46,7 @@ def test_person_and_exam_are_understood_and_other_columns_kept(tmp_path: Path) -
         ("path,who\nx,1", "has no column `patient`; expected a CSV"),
         ("file,patient\nx,1", "no column `path`; found file, patient"),
         ("path,patient\nx,1\nx,2", "lists x more than once"),
-        ("path,patient,person\nx,1,2", "`person` and `patient`, which mean the same"),
+        ("path,patient,person\nx,1,2", "the column `patient` twice, by this or another name"),
     ],
 )
 def test_wrong_tables_get_one_sentence(tmp_path: Path, text: str, words: str) -> None:
@@ -58,12 +61,11 @@ def test_table_that_lists_none_of_the_images_is_refused(tmp_path: Path) -> None:
 
 
 def test_splits_file_carries_its_own_patients(tmp_path: Path) -> None:
-    with_patients = _write(tmp_path, "path,split,patient\nx.png,train,anna\n")
-    table = table_for(None, with_patients)
+    splits = _write(tmp_path, "path,split,patient\nx.png,train,anna\n")
+    table = table_for(None, splits, *read_table(splits, "--splits", ("path",)))
     assert table is not None
     assert table.of(("x.png",), None).names.tolist() == ["anna"]
-    assert table_for(None, _write(tmp_path, "path,split\nx.png,train\n")) is None
-    assert table_for(None, None) is None
+    assert table_for(None, splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
 
 
 def test_units_are_patients_and_near_duplicates_of_a_patient_are_the_patient_s() -> None:
@@ -114,8 +116,8 @@ def test_automatic_validation_keeps_patients_together(
     make_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_folder({"Training": 20, "Testing": 2})
-    table = read_patients(_two_an_image(root, tmp_path))
-    data = load_for_training(root, 32, seed=1, patients=table)
+    source = resolve(root, patients=_two_an_image(root, tmp_path))
+    data = load_for_training(source, 32, seed=1)
     assert data.patients is not None
     assert overlaps(data.patients.names, data.splits) == []
     assert len(data.indices("valid")) == 8
@@ -127,10 +129,10 @@ def test_split_of_folders_that_divides_a_patient_is_refused_or_told(
 ) -> None:
     root = make_folder({"train": 4, "valid": 2, "test": 2}, classes=("a", "b"))
     rows = {"train/a/a000.png": {"patient": "anna"}, "test/a/a006.png": {"patient": "anna"}}
-    table = FileTable("p.csv", rows, ("patient",))
+    source = SplitFolder(scan(root), FileTable("p.csv", rows, ("patient",)))
     with pytest.raises(TumorlensError, match=r"--patients p.csv: 1 patient is in more than one"):
-        load_for_training(root, 32, patients=table)
-    data = load_for_training(root, 32, patients=table, allow_patient_overlap=True)
+        load_for_training(source, 32)
+    data = load_for_training(source, 32, allow_patient_overlap=True)
     assert "anna (1 train, 1 test)" in data.overlap
 
 

@@ -7,12 +7,14 @@ import pytest
 from PIL import Image
 
 from tumorlens.data import public_patients
+from tumorlens.data.folder import scan
 from tumorlens.data.hashing import apply, fingerprint
 from tumorlens.data.patients import PublicTable, overlaps
 from tumorlens.data.public_patients import Table, match, rows_of, table
 from tumorlens.data.readers import read_grey
 from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.progress import silent
 
 NAME = Path("public-patients")
 
@@ -106,14 +108,15 @@ def test_row_of_the_same_name_wins_among_near_duplicates(
 def test_fold_is_the_test_the_next_block_validates_and_unknown_patients_train(
     mapped: Path,
 ) -> None:
-    splits, note = resolve(NAME, 2, mapped, 32)
+    found = resolve(mapped, NAME, 2, size=32)
+    splits = {file.path: file.split for file in found.folder.files}
     for row in public_patients.table().rows:
         expected = {"2": "test", "": None}.get(row["fold"], "train")
         expected = "valid" if row["run"] == "3" else expected
         assert splits.get(row["path"]) == expected
     assert splits[public_patients.table().rows[0]["path"]] == "train"
-    assert "40 images known by their hash, 0 by their name" in note
-    assert "1 that are mislabelled" in note
+    assert "40 images known by their hash, 0 by their name" in found.note
+    assert "1 that are mislabelled" in found.note
 
 
 def test_images_that_the_table_does_not_know_are_counted_and_not_used(
@@ -122,9 +125,9 @@ def test_images_that_the_table_does_not_know_are_counted_and_not_used(
     others = make_folder({"all": 44}, classes=("glioma",), name="new", size=96)
     for path in sorted((others / "all" / "glioma").iterdir())[30:]:
         path.rename(mapped / "Testing" / "glioma" / f"new-{path.name}")
-    splits, note = resolve(NAME, 2, mapped, 32)
-    assert not any("new-" in path for path in splits)
-    assert "14 that the table does not know" in note
+    found = resolve(mapped, NAME, 2, size=32)
+    assert not any("new-" in file.path for file in found.folder.files)
+    assert "14 that the table does not know" in found.note
 
 
 def test_patients_of_predictions_without_images_are_found_by_name(mapped: Path) -> None:
@@ -137,21 +140,21 @@ def test_patients_of_predictions_without_images_are_found_by_name(mapped: Path) 
 
 def test_withdrawn_folds_are_refused_with_the_reason(mapped: Path) -> None:
     with pytest.raises(TumorlensError, match="withdrawn.*Use --splits public-patients"):
-        resolve(Path("public-folds"), 0, mapped, 32)
+        resolve(mapped, Path("public-folds"), 0, size=32)
 
 
 def test_wrong_fold_gets_one_sentence(mapped: Path) -> None:
     with pytest.raises(TumorlensError, match="name one with --fold 0"):
-        resolve(NAME, None, mapped, 32)
+        resolve(mapped, NAME, size=32)
     with pytest.raises(TumorlensError, match="has the folds 0, 1, 2, 3, 4, not 5"):
-        resolve(NAME, 5, mapped, 32)
+        resolve(mapped, NAME, 5, size=32)
 
 
 def test_data_that_the_table_does_not_know_gets_one_sentence(
     make_folder: Callable[..., Path],
 ) -> None:
     with pytest.raises(TumorlensError, match="knows none of the images"):
-        resolve(NAME, 0, make_folder({"train": 2, "test": 2}), 32)
+        resolve(make_folder({"train": 2, "test": 2}), NAME, 0, size=32)
 
 
 def test_renamed_part_of_the_real_set_keeps_its_splits_and_no_patient_is_in_two(
@@ -167,7 +170,8 @@ def test_renamed_part_of_the_real_set_keeps_its_splits_and_no_patient_is_in_two(
         expected[new] = "test" if row["fold"] == "3" else "valid" if row["run"] == "4" else "train"
     for label in ("glioma", "notumor"):
         (tmp_path / "set" / "test" / label).mkdir(parents=True)
-    splits, _ = resolve(NAME, 3, tmp_path / "set", 32)
+    found = resolve(tmp_path / "set", NAME, 3, size=32)
+    splits = {file.path: file.split for file in found.folder.files}
     assert splits == expected
     rows = {row["path"]: row for row in chosen}
     assert len(rows) == len(chosen)
@@ -177,5 +181,10 @@ def test_renamed_part_of_the_real_set_keeps_its_splits_and_no_patient_is_in_two(
 
 def test_rows_come_under_the_folder_s_own_paths(mapped: Path) -> None:
     shipped = public_patients.table()
-    rows, _ = rows_of(("elsewhere/a.png",), shipped.hashes[8:9])
-    assert rows == [{**shipped.rows[8], "path": "elsewhere/a.png"}]
+    first = shipped.rows[8]["path"]
+    (mapped / first).rename(mapped / Path(first).parent / "renamed.png")
+    folder = scan(mapped)
+    rows, _ = rows_of(folder, 32, silent)
+    assert len(rows) == len(folder.files) == 40
+    (renamed,) = (row for row in rows if "renamed" in row["path"])
+    assert renamed == {**shipped.rows[8], "path": f"{Path(first).parent.as_posix()}/renamed.png"}

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from tumorlens.evaluation import plots
@@ -79,3 +80,31 @@ def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
             pixels = np.asarray(image.convert("L"))
         edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert (edge == 255).all(), f"{name}: ink at the edge"
+
+
+def test_dollar_signs_in_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    names = ("$\\frac{$", "a $b$ c")
+    labels, scores = np.array([0, 1, 1]), np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    for number, figure in enumerate(
+        (
+            plots.confusion_matrix(np.eye(2, dtype=np.int64), names, title=names[0]),
+            plots.roc_curves(labels, scores, names, title=names[1]),
+        )
+    ):
+        plots.save(figure, tmp_path / f"{number}.png")
+        written = [text.get_text() for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert any("$b$" in text for text in written)
+        assert not any(text.get_parse_math() for text in figure.findobj(Text))
+
+
+@pytest.mark.parametrize(("monitor", "epoch"), [("valid_macro_f1", 3), ("valid_loss", 2)])
+def test_curves_mark_the_epoch_that_the_monitored_metric_chose(monitor: str, epoch: int) -> None:
+    loss, score = (0.9, 0.5, 0.7), (0.4, 0.6, 0.8)
+    rows = [
+        {"epoch": at + 1, "train_loss": 1.0, "lr": 0.1, "valid_accuracy": 0.5}
+        | {"valid_loss": loss[at], "valid_macro_f1": score[at]}
+        for at in range(3)
+    ]
+    for axes in plots.training_curves(rows, monitor).axes:
+        (mark,) = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
+        assert list(mark.get_xdata()) == [epoch, epoch]

@@ -60,7 +60,7 @@ def test_some_of_it_by_mask_and_by_index() -> None:
         ("path,label,prob_a,prob_b\n", "0 rows"),
         ("path,label,prob_a,prob_b\n1,c,0.5,0.5\n", "the label c has no column prob_c"),
         ("path,label,prob_a,prob_b\n1,a,0.5,x\n", "a probability is no number"),
-        ("path,label,prob_a,prob_b\n1,a,1,0\n1,a,1,0\n", "lists a path more than once"),
+        ("path,label,prob_a,prob_b\n1,a,1,0\n1,a,1,0\n", "lists 1 more than once"),
     ],
 )
 def test_table_that_is_none_is_refused(text: str, told: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import errno
 import json
 import signal
 import subprocess
@@ -11,20 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.errors import TumorlensError
-from tumorlens.progress import silent
 from tumorlens.settings import TrainSettings
-from tumorlens.training.fit import (
-    TrainingInterruptedError,
-    _images,
-    _trainer,
-    memory_of,
-    train,
-)
-from tumorlens.training.recipes import resolve
+from tumorlens.training.fit import TrainingInterruptedError, train
+from tumorlens.training.recipes import memory_of, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,7 +248,7 @@ def test_run_resumed_after_kill_9_ends_like_one_never_interrupted(
     script = textwrap.dedent("""
         import os, signal, sys
         from pathlib import Path
-        from lightning.pytorch import Callback
+        from lightning.pytorch import Callback, Trainer
         from tumorlens.settings import TrainSettings
         from tumorlens.training.fit import train
 
@@ -345,10 +339,19 @@ def test_process_of_the_second_machine_knows_that_it_is_not_the_first(
     for name, value in (("NODE_RANK", "1"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
-    settings = _settings(data, tmp_path, num_nodes=2, precision="32-true")
-    recipe = resolve(settings)
-    trainer = _trainer(settings, recipe, _images(settings, recipe, silent)[0])
-    assert (trainer.global_rank, trainer.is_global_zero) == (1, False)
+    ranks = []
+
+    def fit(trainer: Trainer, *_: object) -> None:  # there is no first machine to train with
+        ranks.append((trainer.global_rank, trainer.is_global_zero, trainer.world_size))
+
+    monkeypatch.setattr("tumorlens.training.fit._fit", fit)
+    told = []
+    settings = _settings(data, tmp_path / "model", num_nodes=2, precision="32-true")
+    result = train(settings, lambda stage, *_: told.append(stage))
+    assert ranks == [(1, False, 2)]
+    assert result.selected == {}  # the first one tells, and writes
+    assert "class" not in told
+    assert not (tmp_path / "model").exists()
 
 
 def test_resume_wants_a_run_folder(tmp_path: Path) -> None:
@@ -430,3 +433,94 @@ def test_two_processes_equal_one_that_accumulates_two_half_batches(tmp_path: Pat
         assert torch.equal(first["gradients"][key], second["gradients"][key])
     # Running means of batch norm differ by process, so the metrics may; their images may not.
     assert first["valid"] == second["valid"]
+
+
+def test_command_trains_in_two_processes_and_leaves_one_run(data: Path, tmp_path: Path) -> None:
+    words = ["train", "--model", "resnet18", "--data_dir", str(data), "--devices", "2"]
+    words += ["--device", "cpu", "--epochs", "2", "--image_size", "32", "--batch_size", "8"]
+    words += ["--threads", "1", "--out_dir", str(tmp_path / "model")]
+    done = subprocess.run(
+        [sys.executable, "-m", "tumorlens", *words],
+        check=False,
+        timeout=300,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "MEMBER: 2/2" in done.stderr
+    # The first process alone writes and tells.
+    assert [line.split()[1] for line in done.stderr.splitlines() if line[:5] == "epoch"] == [
+        "1/2",
+        "2/2",
+    ]
+    assert done.stdout.count("Checkpoint:") == 1
+    (run,) = (tmp_path / "model/runs").iterdir()
+    assert json.loads((run / "manifest.json").read_text())["complete"]
+    found = checkpoints.load(tmp_path / "model/best_model.pt")
+    assert found.temperature is not None
+    with (run / "metrics.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+def test_classes_are_told_with_their_counts_and_folders(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_folder({"Training": 5, "Testing": 1}, classes=("glioma", "no_tumor"))
+    told = []
+    train(
+        _settings(data, tmp_path / "model", epochs=1),
+        lambda stage, done, total, note="": (
+            told.append((done, total, note)) if stage == "class" else None
+        ),
+    )
+    counts = "4 train, 1 valid, 1 test"
+    assert told == [
+        (1, 2, f"glioma: {counts}; from Testing/glioma, Training/glioma"),
+        (2, 2, f"notumor: {counts}; from Testing/no_tumor, Training/no_tumor"),
+    ]
+
+
+def test_disk_that_fills_is_one_sentence_that_names_what_to_go_on_with(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(_settings(data, tmp_path / "whole"))
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tumorlens.training.callbacks.write_text", full)
+        with pytest.raises(TumorlensError) as stopped:
+            train(_settings(data, tmp_path / "model"))
+    run = tmp_path / "model/runs/se_resnet18-seed0-1"
+    assert str(stopped.value) == (
+        f"{run / 'metrics.csv'}: cannot be written (No space left on device); free some room and "
+        f"go on with --resume {run}."
+    )
+    resumed = train(TrainSettings(resume=run, threads=1, device="cpu"))
+    assert _same_weights(resumed.checkpoint, whole.checkpoint)
+    assert resumed.replaced is None
+
+
+def test_runs_killed_while_they_keep_or_publish_weights_end_like_one_that_was_not(
+    data: Path, tmp_path: Path
+) -> None:
+    """experiments/kill_batch.py in short; results/robustness/kill_batch.json has all of it."""
+    script = (
+        "import json, sys; from pathlib import Path; import kill_batch\n"
+        "data, work = map(Path, sys.argv[1:])\n"
+        "phases = ('checkpoint', 'publishing')\n"
+        "print(json.dumps(kill_batch.kills(data, work, 2, 0, phases, each=1)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(data), str(tmp_path)],
+        check=False,
+        timeout=300,
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "experiments",
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert {"checkpoint", "publishing"} <= set(found["by_phase"])
+    assert found["same_weights"] == found["kills"] >= 2

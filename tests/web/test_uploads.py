@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import io
 import struct
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tumorlens.data.volumes import Scan
 from tumorlens.errors import TumorlensError
-from tumorlens.web.uploads import Limits, decode
+from tumorlens.web.uploads import Limits, VolumeCache, decode
 
 LIMITS = Limits(bytes=2_000_000, pixels=100_000)
 RAMP = (np.arange(20, dtype=np.uint8)[:, None] * 12 + np.arange(30, dtype=np.uint8)).astype(
@@ -17,9 +19,9 @@ RAMP = (np.arange(20, dtype=np.uint8)[:, None] * 12 + np.arange(30, dtype=np.uin
 )
 
 
-def _picture(kind: str = "PNG", picture: np.ndarray = RAMP) -> bytes:
+def _image(kind: str = "PNG", image: np.ndarray = RAMP) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, kind)
+    Image.fromarray(image).save(stream, kind)
     return stream.getvalue()
 
 
@@ -46,10 +48,10 @@ def _bomb(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-def test_picture_comes_back_as_it_is(kind: str) -> None:
-    found = decode(_picture(kind), LIMITS)
+def test_image_comes_back_as_it_is(kind: str) -> None:
+    found = decode(_image(kind), LIMITS)
     np.testing.assert_array_equal(found.slices[0], RAMP)
-    assert found.kind == f"{kind} picture"
+    assert found.kind == f"{kind} image"
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -58,9 +60,9 @@ def test_volume_comes_as_axial_slices_seen_from_the_front_down(packed: bool) -> 
     values[3, 4, 2] = 100  # right, front, top
     content = _nifti(values)
     found = decode(gzip.compress(content, mtime=0) if packed else content, LIMITS)
-    assert [picture.shape for picture in found.slices] == [(5, 4)] * 3
+    assert [image.shape for image in found.slices] == [(5, 4)] * 3
     assert found.slices[2][0, 3] == 255
-    assert sum(int(picture.sum()) for picture in found.slices) == 255
+    assert sum(int(image.sum()) for image in found.slices) == 255
     assert found.kind == "NIfTI volume, 3 axial slices"
 
 
@@ -103,11 +105,11 @@ def _huge_volume() -> bytes:
     ("content", "words"),
     [
         (b"", "is empty"),
-        (b"x" * 2_000_001, "more than the 2 that are taken"),
-        (b"hello, world", "This is no PNG"),
-        (b"%PDF-1.7 " + b"x" * 300, "This is no PNG"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This is no PNG"),
-        (_picture()[:45], "cannot be decoded"),
+        (b"x" * 2_000_001, "more than the 2 MB that are accepted"),
+        (b"hello, world", "This file is no PNG"),
+        (b"%PDF-1.7 " + b"x" * 300, "This file is no PNG"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This file is no PNG"),
+        (_image()[:45], "cannot be decoded"),
         (_bomb(60_000, 60_000), "more pixels than are decoded"),
         (_bomb(400, 400), "more than the 0.1 that are decoded"),
         (_bomb(10, 10), "cannot be decoded"),
@@ -127,3 +129,49 @@ def test_hostile_file_gets_a_sentence(content: bytes, words: str) -> None:
     assert said[0].isupper()
     assert said.endswith(".")
     assert "\n" not in said
+
+
+def _scan(size: int) -> Scan:
+    return Scan(np.zeros((1, 1, size), np.uint8), "volume")
+
+
+async def _cached(cache: VolumeCache, *sizes: int) -> list[str]:
+    return [cache.put(_scan(size)) for size in sizes]
+
+
+def test_token_gets_its_volume_back_until_it_is_dropped() -> None:
+    cache = VolumeCache()
+    (token,) = asyncio.run(_cached(cache, 10))
+    found = cache.get(token)
+    assert found is not None
+    assert found.slices.nbytes == 10
+    cache.drop(token)
+    assert cache.get(token) is None
+
+
+def test_full_cache_drops_what_was_used_longest_ago() -> None:
+    async def fill() -> list[bool]:
+        cache = VolumeCache(most_bytes=250)
+        first, second = cache.put(_scan(100)), cache.put(_scan(100))
+        assert cache.get(first) is not None
+        third = cache.put(_scan(100))
+        return [cache.get(token) is None for token in (first, second, third)]
+
+    assert asyncio.run(fill()) == [False, True, False]
+
+
+def test_cache_holds_no_more_than_so_many_however_small() -> None:
+    cache = VolumeCache(most=2)
+    tokens = asyncio.run(_cached(cache, 1, 1, 1))
+    assert [cache.get(token) is None for token in tokens] == [True, False, False]
+
+
+def test_volume_is_dropped_after_its_time_though_nobody_asks() -> None:
+    async def wait() -> int:
+        cache = VolumeCache(seconds=0)
+        cache.put(_scan(10))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return len(cache._kept)
+
+    assert asyncio.run(wait()) == 0

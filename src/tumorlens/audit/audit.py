@@ -1,9 +1,8 @@
 """What is wrong with a folder of images: near-duplicates, conflicts, shortcuts."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,29 +12,26 @@ import numpy.typing as npt
 
 from tumorlens.audit.overlap import LEAKS, PatientOverlap, patient_facts, patient_overlap
 from tumorlens.audit.shortcuts import Shortcut, shortcuts
-from tumorlens.data import cache
+from tumorlens.data.dataset import Dataset, load
 from tumorlens.data.duplicates import RADIUS
-from tumorlens.data.folder import SPLITS, DataFolder, ImageFile, scan
+from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.data.pairs import SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
-from tumorlens.data.patients import Patients, PatientTable, overlaps
-from tumorlens.data.readers import SUFFIXES, ImageFacts
-from tumorlens.errors import TumorlensError
+from tumorlens.data.patients import Patients, overlaps
+from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.files import SCHEMA
-from tumorlens.labels import canonical_class
 from tumorlens.progress import Progress, silent
 
 # How a near-duplicate was made, the plainest first.
 KINDS = ("exact", "re-encoded", "mirrored", "turned")
 
 _FEWEST_FOR_SHORTCUTS = 20
-_SUFFIXES = tuple(SUFFIXES)
 
 Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Matches:
+class NearestDuplicates:
     """For each of T images of one split its nearest near-duplicate in another, worst first.
 
     Worst are conflicting labels, then byte-identical files, then the greatest similarity.
@@ -112,7 +108,7 @@ class Audit:
         one, other = self.splits[self.pairs.first], self.splits[self.pairs.second]
         return np.asarray((one != other) & (one != "") & (other != ""))
 
-    def duplicates(self, split: str, other: str) -> Matches:
+    def duplicates(self, split: str, other: str) -> NearestDuplicates:
         """Images of `split` with a near-duplicate in `other`; within one split, all but the first.
 
         Within one split (`split` equal to `other`) an image's duplicate comes before it in `paths`.
@@ -129,14 +125,14 @@ class Audit:
         image, at, count = np.unique(image[order], return_index=True, return_counts=True)
         pair, duplicate = pair[order][at], duplicate[order][at]
         order = np.lexsort((image, *self._badness(pair)))
-        return Matches(image[order], duplicate[order], pair[order], count[order] - 1)
+        return NearestDuplicates(image[order], duplicate[order], pair[order], count[order] - 1)
 
     def _badness(self, pair: Indices) -> tuple[npt.NDArray[Any], ...]:
         """Keys for lexsort, the last the most important."""
         pairs = self.pairs
         return -pairs.similarity[pair], ~pairs.exact[pair], ~self.conflicting[pair]
 
-    def leaks(self) -> Iterator[tuple[str, str, Matches]]:
+    def leaks(self) -> Iterator[tuple[str, str, NearestDuplicates]]:
         """Splits of `LEAKS` between which there are near-duplicates, and which images those are."""
         for split, other in LEAKS:
             found = self.duplicates(split, other)
@@ -178,7 +174,7 @@ class Audit:
             if any(counts[split, label] for label in classes)
         }
 
-    def leak_table(self, split: str, found: Matches) -> dict[str, dict[str, int]]:
+    def leak_table(self, split: str, found: NearestDuplicates) -> dict[str, dict[str, int]]:
         """By class: images of `split`, how many have a near-duplicate, and of which kind."""
         inside = self.splits == split
         return {
@@ -186,7 +182,9 @@ class Audit:
             for label in sorted(set(self.labels[inside].tolist()))
         }
 
-    def leak_counts(self, chosen: npt.NDArray[np.bool_], found: Matches) -> dict[str, int]:
+    def leak_counts(
+        self, chosen: npt.NDArray[np.bool_], found: NearestDuplicates
+    ) -> dict[str, int]:
         """Of the images `chosen`, (N,): how many, how many with a near-duplicate, of which kind."""
         kinds = self.kinds[found.pair[chosen[found.image]]]
         return {
@@ -249,112 +247,54 @@ class Audit:
         }
 
 
-def audit(
-    root: Path,
-    assignment: Mapping[str, str] | None = None,
-    progress: Progress = silent,
-    patients: PatientTable | None = None,
-) -> Audit:
+def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
     """Look for what is wrong with a folder of images.
 
     Args:
-        root: any folder with images in it; splits and classes are told by its folders.
-        assignment: path to "train", "valid" or "test", instead of the folders.
+        source: any folder with images in it, with its splits and patients or as its folders say.
         progress: told of the stages of `cache.load` and `pairs.find_pairs`.
-        patients: whom the images show.
 
     Raises:
-        TumorlensError: no such folder, no image in it, or `patients` knows none of them.
+        TumorlensError: no such folder, no image in it, a splits file that lists what the folder has
+            not, or a patients table that knows none of the images.
     """
-    folder = _listed(root)
-    paths = [file.path for file in folder.files]
-    cached = cache.load(root, paths, THUMBNAIL, progress)
-    keep = np.array([path not in cached.faults for path in paths], dtype=bool)
-    whole = bool(keep.all())
-    files = [file for file, kept in zip(folder.files, keep, strict=True) if kept]
-    labels = np.array([file.label for file in files], dtype=np.str_)
-    splits = np.array(
-        [file.split if assignment is None else assignment.get(file.path, "") for file in files],
-        dtype=np.str_,
-    )
-    images = cached.images if whole else cached.images[keep]
-    pairs = find_pairs(images, cached.fingerprints[keep], cached.digests[keep], splits, progress)
-    groups = pairs.groups(len(files))
-    facts = [fact for fact in cached.facts if fact is not None]
+    source = resolve(source, every_file=True) if isinstance(source, Path) else source
+    folder = source.folder
+    refuse(folder.root, source.missing_faults)
+    data = load(source, THUMBNAIL, progress=progress)
+    labels = np.array([data.classes[label] for label in data.labels], dtype=np.str_)
+    splits = np.where(data.splits == "all", "", data.splits)
+    pairs = find_pairs(data.images, data.fingerprints, data.digests, splits, progress)
+    groups = pairs.groups(len(labels))
+    unused = folder.unused_sentence(faults=False)
     return Audit(
-        root=root,
+        root=folder.root,
         layout=folder.layout,
-        paths=tuple(file.path for file in files),
+        paths=data.paths,
         labels=labels,
         splits=splits,
-        images=images,
+        images=data.images,
         pairs=pairs,
         groups=groups,
-        shortcuts=_shortcuts(images, facts, labels, groups),
-        unreadable=dict(cached.faults),
-        other_faults=folder.faults,
-        note=cached.note,
-        patients=patients.of([file.path for file in files], cached.fingerprints[keep])
-        if patients
-        else None,
+        shortcuts=_shortcuts(data, labels, groups),
+        unreadable=data.skipped,
+        other_faults=(*folder.faults, *([unused] if unused else [])),
+        note=" ".join(filter(None, (source.note, data.note))),
+        patients=data.patients,
     )
 
 
 def _shortcuts(
-    images: npt.NDArray[np.uint8],
-    facts: list[ImageFacts],
-    labels: npt.NDArray[np.str_],
-    groups: Indices,
+    data: Dataset, labels: npt.NDArray[np.str_], groups: Indices
 ) -> tuple[Shortcut, ...]:
     named = np.flatnonzero(labels != "")
     classes, indices = np.unique(labels[named], return_inverse=True)
     if len(classes) < 2 or len(named) < _FEWEST_FOR_SHORTCUTS:
         return ()
     return shortcuts(
-        images[named] if len(named) < len(images) else images,
-        [facts[index] for index in named],
+        data.images[named] if len(named) < len(labels) else data.images,
+        [data.facts[index] for index in named],
         indices.astype(np.int64),
         classes.tolist(),
         groups[named],
     )
-
-
-def _listed(root: Path) -> DataFolder:
-    """Every image below `root`: with class and split where the layout is understood."""
-    if not root.is_dir():
-        return scan(root)  # which says what is wrong
-    try:
-        folder = scan(root)
-    except TumorlensError:  # any folder will do here, so its layout is no fault
-        folder = DataFolder(root, (), (), "")
-    listed = {file.path for file in folder.files}
-    strays = [path for path in _walk(root) if path not in listed]
-    if folder.files and not strays:
-        return folder
-    if folder.files:
-        outside = (
-            f"{root}: {len(strays)} images outside the class folders, such as {strays[0]}, were "
-            "not looked at; name their folder to audit them."
-        )
-        return replace(folder, faults=(*folder.faults, outside))
-    if not strays:
-        raise TumorlensError(
-            f"{root}: no image in it or below it; expected PNG, JPEG, TIFF, BMP or WebP files."
-        )
-    files = tuple(ImageFile(path, _class_of(path), "") for path in strays)
-    return replace(folder, files=files)
-
-
-def _walk(root: Path) -> Iterator[str]:
-    for parent, names, leaves in os.walk(root):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        inside = Path(parent).relative_to(root).as_posix()
-        for leaf in sorted(leaves):
-            if not leaf.startswith(".") and leaf.lower().endswith(_SUFFIXES):
-                yield leaf if inside == "." else f"{inside}/{leaf}"
-
-
-def _class_of(path: str) -> str:
-    """The innermost folder's name, where the layout says nothing better."""
-    folders = path.split("/")[:-1]
-    return canonical_class(folders[-1]) if folders else ""

@@ -1,13 +1,9 @@
 """The audit's files: audit.json, pairs.csv, groups.csv, audit.html."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from tumorlens.audit.audit import Audit, audit
 from tumorlens.audit.page import page
-from tumorlens.data.folder import scan
-from tumorlens.data.pairs import THUMBNAIL
-from tumorlens.data.patients import table_for
 from tumorlens.data.splits import resolve
 from tumorlens.files import (
     check_claim,
@@ -27,18 +23,16 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
     Raises:
         TumorlensError: no such folder, no image in it, a splits file or an output folder at fault.
     """
-    if not settings.data_dir.is_dir():
-        scan(settings.data_dir)  # raises, and says what is wrong
     check_claim(settings.out_dir, "audit")
-    splits, note = None, ""
-    if settings.splits is not None:
-        splits, note = resolve(
-            settings.splits, settings.fold, settings.data_dir, THUMBNAIL, progress
-        )
-    patients = table_for(settings.patients, settings.splits)
-    found = audit(settings.data_dir, splits, progress, patients)
-    if note:
-        found = replace(found, note=f"{note} {found.note}".strip())
+    source = resolve(
+        settings.data_dir,
+        settings.splits,
+        settings.fold,
+        settings.patients,
+        every_file=True,
+        progress=progress,
+    )
+    found = audit(source, progress)
     claim(settings.out_dir, "audit")
     write_audit(found, settings.out_dir)
     write_manifest(settings.out_dir, "audit", settings=primitives(settings))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tumorlens import __version__
-from tumorlens.audit.audit import KINDS, Audit, Matches
+from tumorlens.audit.audit import KINDS, Audit, NearestDuplicates
 from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.data.pairs import INVERSE
 
@@ -62,7 +62,7 @@ def _tabs(found: Audit) -> Iterable[dict[str, Any]]:
     conflicts = np.flatnonzero(found.conflicting)
     if len(conflicts):
         pairs = found.pairs
-        duplicates = Matches(
+        duplicates = NearestDuplicates(
             pairs.first[conflicts], pairs.second[conflicts], conflicts, np.zeros_like(conflicts)
         )
         yield _tab("near-duplicates with conflicting labels", "one", "other", found, duplicates)
@@ -85,7 +85,7 @@ def _tab(
     one: str,
     other: str,
     found: Audit,
-    duplicates: Matches,
+    duplicates: NearestDuplicates,
     most: int | None = None,
 ) -> dict[str, Any]:
     most = most or _MOST_ROWS

@@ -5,7 +5,7 @@ found and decoded, patients and near-duplicates of training are told, and the ne
 features are computed once and kept.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing, load
-from tumorlens.data import cache, splits
+from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.duplicates import near_duplicates_in
-from tumorlens.data.folder import scan
-from tumorlens.data.patients import PatientTable, check_overlap, table_for
+from tumorlens.data.patients import check_overlap
+from tumorlens.data.splits import SplitFolder, assigned, resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import ByPath
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
-Assignment = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Session:
         batch_size: images at once.
         progress: told of the stages of the work.
         choice: which images were asked for.
+        source: their folder with all its splits; None: it has no other split.
         larger: the same images at other sizes, as far as they were asked for; see `images_at`.
     """
 
@@ -78,6 +79,7 @@ class Session:
     batch_size: int = 64
     progress: Progress = field(default=silent, repr=False)
     choice: ImageChoice = ImageChoice()
+    source: SplitFolder | None = field(default=None, repr=False)
     larger: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property
@@ -127,19 +129,19 @@ class Session:
 
     def of_split(self, split: str) -> "Session | None":
         """The same network with another split of the same folder; None: it has no such split."""
-        choice = replace(self.choice, split=split)
-        root, assignment = images_of(self.checkpoint, choice.data_dir, choice.splits, choice.fold)
-        there = assignment.values() if assignment else [file.split for file in scan(root).files]
-        if split not in there:
+        if self.source is None or not self.source.folder.of_split(split):
             return None
-        return open_session(
-            self.checkpoint,
-            choice,
-            device=self.device,
-            batch_size=self.batch_size,
+        data = load_for_scoring(
+            self.source,
+            self.checkpoint.preprocessing.image_size,
+            self.checkpoint.classes,
+            split=split,
+            on_bad_image=self.choice.on_bad_image,
             progress=self.progress,
-            network=self.network,
         )
+        overlap = _overlap(self.checkpoint, data, self.source, self.choice)
+        choice = replace(self.choice, split=split)
+        return replace(self, data=data, overlap=overlap, choice=choice, larger={})
 
 
 def open_session(
@@ -166,16 +168,13 @@ def open_session(
     """
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
-    root, assignment = images_of(loaded, images.data_dir, images.splits, images.fold, progress)
-    table = _patients_of(loaded, images, root)
+    found = images_of(loaded, images, progress)
     data = load_for_scoring(
-        root,
+        found,
         loaded.preprocessing.image_size,
         loaded.classes,
         split=images.split,
-        assignment=assignment,
         on_bad_image=images.on_bad_image,
-        patients=table,
         progress=progress,
     )
     return Session(
@@ -183,57 +182,59 @@ def open_session(
         path=path or Path(loaded.model_name),
         network=(network or loaded.network()).to(device),
         data=data,
-        overlap=_overlap(loaded, data, table, allowed=images.allow_patient_overlap),
+        overlap=_overlap(loaded, data, found, images),
         device=device,
         batch_size=batch_size,
         progress=progress,
         choice=images,
+        source=found,
     )
 
 
-def images_of(
-    loaded: Checkpoint,
-    data_dir: Path | None = None,
-    splits_file: Path | None = None,
-    fold: int | None = None,
-    progress: Progress = silent,
-) -> tuple[Path, Assignment | None]:
-    """The data folder to use with a checkpoint, and which image is in which split of it.
+def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = silent) -> SplitFolder:
+    """The data folder to use with a checkpoint, its splits and patients.
+
+    The user's own choice counts. Else the folder, the split and the patients of training do, as the
+    checkpoint remembers them: the split where the folder has the same files (it may have moved),
+    the patients where it has some of theirs.
 
     Args:
-        loaded: the checkpoint, which remembers its data folder and split.
-        data_dir: the user's own choice; the remembered split still holds where the folder has the
-            same files (a folder that was moved), else the folder's own layout does.
-        splits_file, fold: a split that overrides both.
+        loaded: the checkpoint.
+        images: `data_dir`, `splits`, `fold` and `patients` count.
         progress: see `data.cache.load`.
 
-    Returns:
-        The folder, and path to split, or None for the folder's own layout.
-
     Raises:
-        TumorlensError: no folder is known, or the remembered one is gone.
+        TumorlensError: no folder is known, the remembered one is gone, or faults of the folder or a
+            table.
     """
     record = loaded.data
-    root = data_dir or loaded.data_dir
+    root = images.data_dir or loaded.data_dir
     if root is None:
         raise TumorlensError(
             f"--checkpoint {loaded.path}: remembers no data folder; name one with --data_dir."
         )
-    if not root.is_dir() and data_dir is None:
+    if not root.is_dir() and images.data_dir is None:
         raise TumorlensError(
             f"--checkpoint {loaded.path}: the data folder that it remembers, {root}, is gone; name "
             "its new place with --data_dir."
         )
-    if splits_file is not None:
-        size = loaded.preprocessing.image_size
-        return root, splits.resolve(splits_file, fold, root, size, progress)[0]
+    size = loaded.preprocessing.image_size
+    found = resolve(root, images.splits, images.fold, images.patients, size=size, progress=progress)
     if record is None:
-        return root, None
+        return found
+    there = ByPath({file.path: "" for file in found.folder.files})
+    if found.patients is None and record.patients is not None:
+        known = any(path in there for path in record.patients.rows)
+        found = replace(found, patients=record.patients if known else None)
     held_back = [*record.test, *record.valid]
-    if data_dir is not None and not all((root / path).is_file() for path in held_back):
-        return root, None
+    if images.splits is not None or (
+        images.data_dir is not None and not all(path in there for path in held_back)
+    ):
+        return found
     remembered = {"train": record.train, "valid": record.valid, "test": record.test}
-    return root, {path: split for split, paths in remembered.items() for path in paths}
+    by_path = {path: split for split, paths in remembered.items() for path in paths}
+    source = "the checkpoint's record of its images"
+    return assigned(found.folder, by_path, source, found.patients, record.skipped)
 
 
 def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
@@ -251,27 +252,13 @@ def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArra
     return np.where(exact, "exact", np.where(near, "near", ""))
 
 
-def _patients_of(loaded: Checkpoint, images: ImageChoice, root: Path) -> PatientTable | None:
-    """The table of the images: the user's, else the one that the checkpoint remembers.
-
-    That one tells of its own images; where it lists none of the folder's, it tells nothing.
-    """
-    given = table_for(images.patients, images.splits)
-    if given is not None or loaded.data is None or loaded.data.patients is None:
-        return given
-    kept = loaded.data.patients
-    return kept if any((root / path).is_file() for path in kept.rows) else None
-
-
-def _overlap(
-    loaded: Checkpoint, data: Dataset, table: PatientTable | None, *, allowed: bool
-) -> str:
+def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: ImageChoice) -> str:
     """A sentence where patients of the images were in training; "" where none was.
 
     Raises:
         TumorlensError: some were, and that is not allowed.
     """
-    record, split = loaded.data, str(data.splits[0])
+    record, table, split = loaded.data, source.patients, str(data.splits[0])
     if record is None or data.patients is None or table is None or split == "train":
         return record.overlap if record else ""
     try:
@@ -281,7 +268,7 @@ def _overlap(
     names = np.concatenate([trained, data.patients.names])
     splits = np.array(["train"] * len(trained) + [split] * len(data.paths))
     # What was allowed when the network was trained is told, not asked for again.
-    allowed = allowed or bool(record.overlap)
+    allowed = images.allow_patient_overlap or bool(record.overlap)
     return check_overlap(names, splits, data.patients.source, allowed=allowed)
 
 

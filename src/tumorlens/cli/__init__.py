@@ -7,12 +7,14 @@ errors into one sentence and an exit status.
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
+from tumorlens.files import DISK_FULL
 
 COMMANDS = {
     "train": "train a network from scratch, keep its best epoch",
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         Exit status: 0 done, 1 a check that the user asked for failed, 2 wrong input, 130 Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     if not words or words[0] in ("-h", "--help", "help"):
         print(_help())
         return DONE
@@ -79,7 +84,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in (*DISK_FULL, errno.EACCES, errno.EROFS):
             raise
         print(
             f"{prog}: {error.filename or 'the output'} cannot be written ({error.strerror}); free "

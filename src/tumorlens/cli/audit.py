@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tumorlens.audit.audit import Audit, Matches
+    from tumorlens.audit.audit import Audit, NearestDuplicates
     from tumorlens.audit.overlap import PatientOverlap
 
 _MOST_LINES = 10
@@ -102,7 +102,7 @@ def _balance(found: Audit) -> Table:
     return table
 
 
-def _leak(found: Audit, split: str, other: str, duplicates: Matches) -> Table:
+def _leak(found: Audit, split: str, other: str, duplicates: NearestDuplicates) -> Table:
     from tumorlens.cli.console import titled_table
 
     share = len(duplicates) / (found.splits == split).sum()

@@ -21,8 +21,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     if found.without_near_duplicates is not None:
         console.print(tables.differences(found.without_near_duplicates, "without near-duplicates"))
     for caveat in found.caveats:
-        console.print(f"[bold]Note:[/bold] {caveat}")
-    console.print(found.sentence)
-    console.print(whom(found.all))
-    console.print(f"Metrics and image: {found.out_dir}", soft_wrap=True)
+        print(f"Note: {caveat}")
+    print(found.sentence)
+    print(whom(found.all))
+    print(f"Metrics and image: {found.out_dir}")
     return 0

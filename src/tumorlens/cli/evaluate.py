@@ -16,7 +16,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     with shown() as progress:
         report = evaluate(settings, progress)
     console = of_results()
-    console.print(
+    print(
         f"{report.model_name} on the {report.split} images of {report.data.root}: "
         f"n = {len(report.data.labels)}"
     )
@@ -24,8 +24,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     if report.by_site:
         console.print(tables.by_site(report.by_site))
     for caveat in report.caveats:
-        console.print(f"[bold]Note:[/bold] {caveat}")
+        print(f"Note: {caveat}")
     if report.data.note:
-        console.print(report.data.note)
-    console.print(f"Figures and images: {report.out_dir}", soft_wrap=True)
+        print(report.data.note)
+    print(f"Figures and images: {report.out_dir}")
     return 0

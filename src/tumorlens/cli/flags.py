@@ -97,11 +97,14 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
     }
     for name, item in every.items():
         flag = aliases.get(f"--{name}", f"--{name}")
+        told, hint = docs[name], _default(item, "recipe" in every)
+        if not hint:  # tyro adds a space all the same, which may become an empty line
+            told, _, hint = told.rpartition(" ")
         mark = tyro.conf.arg(
             name=flag.removeprefix("--"),
             prefix_name=False,
-            help=docs[name],
-            help_behavior_hint=_default(item, "recipe" in every),
+            help=told,
+            help_behavior_hint=hint,
         )
         on_off = hints[name] is bool
         kind = bool if on_off else Annotated[object, _reader(hints[name], flag)]
@@ -127,7 +130,11 @@ def _default(item: Field[Any], trains: bool) -> str:
     if is_required(item):
         return "(required)"
     if trains and item.name in RECIPE_DEFAULTS["plain"]:
-        return f"(default: by --recipe ({RECIPE_DEFAULTS['plain'][item.name]}))"
+        by_recipe = {name: values[item.name] for name, values in RECIPE_DEFAULTS.items()}
+        if len(set(by_recipe.values())) == 1:
+            return f"(default: {by_recipe['plain']})"
+        listed = (f"{name} {value}" for name, value in by_recipe.items())
+        return f"(default, by --recipe: {', '.join(listed)})"
     if item.default in (None, ()):  # said by silence, or by the docstring
         return ""
     values = item.default if isinstance(item.default, tuple) else (item.default,)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 from tumorlens.cli.flags import parse
@@ -92,10 +93,10 @@ def _print_fits(name: str, metrics: Mapping[str, Any]) -> None:
 
 
 def _cell(estimate: Mapping[str, float]) -> str:
-    if estimate["value"] != estimate["value"]:
+    if isnan(estimate["value"]):
         return "-"
     return f"{estimate['value']:.3f} ({estimate['low']:.2f}, {estimate['high']:.2f})"
 
 
 def _plain(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3f}"
+    return "-" if isnan(estimate["value"]) else f"{estimate['value']:.3f}"

@@ -1,8 +1,10 @@
 """Scores as tables for the terminal."""
 
 from collections.abc import Sequence
+from math import isnan
 
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from tumorlens.cli.console import titled_table
@@ -31,6 +33,9 @@ def scores(found: Scores) -> RenderableType:
         parts.append(_bias(found, *found.bias_pair))
     parts.append(_decision(found))
     parts.append(f"Intervals resample {found.unit}.")
+    every = [one for _, subset in _subsets(found) for one in subset.metrics.values()]
+    if any(isnan(one.value) for one in every):
+        parts.append("-: has no value, as no image is of that class, or none is predicted as it.")
     return Group(*parts)
 
 
@@ -41,7 +46,8 @@ def by_site(found: Sequence[SubgroupRecall]) -> Table:
     )
     for one in found:
         patients = str(one.patients or "-")
-        table.add_row(one.label, one.subgroup, str(one.recall.n), patients, _cell(one.recall))
+        names = (escape(one.label), escape(one.subgroup))
+        table.add_row(*names, str(one.recall.n), patients, _cell(one.recall))
     return table
 
 
@@ -99,11 +105,11 @@ def _by_class(found: Scores) -> Table:
     for name in found.classes:
         metrics = found.all.metrics
         table.add_row(
-            name,
+            escape(name),
             str(found.all.support[name]),
             _cell(metrics[f"recall_{name}"]),
             *(
-                f"{metrics[f'{metric}_{name}'].value:.4f}"
+                _number(metrics[f"{metric}_{name}"].value)
                 for metric in ("precision", "f1", "auroc", "average_precision")
             ),
         )
@@ -153,7 +159,11 @@ def _decision(found: Scores) -> str:
     )
 
 
+def _number(value: float) -> str:
+    return "-" if isnan(value) else f"{value:.4f}"
+
+
 def _cell(estimate: Estimate) -> str:
-    if estimate.value != estimate.value:
+    if isnan(estimate.value):
         return "-"
     return f"{estimate.value:.4f} [dim]({estimate.low:.3f}, {estimate.high:.3f})[/dim]"

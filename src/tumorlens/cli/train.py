@@ -1,5 +1,6 @@
 """`tumorlens train`, and train.py at the project's root."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -21,7 +22,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         python = "python " if prog.endswith(".py") else ""
         print(
             f"\nInterrupted; finished epochs are kept. Go on with\n"
-            f"  {python}{prog} --resume {stop.run_dir}",
+            f"  {python}{prog} --resume {shlex.quote(str(stop.run_dir))}",
             file=sys.stderr,
         )
         return INTERRUPTED
@@ -44,10 +45,12 @@ def run(argv: Sequence[str], prog: str) -> int:
             "the epoch, so they flatter it."
         )
     else:
-        print(f"Kept: the last of {result.epochs} epochs, which no image has decided yet.")
+        print(f"Kept: the last of {result.epochs} epochs, which no image has validated.")
     print(f"Run:        {result.run_dir}  (metrics.csv, training_curves.png)")
     print(f"Checkpoint: {result.checkpoint}")
     if result.replaced:
         before = result.checkpoint.parent / "runs" / result.replaced
         print(f"It took the place of {result.replaced}'s, which still lies in {before}.")
+    script = "python evaluate.py" if prog.endswith(".py") else "tumorlens evaluate"
+    print(f"Next:       {script} --checkpoint {shlex.quote(str(result.checkpoint))}")
     return 0

@@ -11,12 +11,12 @@ from tumorlens.comparison import plot as comparison_plots
 from tumorlens.comparison.paired import Comparison, Pair, compare, pair_up
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
-from tumorlens.data import splits
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any, read
 from tumorlens.files import SCHEMA, claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
 
@@ -52,7 +52,7 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
     pairs, names = _pairs(settings, progress)
     caveats = []
     if settings.groups is not None:
-        named = splits.read_groups(settings.groups)
+        named = read_groups(settings.groups)
         pairs = [one.grouped(named) for one in pairs]
     if settings.patients is not None:
         table = read_patients(settings.patients)

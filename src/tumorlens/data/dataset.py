@@ -11,7 +11,9 @@ Where the validation images train too, none choose the epoch.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,10 +23,12 @@ import numpy.typing as npt
 
 from tumorlens.data import cache
 from tumorlens.data.duplicates import duplicate_groups
-from tumorlens.data.folder import DataFolder, ImageFile, class_faults, refuse, scan, whole_of
-from tumorlens.data.patients import Patients, PatientTable, check_overlap, units
-from tumorlens.data.splits import hold_out
+from tumorlens.data.folder import SPLIT_NAMES, DataFolder, ImageFile, refuse
+from tumorlens.data.patients import Patients, check_overlap, units
+from tumorlens.data.readers import ImageFacts
+from tumorlens.data.splits import SplitFolder, hold_out, resolve
 from tumorlens.errors import TumorlensError
+from tumorlens.labels import same_class
 from tumorlens.progress import Progress, silent
 
 VALID_FRACTION = 0.1
@@ -48,6 +52,8 @@ class Dataset:
         patients: whom the images show; None: not known.
         overlap: a sentence where patients are in more than one split and that was allowed; else "".
         note: what the user should know about the cache; empty if nothing.
+        unused: what of the folder is not used and why, in sentences; empty if all is.
+        facts: what each file says of itself.
     """
 
     root: Path
@@ -64,6 +70,8 @@ class Dataset:
     note: str
     patients: Patients | None = None
     overlap: str = ""
+    unused: str = ""
+    facts: tuple[ImageFacts, ...] = ()
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Which images are in `split`."""
@@ -93,6 +101,7 @@ class Dataset:
             fingerprints=self.fingerprints[keep],
             digests=self.digests[keep],
             patients=self.patients.only(keep) if self.patients else None,
+            facts=tuple(self.facts[index] for index in keep) if self.facts else (),
         )
 
     def paths_of(self, split: str) -> tuple[str, ...]:
@@ -100,76 +109,108 @@ class Dataset:
         return tuple(self.paths[index] for index in self.indices(split))
 
 
+def load(
+    source: SplitFolder,
+    size: int,
+    files: Sequence[ImageFile] | None = None,
+    *,
+    classes: tuple[str, ...] = (),
+    progress: Progress = silent,
+) -> Dataset:
+    """Decode a folder's images; what cannot be decoded is in `skipped`, with the reason.
+
+    Args:
+        source: the folder.
+        size: side of the square, pixels.
+        files: some of its files; None: all. One without a split is in the split "all".
+        classes: those of the labels; the folder's own if there are none.
+        progress: see `cache.load`.
+    """
+    folder, classes = source.folder, classes or source.folder.classes
+    files = folder.files if files is None else files
+    cached = cache.load(folder.root, [file.path for file in files], size, progress)
+    keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
+    kept = [file for file, there in zip(files, keep, strict=True) if there]
+    paths = tuple(file.path for file in kept)
+    hashes = cached.fingerprints[keep]
+    return Dataset(
+        root=folder.root,
+        layout=folder.layout,
+        protocol="as the splits file says" if source.source else "as the folders say",
+        classes=classes,
+        paths=paths,
+        images=cached.images if keep.all() else cached.images[keep],
+        labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
+        splits=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any split
+        fingerprints=hashes,
+        digests=cached.digests[keep],
+        skipped=dict(cached.faults),
+        note=cached.note,
+        patients=source.patients.of(paths, hashes) if source.patients else None,
+        unused=" ".join(filter(None, (folder.unused_sentence(), source.note))),
+        facts=tuple(fact for fact in cached.facts if fact is not None),
+    )
+
+
 def load_for_training(
-    root: Path,
+    source: SplitFolder | Path,
     size: int,
     *,
-    assignment: Mapping[str, str] | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     train_on_valid: bool = False,
-    patients: PatientTable | None = None,
     allow_patient_overlap: bool = False,
     progress: Progress = silent,
 ) -> Dataset:
     """Check and decode the whole folder, and give every image its split.
 
     Args:
-        root: the data folder.
+        source: the data folder, with its splits and patients or as its folders say.
         size: side of the square, pixels.
-        assignment: path to "train", "valid" or "test"; files that it lacks are not used.
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
         seed: decides which training images are set aside where the folder has no validation split.
         train_on_valid: set none aside, and let the validation images train too.
-        patients: whom the images show; a patient is in one split only.
-        allow_patient_overlap: say it instead of refusing, where a patient is in several.
+        allow_patient_overlap: say it instead of refusing, where a patient is in several splits.
         progress: see `cache.load`.
 
     Raises:
         TumorlensError: the folder's faults, all of them at once; nothing left to score; a patient
             in more than one split.
     """
-    folder = scan(root)
-    if assignment is not None:
-        folder = _assigned(folder, assignment)
-    elif folder.layout == "classes":
-        parent = whole_of(root)
-        if parent is not None:
-            raise TumorlensError(
-                f"--data_dir {root}: is one split of {parent}; give --data_dir {parent}, which has "
-                "the validation or test images too."
-            )
-        raise TumorlensError(
-            f"--data_dir {root}: class folders without train/ and valid/ around them; make a split "
-            f"with `tumorlens split {root} --out splits.csv` and give it as --splits splits.csv."
-        )
-    if train_on_valid and "test" not in folder.layout.split():
+    source = resolve(source) if isinstance(source, Path) else source
+    root, there = source.folder.root, source.folder.layout.split()
+    if not source.source:
+        _refuse_untrainable(root, there)
+    if train_on_valid and "test" not in there:
         raise TumorlensError(
             f"--train_on_valid: {root} has no test split, so that nothing would be left to score; "
             "leave the flag out, or name a --splits file with test images."
         )
     if train_on_valid:
-        folder = folder.with_splits(
-            {file.path: {"valid": "train"}.get(file.split, file.split) for file in folder.files}
-        )
-    cached = cache.load(root, [file.path for file in folder.files], size, progress)
-    skipped = dict(cached.faults)
-    whole = folder.without(skipped)
-    needed = ["train", *(split for split in ("valid", "test") if split in folder.layout.split())]
+        merged = {file.path: file.split.replace("valid", "train") for file in source.folder.files}
+        source = replace(source, folder=source.folder.with_splits(merged))
+    data = load(source, size, progress=progress)
+    whole = source.folder.without(data.skipped)
+    needed = [split for split in ("train", "valid", "test") if split in whole.layout.split()]
     faults = class_faults(whole, needed)
     if on_bad_image == "stop":
-        faults = [*folder.faults, *cached.faults.values(), *faults]
-        hint = "; or leave undecodable files out with --on_bad_image skip" if skipped else ""
+        faults = [
+            *source.folder.faults,
+            *source.missing_faults,
+            *data.skipped.values(),
+            *faults,
+        ]
+        hint = "; or leave undecodable files out with --on_bad_image skip" if data.skipped else ""
     else:
-        hint = f" after leaving out {len(skipped)} undecodable"
+        hint = f" after leaving out {len(data.skipped)} undecodable"
+        if source.missing:
+            gone = f"{source.source} lists {len(source.missing_faults)} files that are not there."
+            data = replace(data, unused=f"{data.unused} {gone}".strip())
     refuse(root, faults, hint)
-    data = _readable(
-        folder, folder.files, cached, folder.classes, patients, assigned=assignment is not None
-    )
     if train_on_valid:
         protocol = f"{data.protocol}, but they train too and the last epoch is kept"
         data = replace(data, protocol=protocol)
-    elif "valid" not in folder.layout.split():
+    elif "valid" not in there:
         data = _with_validation(data, seed)
     if data.patients is None:
         return data
@@ -177,6 +218,51 @@ def load_for_training(
         data.patients.names, data.splits, data.patients.source, allowed=allow_patient_overlap
     )
     return replace(data, overlap=overlap)
+
+
+def _refuse_untrainable(root: Path, there: Sequence[str]) -> None:
+    """Raise where folders alone do not say what trains and what is scored."""
+    if "train" in there and len(there) > 1:
+        return
+    if there != ["classes"]:
+        raise TumorlensError(
+            f"--data_dir {root}: found {'/, '.join(there)}/ alone; expected train/ valid/ [test/] "
+            "or Training/ Testing/, each with class folders."
+        )
+    names = [child.name.lower() for child in root.resolve().parent.iterdir() if child.is_dir()]
+    beside = {SPLIT_NAMES[name] for name in names if name in SPLIT_NAMES}
+    if root.name.lower() in SPLIT_NAMES and "train" in beside and len(beside) > 1:
+        raise TumorlensError(
+            f"--data_dir {root}: is one split of {root.parent}; give --data_dir {root.parent}, "
+            "which has the validation or test images too."
+        )
+    raise TumorlensError(
+        f"--data_dir {root}: class folders without train/ and valid/ around them; make a split "
+        f"with `tumorlens split {shlex.quote(str(root))} --out splits.csv` and give it as --splits "
+        "splits.csv."
+    )
+
+
+def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:
+    """What is wrong with the classes of the splits in `needed`: missing, or one image only."""
+    faults = []
+    if len(folder.classes) < 2:
+        faults.append(
+            f"{folder.root}: only the class {', '.join(folder.classes)}; a classifier needs two."
+        )
+    for split in needed:
+        counts = Counter(file.label for file in folder.of_split(split))
+        for label in folder.classes:
+            if counts[label] == 0:
+                faults.append(
+                    f"{folder.root}: class {label} has no image in {split}; found "
+                    f"{dict(sorted(counts.items()))}."
+                )
+            elif split == "train" and counts[label] == 1:
+                faults.append(
+                    f"{folder.root}: class {label} has one image only in train; add more."
+                )
+    return faults
 
 
 def _with_validation(data: Dataset, seed: int) -> Dataset:
@@ -195,78 +281,32 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
     return replace(data, splits=splits, protocol=protocol)
 
 
-def _readable(
-    folder: DataFolder,
-    files: Sequence[ImageFile],
-    cached: cache.CachedImages,
-    classes: tuple[str, ...],
-    patients: PatientTable | None,
-    *,
-    assigned: bool,
-) -> Dataset:
-    """The files that could be decoded; those without a split are of the split "all"."""
-    kept = [file for file in files if file.path not in cached.faults]
-    keep = np.array([file.path not in cached.faults for file in files], dtype=bool)
-    paths = tuple(file.path for file in kept)
-    return Dataset(
-        root=folder.root,
-        layout=folder.layout,
-        protocol="as the splits file says" if assigned else "as the folders say",
-        classes=classes,
-        paths=paths,
-        images=cached.images if keep.all() else cached.images[keep],
-        labels=np.array([classes.index(file.label) for file in kept], dtype=np.int64),
-        splits=np.array([file.split or "all" for file in kept], dtype="<U5"),  # holds any split
-        fingerprints=cached.fingerprints[keep],
-        digests=cached.digests[keep],
-        skipped=dict(cached.faults),
-        note=cached.note,
-        patients=patients.of(paths, cached.fingerprints[keep]) if patients else None,
-    )
-
-
-def _assigned(folder: DataFolder, assignment: Mapping[str, str]) -> DataFolder:
-    assigned = folder.with_splits(assignment)
-    if not assigned.files:
-        example = next(iter(assignment), "nothing")
-        raise TumorlensError(
-            f"--splits: none of its images is in {folder.root}; it lists {example}, the "
-            f"folder has {folder.files[0].path}. Paths are relative to --data_dir."
-        )
-    return assigned
-
-
 def load_for_scoring(
-    root: Path,
+    source: SplitFolder | Path,
     size: int,
     classes: tuple[str, ...],
     *,
     split: str = "auto",
-    assignment: Mapping[str, str] | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    patients: PatientTable | None = None,
     progress: Progress = silent,
 ) -> Dataset:
     """Check and decode the images of one split.
 
     Args:
-        root: the data folder.
+        source: the data folder, with its splits and patients or as its folders say.
         size: side of the square, pixels.
         classes: those that the network knows; labels become indices into them.
         split: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
             the folder has no splits at all, every image ("all").
-        assignment: path to split; None: as the folders say.
         on_bad_image: as for `load_for_training`.
-        patients: whom the images show.
         progress: see `cache.load`.
 
     Raises:
         TumorlensError: the folder's faults, all of them at once.
     """
-    folder = scan(root)
-    if assignment is not None:
-        folder = _assigned(folder, assignment)
-    there = {file.split for file in folder.files}
+    source = resolve(source) if isinstance(source, Path) else source
+    folder = source.folder
+    root, there = folder.root, {file.split for file in folder.files}
     if split == "auto":
         split = next((name for name in ("test", "valid") if name in there), "")
         if not split and there != {""}:
@@ -279,20 +319,20 @@ def load_for_scoring(
             f"--split {split}: {root} has no such split, only "
             f"{', '.join(sorted(there - {''})) or 'class folders'}."
         )
-    files = folder.of_split(split)
-    strangers = sorted({file.label for file in files} - set(classes))
-    if strangers:
+    files = [
+        replace(file, label=same_class(file.label, classes)) for file in folder.of_split(split)
+    ]
+    unknown = sorted({file.label for file in files} - set(classes))
+    if unknown:
         raise TumorlensError(
-            f"--data_dir {root}: the checkpoint does not know the class {', '.join(strangers)}; it "
+            f"--data_dir {root}: the checkpoint does not know the class {', '.join(unknown)}; it "
             f"was trained on {', '.join(classes)}."
         )
-    wanted = {path for path, name in (assignment or {}).items() if name == split}
-    missing = sorted(wanted - {file.path for file in files})
-    cached = cache.load(root, [file.path for file in files], size, progress)
-    faults = [f"{root / path}: listed, but there is no such file." for path in missing]
+    data = load(source, size, files, classes=classes, progress=progress)
+    faults = [*source.missing.get(split, ())]
     if on_bad_image == "stop":
-        faults += cached.faults.values()
-    refuse(root, faults, "; or score the others with --on_bad_image skip" if cached.faults else "")
-    if len(cached.faults) == len(files):
+        faults += data.skipped.values()
+    refuse(root, faults, "; or score the others with --on_bad_image skip" if data.skipped else "")
+    if not data.paths:
         raise TumorlensError(f"--data_dir {root}: no image left to score.")
-    return _readable(folder, files, cached, classes, patients, assigned=assignment is not None)
+    return data

@@ -120,6 +120,17 @@ def connected(first: Indices, second: Indices, count: int) -> Indices:
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
+def joined(*groupings: Indices) -> Indices:
+    """The finest groups that divide no group of any of `groupings`, each (N,)."""
+    count = len(groupings[0])
+    rows, columns = [], []
+    for groups in groupings:
+        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
+        rows.append(np.arange(count))
+        columns.append(first[member])
+    return connected(np.concatenate(rows), np.concatenate(columns), count)
+
+
 def _near(
     sources: Hashes, targets: Hashes, radius: int, progress: Progress, *, once: bool
 ) -> Indices:

@@ -5,35 +5,65 @@ Layouts understood (docs/data.md draws them):
 - `train/ valid/ [test/]`: the project's own; `val` and `validation` are `valid`;
 - `Training/ Testing/` (or `train/ test/`): the public download's; a part of the training images
   has to be set aside to choose the epoch;
-- class folders alone: needs a split made by `tumorlens split`.
+- one of these folders alone: to score or to audit;
+- class folders alone: to score, or with a split made by `tumorlens split`.
 
 Inside, the class folders are the classes, whatever their names or number (`tumorlens.labels` knows
-some by several names); images may lie deeper in them.
+some by several names). Images may lie deeper in them, also behind links; each folder is listed
+once. Masks beside the images are no images.
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tumorlens.data.readers import SUFFIXES
 from tumorlens.errors import TumorlensError
-from tumorlens.labels import canonical_class
+from tumorlens.image_tables import composed
+from tumorlens.labels import KNOWN_CLASSES, canonical_class, class_key, classes_of
 
 SPLITS = ("train", "valid", "test")
-_SPLIT_FOLDERS = {
-    "train": "train",
+# What else a split is called, by folders and in tables.
+SPLIT_NAMES = {name: name for name in SPLITS} | {
     "training": "train",
-    "valid": "valid",
     "val": "valid",
     "validation": "valid",
-    "test": "test",
     "testing": "test",
 }
-# Left behind by file managers in almost every folder that people share.
-_LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+# Left behind by file managers and file systems; what starts with a dot is too.
+_OF_SYSTEMS = frozenset(
+    [
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "icon\r",
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    ]
+)
+_MASK_FOLDERS = frozenset({"mask", "masks"})
+_MASK_ENDINGS = ("_mask", "-mask", "_seg", "_segmentation")
 _LAYOUT_HELP = "expected train/ valid/ [test/] or Training/ Testing/, each with class folders"
+
+# Why a file is not used.
+_OTHER, _CLOSED, _MASK = "files of other kinds", "closed folders", "masks"
+_BAD_NAME = "names that are not UTF-8 or have a backslash"
+_SAME_NAME = "names that another file has in another form of Unicode"
+_OUTSIDE, _TWICE = "images outside the class folders", "links to folders listed already"
+# Of these something has to be done about.
+_ADVICE = {
+    _OTHER: "not a PNG, JPEG, TIFF, BMP or WebP image; move it elsewhere.",
+    _BAD_NAME: "its name is not UTF-8 or has a backslash; rename it.",
+    _CLOSED: "cannot be read; check its permissions.",
+    _SAME_NAME: "another file has this name in another form of Unicode; rename one.",
+}
 
 
 @dataclass(frozen=True)
@@ -53,8 +83,9 @@ class DataFolder:
         root: the data folder.
         classes: names in sorted order; a label's place in it is its index.
         files: sorted by path.
-        layout: "train valid test", "train valid", "train test" or "classes".
+        layout: the splits that there are, such as "train valid test"; "classes": there are none.
         faults: what is wrong with folders and file names, a sentence each; decoding finds more.
+        unused: reason to the paths that are not used.
     """
 
     root: Path
@@ -62,149 +93,304 @@ class DataFolder:
     files: tuple[ImageFile, ...]
     layout: str
     faults: tuple[str, ...] = ()
+    unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of_split(self, split: str) -> tuple[ImageFile, ...]:
         """The files of one split."""
         return tuple(file for file in self.files if file.split == split)
 
-    def with_splits(self, assignment: Mapping[str, str]) -> "DataFolder":
-        """The same folder, split as `assignment` (path to split) says; other files are left out."""
+    def with_splits(self, assignment: Mapping[str, str], *, others: bool = False) -> "DataFolder":
+        """The same folder, split as `assignment` (path to split) says.
+
+        Args:
+            assignment: path to split.
+            others: keep the files that it lacks, without a split.
+        """
         files = tuple(
-            replace(file, split=assignment[file.path])
+            replace(file, split=assignment.get(file.path, ""))
             for file in self.files
-            if file.path in assignment
+            if others or file.path in assignment
         )
         splits = {file.split for file in files}
-        return replace(
-            self, files=files, layout=" ".join(name for name in SPLITS if name in splits)
-        )
+        layout = " ".join(name for name in SPLITS if name in splits)
+        return replace(self, files=files, layout=layout)
 
     def without(self, paths: Iterable[str]) -> "DataFolder":
         """The same folder without the files of these paths."""
         gone = set(paths)
         return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
+    def unused_sentence(self, *, faults: bool = True) -> str:
+        """What is not used, counted by reason; "" if all is.
 
-def scan(root: Path) -> DataFolder:
+        Args:
+            faults: count what `self.faults` names, too.
+        """
+        parts = [
+            f"{reason} ({len(paths):,}, such as {_shown(paths[0])})"
+            for reason, paths in self.unused.items()
+            if faults or reason not in _ADVICE
+        ]
+        return f"Not used of {self.root}: {', '.join(parts)}." if parts else ""
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What is below a folder, by relative path, but for what file managers leave behind.
+
+    Attributes:
+        files: all of them.
+        folders: sub-folders of each folder, by name; "" is the folder itself.
+        unused: folders that were not entered, by reason.
+    """
+
+    files: list[str]
+    folders: dict[str, list[str]]
+    unused: dict[str, list[str]]
+
+
+def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
     """List the images of a data folder; nothing is opened.
 
+    Args:
+        root: the folder.
+        any_folder: where no image is in a class folder, take those that are in none.
+
     Raises:
-        TumorlensError: no such folder, or a layout that is not understood.
+        TumorlensError: no such folder, no image, or a layout that is not understood.
     """
     if not root.exists():
         raise TumorlensError(f"--data_dir {root}: there is no such folder; {_LAYOUT_HELP}.")
     if not root.is_dir():
         raise TumorlensError(f"--data_dir {root}: is a file, not a folder; {_LAYOUT_HELP}.")
-    try:
-        children = _folders(root)
-    except OSError as error:
-        raise TumorlensError(
-            f"--data_dir {root}: cannot be read ({error.strerror}); check its permissions."
-        ) from error
-    split_folders = [(child, _SPLIT_FOLDERS.get(child.name.lower())) for child in children]
-    found = {split for _, split in split_folders if split}
-    if "train" in found and found & {"valid", "test"}:
-        pairs = [(child, split) for child, split in split_folders if split]
-        layout = " ".join(name for name in SPLITS if name in found)
-    elif found:
-        raise TumorlensError(f"--data_dir {root}: found {_names(children)} alone; {_LAYOUT_HELP}.")
-    else:
-        pairs, layout = [(root, "")], "classes"
-    faults: list[str] = []
-    files: list[ImageFile] = []
-    for folder, split in pairs:
-        listed = _class_files(root, folder, split or "", faults)
-        if layout != "classes" and not listed:
-            faults.append(f"{folder}: no image in it; expected class folders with images.")
-        files += listed
+    if not _is_portable(root.absolute().as_posix()):
+        raise TumorlensError(f"--data_dir {_shown(str(root))}: {_ADVICE[_BAD_NAME]}")
+    tree = _tree(root)
+    splits = _split_folders(root, tree.folders[""])
+    parents = [f"{name}/" for name in splits] or [""]
+    for parent in parents:
+        _refuse_nested(root, tree, parent)
+    homes = [
+        parent + name
+        for parent in parents
+        for name in tree.folders[parent.rstrip("/")]
+        if name.lower() not in _MASK_FOLDERS
+    ]
+    labels = _labels(root, homes)
+    files, unused = _sorted_out(tree, labels, splits)
+    if any_folder and not files:
+        files = [ImageFile(path, "", "") for path in unused.pop(_OUTSIDE, [])]
     if not files:
-        loose = sum(child.suffix.lower() in SUFFIXES for child in root.iterdir())
-        found_instead = (
-            f"{loose:,} images without a class folder around them"
-            if loose
-            else f"no image found, only {_names(children) or 'an empty folder'}"
-        )
-        raise TumorlensError(f"--data_dir {root}: {found_instead}; {_LAYOUT_HELP}.")
-    classes = tuple(sorted({file.label for file in files}))
+        raise TumorlensError(f"--data_dir {root}: {_found(tree, unused)}; {_LAYOUT_HELP}.")
+    faults = [
+        f"{root / _shown(path)}: {_ADVICE[reason]}"
+        for reason, paths in unused.items()
+        for path in paths
+        if reason in _ADVICE
+    ]
+    depth = 2 if splits else 1
+    used = {"/".join(file.path.split("/")[:depth]) for file in files}
+    faults += [
+        f"{root / home}: no image of class {label} in it; add some or remove it."
+        for home, label in labels.items()
+        if home not in used
+    ]
+    faults += [
+        f"{root / name}: no image in it; expected class folders with images."
+        for name, split in splits.items()
+        if not any(file.split == split for file in files)
+    ]
     return DataFolder(
-        root, classes, tuple(sorted(files, key=lambda file: file.path)), layout, tuple(faults)
+        root=root,
+        classes=tuple(sorted({file.label for file in files})),
+        files=tuple(files),
+        layout=" ".join(name for name in SPLITS if name in splits.values()) or "classes",
+        faults=tuple(faults),
+        unused=unused,
     )
 
 
-def _class_files(root: Path, folder: Path, split: str, faults: list[str]) -> list[ImageFile]:
-    files: list[ImageFile] = []
-    for class_folder in _folders(folder):
-        label = canonical_class(class_folder.name)
-        before = len(files)
-        for parent, names, leaves in os.walk(class_folder):
-            names[:] = sorted(name for name in names if not name.startswith("."))
-            below = Path(parent).relative_to(root).as_posix()
-            for leaf in sorted(leaves):
-                if leaf.startswith(".") or leaf.lower() in _LITTER:
-                    continue
-                if os.path.splitext(leaf)[1].lower() in SUFFIXES:  # noqa: PTH122 (for each file)
-                    files.append(ImageFile(f"{below}/{leaf}", label, split))
-                else:
-                    faults.append(
-                        f"{parent}/{leaf}: not a PNG, JPEG, TIFF, BMP or WebP image; move it "
-                        "elsewhere."
-                    )
-        if len(files) == before:
-            faults.append(
-                f"{class_folder}: no image of class {label} in it; add some or remove it."
+def _tree(root: Path) -> _Tree:
+    """Go through a folder; links are followed last, and no folder is entered twice."""
+    found = _Tree([], {}, {})
+    entered: set[str] = set()
+    waiting, links = deque([""]), deque[str]()
+    while waiting or links:
+        here = waiting.popleft() if waiting else links.popleft()
+        real = os.path.realpath(root / here)
+        if real in entered:
+            found.unused.setdefault(_TWICE, []).append(here)
+            continue
+        entered.add(real)
+        try:
+            with os.scandir(root / here) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
+        except OSError as error:
+            if not here:
+                raise TumorlensError(
+                    f"--data_dir {root}: cannot be read ({error.strerror}); check its permissions."
+                ) from error
+            found.unused.setdefault(_CLOSED, []).append(here)
+            continue
+        found.folders[here] = []
+        if here:
+            above, _, name = here.rpartition("/")
+            found.folders[above].append(name)
+        for entry in entries:
+            # Windows shows a file's streams as name:stream.
+            if entry.name[0] == "." or entry.name.lower().partition(":")[0] in _OF_SYSTEMS:
+                continue
+            path = f"{here}/{entry.name}" if here else entry.name
+            if not entry.is_dir():
+                found.files.append(path)
+            elif not _is_portable(entry.name):
+                found.unused.setdefault(_BAD_NAME, []).append(path)
+            else:
+                (links if entry.is_symlink() else waiting).append(path)
+    found.files.sort()
+    return found
+
+
+def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """The folders that are splits, and which."""
+    found = {name: SPLIT_NAMES[name.lower()] for name in names if name.lower() in SPLIT_NAMES}
+    for split in SPLITS:
+        both = [name for name in found if found[name] == split]
+        if len(both) > 1:
+            raise TumorlensError(
+                f"--data_dir {root}: {_names(both, 'and')} are both the {split} split; keep one, "
+                "or merge them."
             )
-    return files
+    return found
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(
-        child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")
-    )
+def _refuse_nested(root: Path, tree: _Tree, parent: str) -> None:
+    """Raise where splits or classes lie deeper than directly in `parent`: "" or "SPLIT/"."""
+    names = tree.folders[parent.rstrip("/")]
+    classes = {class_key(name) for name in names}
+    for name in names:
+        below = tree.folders[parent + name]
+        inner = [inside for inside in below if inside.lower() in SPLIT_NAMES]
+        again = [inside for inside in below if class_key(inside) in classes]
+        known = [inside for inside in below if canonical_class(inside) in KNOWN_CLASSES]
+        around = len(names) == 1 and canonical_class(name) not in KNOWN_CLASSES
+        place = f"--data_dir {root}: {parent}{name}/ has"
+        if parent and name.lower() in SPLIT_NAMES:
+            raise TumorlensError(f"{place[:-4]} is a split in a split; move it up.")
+        if inner and not any(tree.folders[f"{parent}{name}/{inside}"] for inside in inner):
+            raise TumorlensError(
+                f"{place} {_names(inner)} in it, but a split has class folders, not a class "
+                f"splits; {_LAYOUT_HELP}."
+            )
+        if inner or (around and known):
+            do = "move them up" if parent else f"give --data_dir {root / name}"
+            raise TumorlensError(f"{place} {_names(inner or below)} in it; {do}.")
+        if again:
+            raise TumorlensError(
+                f"{place} {_names(again)} in it, which are beside it too; move it elsewhere."
+            )
 
 
-def _names(folders: list[Path]) -> str:
-    names = [f"{folder.name}/" for folder in folders]
+def _labels(root: Path, homes: Sequence[str]) -> dict[str, str]:
+    """The class of each class folder.
+
+    Raises:
+        TumorlensError: two folders of one split, or two spellings, are one class.
+    """
+    named = classes_of(home.rpartition("/")[2] for home in homes)
+    labels = {home: named[home.rpartition("/")[2]] for home in homes}
+    folders: dict[tuple[str, str], list[str]] = {}
+    spellings: dict[str, set[str]] = {}
+    for home, label in labels.items():
+        folders.setdefault((home.rpartition("/")[0], label), []).append(home)
+        spellings.setdefault(class_key(label), set()).add(label)
+    for (_, label), same in folders.items():
+        if len(same) > 1:
+            raise TumorlensError(
+                f"--data_dir {root}: {_names(same, 'and')} are both class {label}; rename one, or "
+                "merge them."
+            )
+    for names in spellings.values():
+        if len(names) > 1:
+            raise TumorlensError(
+                f"--data_dir {root}: one class is spelled {', '.join(sorted(names))}; name its "
+                "folders alike."
+            )
+    return labels
+
+
+def _sorted_out(
+    tree: _Tree, labels: Mapping[str, str], splits: Mapping[str, str]
+) -> tuple[list[ImageFile], dict[str, list[str]]]:
+    """The images of the class folders, and reason to what is not used."""
+    files, unused = [], {reason: list(paths) for reason, paths in tree.unused.items()}
+    stems = {os.path.splitext(path)[0] for path in tree.files}  # noqa: PTH122 (for each file)
+    taken: set[str] = set()
+    for path in tree.files:
+        parts = path.split("/")
+        home = "/".join(parts[: 2 if splits else 1])
+        inside = home in labels and home != path
+        stem, suffix = os.path.splitext(path)  # noqa: PTH122
+        image = suffix.lower() in SUFFIXES
+        if not image and not inside:
+            continue
+        mask = not _MASK_FOLDERS.isdisjoint(part.lower() for part in parts[:-1]) or any(
+            stem.lower().endswith(end) and stem[: -len(end)] in stems for end in _MASK_ENDINGS
+        )
+        reason = (
+            _BAD_NAME
+            if not _is_portable(path)
+            else _SAME_NAME
+            if composed(path) in taken
+            else _MASK
+            if mask
+            else _OTHER
+            if not image
+            else ""
+            if inside
+            else _OUTSIDE
+        )
+        if reason:
+            unused.setdefault(reason, []).append(path)
+        else:
+            files.append(ImageFile(path, labels[home], splits.get(parts[0], "")))
+            taken.add(composed(path))
+    return files, unused
+
+
+def _found(tree: _Tree, unused: Mapping[str, Sequence[str]]) -> str:
+    """What a folder without an image of a class has."""
+    if _OUTSIDE in unused:
+        return f"{len(unused[_OUTSIDE]):,} images without a class folder around them"
+    endings = Counter(os.path.splitext(path)[1].lower() for path in tree.files)  # noqa: PTH122
+    if endings:
+        there = ", ".join(f"{count:,} {end or 'others'}" for end, count in endings.most_common(4))
+        return f"no image found that can be read, only {there}"
+    return f"no image found, only {_names(tree.folders['']) or 'an empty folder'}"
+
+
+def _names(folders: Sequence[str], word: str = "") -> str:
+    names = [f"{folder}/" for folder in folders]
+    if word:
+        return f" {word} ".join(names)
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
-def whole_of(split: Path) -> Path | None:
-    """The data folder that `split` is the train, valid or test folder of; None: of none."""
-    whole = split.resolve().parent
-    if split.name.lower() not in _SPLIT_FOLDERS:
-        return None
-    found = {_SPLIT_FOLDERS.get(child.name.lower()) for child in _folders(whole)}
-    return split.parent if "train" in found and found & {"valid", "test"} else None
+def _is_portable(path: str) -> bool:
+    """Whether tables can hold it; Python keeps bytes that are no UTF-8 as lone surrogates."""
+    return "\\" not in path and not any("\ud800" <= letter <= "\udfff" for letter in path)
 
 
-def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:
-    """What is wrong with the classes of the splits in `needed`: missing, or one image only."""
-    faults = []
-    if len(folder.classes) < 2:
-        faults.append(
-            f"{folder.root}: only the class {', '.join(folder.classes)}; a classifier needs two."
-        )
-    for split in needed:
-        counts = Counter(file.label for file in folder.of_split(split))
-        for label in folder.classes:
-            if counts[label] == 0:
-                faults.append(
-                    f"{folder.root}: class {label} has no image in {split}; found "
-                    f"{dict(sorted(counts.items()))}."
-                )
-            elif split == "train" and counts[label] == 1:
-                faults.append(
-                    f"{folder.root}: class {label} has one image only in train; add more."
-                )
-    return faults
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def refuse(root: Path, faults: list[str], hint: str = "") -> None:
+def refuse(root: Path, faults: Sequence[str], hint: str = "") -> None:
     """Raise one error that lists all `faults`; none, no error."""
     if not faults:
         return
-    shown = faults[:50]
     more = f"\n  ... and {len(faults) - 50} more" if len(faults) > 50 else ""
-    lines = "".join(f"\n  - {fault}" for fault in shown)
+    lines = "".join(f"\n  - {fault}" for fault in faults[:50])
     plural = "fault" if len(faults) == 1 else "faults"
     raise TumorlensError(
         f"--data_dir {root}: {len(faults)} {plural} found before the first step{hint}:{lines}{more}"

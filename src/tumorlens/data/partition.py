@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data import cache
-from tumorlens.data.duplicates import duplicate_groups
-from tumorlens.data.folder import SPLITS, refuse, scan
+from tumorlens.data.dataset import load
+from tumorlens.data.duplicates import duplicate_groups, joined
+from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.pairs import THUMBNAIL, find_pairs
-from tumorlens.data.patients import Patients, joined, read_patients, units
-from tumorlens.data.splits import hold_out, read_groups
+from tumorlens.data.patients import Patients, units
+from tumorlens.data.splits import hold_out, resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.files import csv_text, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import SplitSettings
 
@@ -122,22 +123,6 @@ def in_shares(labels: Indices, groups: Indices, shares: Sequence[float], seed: i
     return split
 
 
-def near_duplicate_groups(cached: cache.CachedImages, progress: Progress = silent) -> Indices:
-    """(N,) groups of images that show the same image, by the audit or by fingerprints alone.
-
-    Both, so that neither the audit nor the check of a checkpoint's fingerprints finds a
-    near-duplicate across splits made of these groups.
-
-    Args:
-        cached: N thumbnails of side `pairs.THUMBNAIL`.
-        progress: see `pairs.find_pairs`.
-    """
-    count = len(cached.images)
-    splits = np.full(count, "")
-    pairs = find_pairs(cached.images, cached.fingerprints, cached.digests, splits, progress)
-    return joined(pairs.groups(count), duplicate_groups(cached.fingerprints))
-
-
 def partition(settings: SplitSettings, progress: Progress = silent) -> Partition:
     """Split a data folder anew, whatever folders its images lie in.
 
@@ -145,30 +130,26 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         TumorlensError: faults of the folder, the groups file, or a class with too few groups.
     """
     root = settings.data_dir
-    folder = scan(root)
-    cached = cache.load(root, [file.path for file in folder.files], THUMBNAIL, progress)
+    source = resolve(root, patients=settings.patients)
+    data = load(source, THUMBNAIL, progress=progress)
     if settings.on_bad_image == "stop":
-        hint = "; or leave undecodable files out with --on_bad_image skip" if cached.faults else ""
-        refuse(root, [*folder.faults, *cached.faults.values()], hint)
-    keep = np.array([file.path not in cached.faults for file in folder.files])
-    files = [file for file in folder.files if file.path not in cached.faults]
-    paths = tuple(file.path for file in files)
-    labels = np.array([folder.classes.index(file.label) for file in files], dtype=np.int64)
-    groups = near_duplicate_groups(cached, progress)[keep]
-    shown = None
-    if settings.patients is not None:
-        shown = read_patients(settings.patients).of(paths, cached.fingerprints[keep])
-        groups = units(groups, shown)
-    notes = [cached.note] if cached.note else []
-    if shown is not None:
-        unknown = int((shown.names == "").sum())
+        hint = "; or leave undecodable files out with --on_bad_image skip" if data.skipped else ""
+        refuse(root, [*source.folder.faults, *data.skipped.values()], hint)
+    labels, count = data.labels, len(data.paths)
+    # By the audit and by fingerprints alone: neither finds a near-duplicate across these groups.
+    pairs = find_pairs(data.images, data.fingerprints, data.digests, np.full(count, ""), progress)
+    groups = joined(pairs.groups(count), duplicate_groups(data.fingerprints))
+    groups = units(groups, data.patients)
+    notes = [note for note in (data.unused, data.note) if note]
+    if data.patients is not None:
+        unknown = int((data.patients.names == "").sum())
         if unknown:
             notes.append(
-                f"{settings.patients} does not name the patient of {unknown} of {len(paths)} "
-                "images; they are grouped by near-duplicates alone."
+                f"{settings.patients} does not name the patient of {unknown} of {count} images; "
+                "they are grouped by near-duplicates alone."
             )
     if settings.groups is not None:
-        given, note = _given(settings.groups, root, paths)
+        given, note = _given(settings.groups, root, data.paths)
         groups = joined(groups, given)
         notes += note
     if settings.folds is not None:
@@ -177,22 +158,22 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         names = SPLITS
         shares = [1 - settings.valid - settings.test, settings.valid, settings.test]
         used = tuple(name for name, share in zip(names, shares, strict=True) if share > 0)
-    _enough(root, folder.classes, labels, groups, len(used))
+    _enough(root, data.classes, labels, groups, len(used))
     if settings.folds is not None:
         split = in_folds(labels, groups, settings.folds, settings.seed)
     else:
         split = in_shares(labels, groups, shares, settings.seed)
     return Partition(
-        paths=paths,
-        classes=folder.classes,
+        paths=data.paths,
+        classes=data.classes,
         labels=labels,
         groups=groups,
         splits=np.array(names)[split],
         names=used,
         column="split" if settings.folds is None else "fold",
-        skipped=dict(cached.faults),
+        skipped=data.skipped,
         notes=tuple(notes),
-        patients=shown,
+        patients=data.patients,
     )
 
 

@@ -10,19 +10,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data import public_patients
-from tumorlens.data.duplicates import connected
+from tumorlens.data.duplicates import joined
 from tumorlens.errors import TumorlensError
-from tumorlens.files import read_table
+from tumorlens.image_tables import ByPath, read_table
 
 PUBLIC = "public"
-# Other names that tables give to a column.
-ALIASES = {"person": "patient", "exam": "examination"}
 # Columns of an image that are no property of it.
 _NOT_OF_THE_IMAGE = ("path", "hash", "label", "split", "fold", "run", "group", "patient")
 _NAMED_IN_REFUSAL = 3
@@ -65,44 +62,38 @@ class Patients:
         }
 
 
-class PatientTable(Protocol):
-    """What knows the patients of images."""
-
-    @property
-    def source(self) -> str:
-        """The table, for sentences."""
-        ...
-
-    def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:
-        """Whom these images show.
-
-        Args:
-            paths: N, relative to the data folder.
-            hashes: (N, 32) uint8, `fingerprint.fingerprint` of each; None: not known.
-
-        Raises:
-            TumorlensError: it knows none of the images.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class FileTable:
-    """A user's table: images are known by path."""
+    """A user's table: images are known by path.
+
+    Attributes:
+        source: the file, for sentences.
+        rows: path to the values of its row by column.
+        columns: their names.
+    """
 
     source: str
     rows: Mapping[str, Mapping[str, str]]
     columns: tuple[str, ...]
 
     def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:  # noqa: ARG002
-        """See `PatientTable.of`."""
-        if paths and not any(path in self.rows for path in paths):
+        """Whom N images show.
+
+        Args:
+            paths: N, relative to the data folder.
+            hashes: not needed, see `PublicTable.of`.
+
+        Raises:
+            TumorlensError: it knows none of the images.
+        """
+        known = ByPath(self.rows)
+        if paths and not any(path in known for path in paths):
             raise TumorlensError(
                 f"--patients {self.source}: lists none of the images; it has "
                 f"{next(iter(self.rows), 'no row')}, the data folder has {paths[0]}. Paths are "
                 "relative to --data_dir."
             )
-        return _patients(self.source, [self.rows.get(path) for path in paths], self.columns)
+        return _patients(self.source, [known.get(path) for path in paths], self.columns)
 
 
 @dataclass(frozen=True)
@@ -112,7 +103,15 @@ class PublicTable:
     source: str = PUBLIC
 
     def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:
-        """See `PatientTable.of`."""
+        """Whom N images show.
+
+        Args:
+            paths: N, relative to the data folder.
+            hashes: (N, 32) uint8, `hashing.fingerprint` of each; None: not known.
+
+        Raises:
+            TumorlensError: it knows none of the images.
+        """
         table = public_patients.table()
         found = public_patients.match(paths, hashes)
         if len(paths) and not found.known.any():
@@ -127,6 +126,9 @@ class PublicTable:
         return _patients(PUBLIC, rows, table.columns)
 
 
+PatientTable = FileTable | PublicTable
+
+
 def read_patients(name: Path) -> PatientTable:
     """The table that --patients names: a CSV file, or `public`.
 
@@ -135,7 +137,7 @@ def read_patients(name: Path) -> PatientTable:
     """
     if str(name) == PUBLIC:
         return PublicTable()
-    found = patients_in(name, "--patients")
+    found = _carried(name, *read_table(name, "--patients", ("path",)))
     if found is None:
         raise TumorlensError(
             f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
@@ -159,58 +161,33 @@ def record(paths: Sequence[str], patients: Patients) -> FileTable:
     return FileTable(patients.source, rows, tuple(columns))
 
 
-def table_for(patients: Path | None, splits: Path | None) -> PatientTable | None:
-    """The table that --patients names, or that --splits carries; None: neither says who is shown.
+def table_for(
+    patients: Path | None, splits: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
+) -> PatientTable | None:
+    """The table that --patients names, else the one that the splits file carries, if any.
+
+    Args:
+        patients: as named.
+        splits: the splits file, or the name of the built-in table.
+        rows, columns: of it.
 
     Raises:
         TumorlensError: see `read_patients`.
     """
     if patients is not None:
         return read_patients(patients)
-    if splits is None:
-        return None
     if str(splits) == public_patients.NAME:
         return PublicTable()
-    return patients_in(splits, "--splits")
+    return _carried(splits, rows, columns)
 
 
-def patients_in(path: Path, flag: str) -> FileTable | None:
-    """The patients that a CSV carries; None where it has no such column.
-
-    Raises:
-        TumorlensError: no such file, no column `path`, a path twice.
-    """
-    rows, columns = read_rows(path, flag)
+def _carried(
+    path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
+) -> FileTable | None:
     if "patient" not in columns:
         return None
     kept = tuple(column for column in columns if column not in ("path", "label", "split"))
     return FileTable(path.as_posix(), {row["path"]: row for row in rows}, kept)
-
-
-def read_rows(path: Path, flag: str) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows and columns of a CSV with a column `path`, other names of columns understood.
-
-    Raises:
-        TumorlensError: no such file, no column `path`, a path twice, or a column by two names.
-    """
-    rows, columns = read_table(path, flag, ("path",))
-    for other, name in ALIASES.items():
-        if other not in columns:
-            continue
-        if name in columns:
-            raise TumorlensError(
-                f"{flag} {path}: has the columns `{other}` and `{name}`, which mean the same; keep "
-                "one."
-            )
-        columns = [name if column == other else column for column in columns]
-        for row in rows:
-            row[name] = row.pop(other, "")
-    for row in rows:
-        row["path"] = row["path"].replace("\\", "/")
-    twice = [name for name, times in Counter(row["path"] for row in rows).items() if times > 1]
-    if twice:
-        raise TumorlensError(f"{flag} {path}: lists {twice[0]} more than once; list it once.")
-    return rows, columns
 
 
 def _patients(
@@ -221,17 +198,6 @@ def _patients(
 
     others = {name: column(name) for name in columns if name not in ("path", "hash", "patient")}
     return Patients(source, column("patient"), others)
-
-
-def joined(*groupings: Indices) -> Indices:
-    """The finest groups that divide no group of any of `groupings`, each (N,)."""
-    count = len(groupings[0])
-    rows, columns = [], []
-    for groups in groupings:
-        _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-        rows.append(np.arange(count))
-        columns.append(first[member])
-    return connected(np.concatenate(rows), np.concatenate(columns), count)
 
 
 def units(groups: Indices, patients: Patients | None) -> Indices:

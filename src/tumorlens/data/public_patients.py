@@ -18,9 +18,12 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data import cache
 from tumorlens.data.duplicates import NEAR_DUPLICATE_BITS, near_duplicates_in
+from tumorlens.data.folder import DataFolder
 from tumorlens.data.hashing import TRANSFORMS, transformed
 from tumorlens.errors import TumorlensError
+from tumorlens.progress import Progress
 
 Counts = dict[str, dict[str, int]]
 
@@ -37,12 +40,6 @@ FOLDS = 5
 # Bits in which a file may differ from its row when its name is the row's; other files of the same
 # name are other images (half of 256 bits differ by chance, neighbouring slices differ by 40).
 _SAME_NAME = 32
-
-_CORRECTION = (
-    "--splits public-folds: these folds are withdrawn. They were meant to keep patients apart and "
-    "did not: 80 to 95% of the tumor test images of each fold showed a patient who was in training "
-    f'(CHANGELOG, "Corrected"). Use --splits {NAME}.'
-)
 
 
 @dataclass(frozen=True)
@@ -85,12 +82,6 @@ def is_testing(labels: Iterable[str]) -> bool:
     return any(counted == splits["Testing"] for splits in KNOWN_COUNTS.values())
 
 
-def refuse_withdrawn(name: str) -> None:
-    """Refuse the folds of earlier versions, which did not keep patients apart."""
-    if name == "public-folds":
-        raise TumorlensError(_CORRECTION)
-
-
 @remembered
 def table() -> Table:
     """The table as it is shipped."""
@@ -130,13 +121,13 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
     return Match(rows, known, by_name)
 
 
-def rows_of(
-    paths: Sequence[str], hashes: npt.NDArray[np.uint8]
-) -> tuple[list[dict[str, str]], str]:
+def rows_of(folder: DataFolder, size: int, progress: Progress) -> tuple[list[dict[str, str]], str]:
     """The table's rows for a folder's images, under the folder's own paths.
 
     Args:
-        paths, hashes: see `match`.
+        folder: whose images are decoded, to hash them.
+        size: at which they will be wanted, pixels.
+        progress: see `cache.load`.
 
     Returns:
         A row for each image that is known; and how they were known, in words.
@@ -144,7 +135,10 @@ def rows_of(
     Raises:
         TumorlensError: none is known.
     """
-    found = match(paths, hashes)
+    cached = cache.load(folder.root, [file.path for file in folder.files], size, progress)
+    keep = np.array([file.path not in cached.faults for file in folder.files], dtype=bool)
+    paths = [file.path for file in folder.files if file.path not in cached.faults]
+    found = match(paths, cached.fingerprints[keep])
     if not found.known.any():
         raise TumorlensError(
             f"--splits {NAME}: knows none of the images; it is for the public Brain Tumor MRI "

@@ -1,15 +1,23 @@
-"""Which image trains, which chooses the epoch, which is scored; never an image in two splits."""
+"""Which image trains, which chooses the epoch, which is scored; never an image in two splits.
 
-from collections.abc import Mapping, Sequence
+`resolve` answers from the flags --data_dir, --splits, --fold and --patients, before an image is
+read: each file with its split, and the table of patients.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data import cache, public_patients
-from tumorlens.data.folder import SPLITS, scan
-from tumorlens.data.patients import joined, read_rows
+from tumorlens.data import public_patients
+from tumorlens.data.duplicates import joined
+from tumorlens.data.folder import SPLIT_NAMES, DataFolder, scan
+from tumorlens.data.patients import PatientTable, read_patients, table_for
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import ByPath, read_table
 from tumorlens.progress import Progress, silent
 
 # The fold of images that train in every fold.
@@ -39,50 +47,185 @@ def hold_out(
     rng = np.random.default_rng(seed)
     _, member = np.unique(groups, return_inverse=True)
     classes = int(labels.max()) + 1
-    # How many images of each class a group brings; mixed groups bring several classes.
-    brings = np.zeros((int(member.max()) + 1, classes), dtype=np.int64)
-    np.add.at(brings, (member, labels), 1)
+    # Images of each class in each group.
+    counts = np.zeros((int(member.max()) + 1, classes), dtype=np.int64)
+    np.add.at(counts, (member, labels), 1)
     wanted = np.maximum(1, np.round(np.bincount(labels, minlength=classes) * fraction))
     wanted[np.bincount(labels, minlength=classes) < 2] = 0
     taken = np.zeros(classes)
-    held = np.zeros(len(brings), dtype=bool)
-    # In random order, take each group that brings no class above what is wanted of it.
-    for group in rng.permutation(len(brings)):
-        if (taken + brings[group] <= wanted).all():
+    held = np.zeros(len(counts), dtype=bool)
+    # In random order, take each group that leaves no class above what is wanted of it.
+    for group in rng.permutation(len(counts)):
+        if (taken + counts[group] <= wanted).all():
             held[group] = True
-            taken += brings[group]
+            taken += counts[group]
     return held[member]
 
 
-def assignment(path: Path, fold: int | None = None) -> dict[str, str]:
-    """Read a splits file: path of each image to "train", "valid" or "test".
+@dataclass(frozen=True)
+class SplitFolder:
+    """A data folder, each of its files in a split, before an image is read.
 
-    With columns `path, split` as written. With columns `path, fold[, run]` and a fold k: see
-    `of_fold`. Images without a fold are not used.
+    Attributes:
+        folder: the files that are in a split.
+        patients: the table of the patients that they show; None: not known.
+        source: what says the splits, for sentences; "" for the folders themselves.
+        missing: split to a sentence for each file that `source` lists and the folder has not.
+        note: how images were known, and what `source` does not list; "" if nothing.
+    """
+
+    folder: DataFolder
+    patients: PatientTable | None = None
+    source: str = ""
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def missing_faults(self) -> list[str]:
+        """A sentence for each file that `source` lists and the folder has not."""
+        return [fault for faults in self.missing.values() for fault in faults]
+
+
+def resolve(
+    root: Path,
+    splits: Path | None = None,
+    fold: int | None = None,
+    patients: Path | None = None,
+    *,
+    size: int = 96,
+    every_file: bool = False,
+    progress: Progress = silent,
+) -> SplitFolder:
+    """Which image of a data folder is in which split, and whom it shows, as the flags say.
+
+    Args:
+        root: the data folder.
+        splits: a CSV with the columns `path, split`, or `path, fold[, run]` (see `of_fold`); or
+            `public-patients`, the built-in table; None: as the folders say.
+        fold: of the splits file.
+        patients: a table; None: the one that the splits file carries, if any.
+        size: at which the images will be wanted, pixels: for the built-in table they are decoded.
+        every_file: take images without a class folder (see `folder.scan`) or a split too.
+        progress: see `cache.load`.
 
     Raises:
-        TumorlensError: no such file, a column or value that is not understood, a path twice.
+        TumorlensError: faults of the folder's layout, of a table, or no such fold.
     """
-    rows, columns = read_rows(path, "--splits")
+    refuse_withdrawn(splits)
+    folder = scan(root, any_folder=every_file)
+    if splits is None:
+        return SplitFolder(folder, None if patients is None else read_patients(patients))
+    known, source = "", f"--splits {splits}"
+    if str(splits) == public_patients.NAME:
+        _check_fold(source, fold, range(public_patients.FOLDS))
+        rows, known = public_patients.rows_of(folder, size, progress)
+        columns = list(public_patients.table().columns)
+    else:
+        rows, columns = read_table(splits, "--splits", ("path",))
+    table = table_for(patients, splits, rows, columns)
+    found = splits_in(source, rows, columns, fold)
+    result = assigned(folder, found, source, table, every_file=every_file)
+    return replace(result, note=f"{source}, fold {fold}: {known}") if known else result
+
+
+def assigned(
+    folder: DataFolder,
+    assignment: Mapping[str, str],
+    source: str,
+    patients: PatientTable | None = None,
+    besides: Collection[str] = (),
+    *,
+    every_file: bool = False,
+) -> SplitFolder:
+    """A folder with the splits of `assignment`, path to split; what either lacks is noted.
+
+    Args:
+        folder: as it is.
+        assignment: path to "train", "valid" or "test".
+        source: of the assignment, for sentences.
+        patients: the table of patients.
+        besides: paths that are known and in no split.
+        every_file: keep those that are in no split.
+
+    Raises:
+        TumorlensError: the folder has none of the images.
+    """
+    known = ByPath(assignment)
+    there = ByPath({file.path: file.split for file in folder.files})
+    missing: dict[str, list[str]] = {}
+    for path, name in known.items():
+        if path not in there:
+            sentence = f"{folder.root / path}: listed, but there is no such file ({source})."
+            missing.setdefault(name, []).append(sentence)
+    new = Counter(there[path] for path in there.keys() - known.keys() - set(besides))
+    where = ", ".join(
+        f"{count:,} in {name}/" if name else f"{count:,}" for name, count in sorted(new.items())
+    )
+    use = "In no split" if every_file else f"Not used of {folder.root}: images in no split"
+    note = f"{use} of {source} ({where})." if new else ""
+    split = folder.with_splits(known, others=every_file)
+    if not split.layout:
+        raise TumorlensError(
+            f"{source}: none of its images is in {folder.root}; it lists "
+            f"{next(iter(assignment), 'nothing')}, the folder has {folder.files[0].path}. Paths "
+            "are relative to --data_dir."
+        )
+    return SplitFolder(split, patients, source, missing, note)
+
+
+def refuse_withdrawn(splits: Path | None) -> None:
+    """Refuse the folds of earlier versions, which did not keep patients apart."""
+    if str(splits) == "public-folds":
+        raise TumorlensError(
+            "--splits public-folds: these folds are withdrawn. They were meant to keep patients "
+            "apart and did not: 80 to 95% of the tumor test images of each fold showed a patient "
+            f'who was in training (CHANGELOG, "Corrected"). Use --splits {public_patients.NAME}.'
+        )
+
+
+def _check_fold(source: str, fold: int | None, folds: Collection[int]) -> None:
+    if fold not in folds:
+        raise TumorlensError(
+            f"{source}: has the folds {', '.join(map(str, sorted(folds)))}"
+            + ("" if fold is None else f", not {fold}")
+            + "; name one with --fold 0 or another."
+        )
+
+
+def splits_in(
+    source: str, rows: Sequence[dict[str, str]], columns: Collection[str], fold: int | None
+) -> dict[str, str]:
+    """What a splits file says; images without a split or fold are not used.
+
+    Args:
+        source: of the table, for sentences.
+        rows, columns: with `path, split`, or `path, fold` and what `of_fold` asks for.
+        fold: which one; None: as the column `split` says.
+
+    Returns:
+        Path of each image to "train", "valid" or "test".
+
+    Raises:
+        TumorlensError: a column or value that is not understood, no such fold.
+    """
+    found = ", ".join(columns)
     if fold is None:
         if "split" not in columns:
             hint = "name one with --fold" if "fold" in columns else "expected path, split"
-            raise TumorlensError(f"--splits {path}: has the columns {', '.join(columns)}; {hint}.")
-        return {row["path"]: _split_name(path, row) for row in rows if row["split"]}
+            raise TumorlensError(f"{source}: has the columns {found}; {hint}.")
+        strange = [row for row in rows if row["split"].lower() not in ("", *SPLIT_NAMES)]
+        if strange:
+            raise TumorlensError(
+                f"{source}: {strange[0]['path']} has the split `{strange[0]['split']}`; expected "
+                "train, valid, test or nothing."
+            )
+        return {row["path"]: SPLIT_NAMES[row["split"].lower()] for row in rows if row["split"]}
     if "fold" not in columns:
         raise TumorlensError(
-            f"--splits {path}: has no column `fold`, which --fold {fold} asks for; found "
-            f"{', '.join(columns)}."
+            f"{source}: has no column `fold`, which --fold {fold} asks for; found {found}."
         )
-    folds = _folds_of(path, rows)
-    if fold not in folds:
-        raise TumorlensError(
-            f"--fold {fold}: {path} has the folds {', '.join(map(str, folds))}; name one of them."
-        )
-    if "run" in columns:
-        for row in rows:
-            if row["fold"] not in ("", ALWAYS_TRAINS):
-                _number(path, row, "run")
+    folds = _numbered_folds(source, rows)
+    _check_fold(source, fold, folds)
     return of_fold(rows, fold, len(folds))
 
 
@@ -115,93 +258,41 @@ def of_fold(rows: Sequence[Mapping[str, str]], fold: int, folds: int) -> dict[st
     }
 
 
-def resolve(
-    name: Path, fold: int | None, root: Path, size: int, progress: Progress = silent
-) -> tuple[dict[str, str], str]:
-    """What --splits says: a CSV (`assignment`), or `public-patients`, the built-in table.
-
-    Args:
-        name: as given.
-        fold: as given.
-        root: the data folder.
-        size: at which its images will be wanted, pixels; for the built-in table they are decoded.
-        progress: see `cache.load`.
-
-    Returns:
-        Path to "train", "valid" or "test"; and how images were known, "" for a CSV.
-
-    Raises:
-        TumorlensError: see `assignment`; no fold, or the folder is not the public set.
-    """
-    public_patients.refuse_withdrawn(str(name))
-    if str(name) != public_patients.NAME:
-        return assignment(name, fold), ""
-    folds = public_patients.FOLDS
-    if fold is None or not 0 <= fold < folds:
-        raise TumorlensError(
-            f"--splits {name}: has the folds {', '.join(map(str, range(folds)))}"
-            + ("" if fold is None else f", not {fold}")
-            + "; name one with --fold 0."
-        )
-    files = [file.path for file in scan(root).files]
-    cached = cache.load(root, files, size, progress)
-    readable = np.array([path not in cached.faults for path in files], dtype=bool)
-    paths = [path for path in files if path not in cached.faults]
-    rows, note = public_patients.rows_of(paths, cached.fingerprints[readable])
-    return of_fold(rows, fold, folds), f"{name}, fold {fold}: {note}"
-
-
-def read_groups(path: Path) -> dict[str, str]:
-    """Read a CSV with columns `path, group`: path to the name of its group.
-
-    Raises:
-        TumorlensError: no such file or column, a path twice.
-    """
-    rows, columns = read_rows(path, "--groups")
-    if "group" not in columns:
-        raise TumorlensError(f"--groups {path}: has no column `group`; found {', '.join(columns)}.")
-    return {row["path"]: row["group"] for row in rows if row["group"]}
-
-
-def folds_in(path: Path) -> tuple[int, ...]:
-    """The folds of a splits file with a column `fold`, in order.
+def folds_in(path: Path) -> tuple[tuple[int, ...], bool]:
+    """The folds of a splits file with a column `fold`, in order, and whether it names patients.
 
     Raises:
         TumorlensError: no such file or column, no fold at all, or one that is no whole number.
     """
-    rows, columns = read_rows(path, "--splits")
-    folds = _folds_of(path, rows)
+    rows, columns = read_table(path, "--splits", ("path",))
+    folds = _numbered_folds(f"--splits {path}", rows)
     if not folds:
         raise TumorlensError(
             f"--splits {path}: --protocol patients expects a column `fold` with whole numbers, "
             f"found {', '.join(columns)}; make such a file with `tumorlens split DATA --folds 5`, "
             "or leave --splits out for the public set."
         )
-    return folds
+    return folds, "patient" in columns
 
 
-def _folds_of(path: Path, rows: Sequence[dict[str, str]]) -> tuple[int, ...]:
-    used = [row for row in rows if row.get("fold") not in ("", None, ALWAYS_TRAINS)]
-    return tuple(sorted({_number(path, row, "fold") for row in used}))
+def _numbered_folds(source: str, rows: Sequence[dict[str, str]]) -> tuple[int, ...]:
+    """The folds in order; in the rows, folds and blocks become plain numbers: programs write 1.0.
 
-
-def _split_name(path: Path, row: dict[str, str]) -> str:
-    if row["split"] not in SPLITS:
-        raise TumorlensError(
-            f"--splits {path}: {row['path']} has the split `{row['split']}`; expected "
-            f"{', '.join(SPLITS)} or nothing."
-        )
-    return row["split"]
-
-
-def _number(path: Path, row: dict[str, str], column: str) -> int:
-    try:
-        return int(row[column])
-    except ValueError:
-        raise TumorlensError(
-            f"--splits {path}: {row['path']} has the {column} `{row[column]}`; expected a whole "
-            "number."
-        ) from None
+    Raises:
+        TumorlensError: one is no whole number.
+    """
+    for row in rows:
+        for column in ("fold", "run"):
+            value = row.get(column, "")
+            if value in ("", ALWAYS_TRAINS) or row.get("fold") in ("", ALWAYS_TRAINS):
+                continue
+            try:
+                row[column] = str(int(value.removesuffix(".0")))
+            except ValueError:
+                raise TumorlensError(
+                    f"{source}: {row['path']} has the {column} `{value}`; expected a whole number."
+                ) from None
+    return tuple(sorted(map(int, {row.get("fold", "") for row in rows} - {ALWAYS_TRAINS, ""})))
 
 
 def _half_of(rows: list[Mapping[str, str]]) -> set[str]:

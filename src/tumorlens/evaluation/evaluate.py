@@ -10,7 +10,6 @@ import numpy.typing as npt
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
-from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.patients import unit_words
@@ -22,6 +21,7 @@ from tumorlens.evaluation.predictions import Predictions, columns, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
 from tumorlens.files import SCHEMA, claim, write_json, write_manifest, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
@@ -110,6 +110,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
     Raises:
         TumorlensError: faults of the checkpoint, the data, the flags or the output folder.
     """
+    device = pick_device(settings.device)
     with cpu_threads(settings.threads):
         session = open_session(
             settings.checkpoint,
@@ -122,7 +123,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
                 settings.allow_patient_overlap,
                 settings.on_bad_image,
             ),
-            device=pick_device(settings.device),
+            device=device,
             batch_size=settings.batch_size,
             progress=progress,
         )
@@ -137,7 +138,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         settings: `out_dir`, `groups`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
-    named = splits.read_groups(settings.groups) if settings.groups else None
+    named = read_groups(settings.groups) if settings.groups else None
     out_dir = claim(settings.out_dir or settings.checkpoint.parent / "evaluation", "evaluate")
     predictions = predictions_of(session)
     if named is not None:
@@ -217,6 +218,8 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
         )
     if data.skipped:
         caveats.append(f"{len(data.skipped)} undecodable files were left out.")
+    if data.unused:
+        caveats.append(data.unused)
     if is_phantom(data.root):
         caveats.append(
             "These images are simulated (tumorlens phantom): no metric here says anything about "

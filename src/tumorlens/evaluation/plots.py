@@ -13,6 +13,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -27,8 +28,11 @@ _GREY = "#666666"
 
 
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write a figure as PNG in one step."""
+    """Write a figure as PNG in one step; names with dollar signs are drawn as they are."""
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        text.set_parse_math("\\mathdefault" in text.get_text())  # matplotlib's own numbers
     with replacing(path) as beside:
         figure.savefig(beside, dpi=dpi, format="png", facecolor="white")
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from tumorlens.data.patients import Patients, PatientTable, count_units, units
 from tumorlens.errors import TumorlensError
-from tumorlens.files import csv_text, read_table
+from tumorlens.files import csv_text
+from tumorlens.image_tables import read_table
 
 _PROBABILITY = "prob_"
 
@@ -158,8 +159,6 @@ def read(path: Path) -> Predictions:
     strange = sorted({row["label"] for row in rows} - set(classes))
     if strange:
         raise TumorlensError(f"{path}: the label {strange[0]} has no column prob_{strange[0]}.")
-    if len({row["path"] for row in rows}) < len(rows):
-        raise TumorlensError(f"{path}: lists a path more than once; list each image once.")
     try:
         probabilities = np.array(
             [[float(row[f"{_PROBABILITY}{name}"]) for name in classes] for row in rows]

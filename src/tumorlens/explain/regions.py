@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tumorlens.data.readers import SUFFIXES, read_grey, resize
 from tumorlens.errors import TumorlensError, UnreadableImageError
-from tumorlens.files import read_table
+from tumorlens.image_tables import ByPath, read_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,34 +137,35 @@ def read_boxes(source: Path) -> Boxes:
             f"{', '.join(EDGES)}, or a folder of masks."
         )
     if source.is_dir():
-        masks = {
-            path.relative_to(source).with_suffix("").as_posix(): path
-            for path in sorted(source.rglob("*"))
-            if path.suffix.lower() in SUFFIXES
-        }
+        masks = ByPath(
+            {
+                path.relative_to(source).with_suffix("").as_posix(): path
+                for path in sorted(source.rglob("*"))
+                if path.suffix.lower() in SUFFIXES
+            }
+        )
         if not masks:
             raise TumorlensError(
                 f"--boxes {source}: no mask in this folder; expected images named as those of the "
                 "data folder, such as test/glioma/a.png."
             )
         return Boxes(source, {}, masks)
-    rows, _columns = read_table(source, "--boxes", ("path", *EDGES))
+    rows, _columns = read_table(source, "--boxes", ("path", *EDGES), repeated=True)
     found: dict[str, tuple[Box, ...]] = {}
     for number, row in enumerate(rows, start=2):
         values = [row[edge] for edge in EDGES]
         if not any(values):
             continue
         box = _box(source, number, values)
-        path = row["path"].replace("\\", "/")
-        found[path] = (*found.get(path, ()), box)
+        found[row["path"]] = (*found.get(row["path"], ()), box)
     if not found:
         raise TumorlensError(f"--boxes {source}: no row has a box; expected {', '.join(EDGES)}.")
-    return Boxes(source, found, {})
+    return Boxes(source, ByPath(found), {})
 
 
 def _box(source: Path, number: int, values: list[str]) -> Box:
     try:
-        x0, y0, x1, y1 = (float(value) for value in values)
+        x0, y0, x1, y1 = (float(value.replace(",", ".")) for value in values)
     except ValueError:
         x0 = y0 = x1 = y1 = float("nan")
     if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):

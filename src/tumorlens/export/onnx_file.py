@@ -17,7 +17,13 @@ from torch import Tensor, nn
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import describe, described, images_of, near_duplicates_of_training
+from tumorlens.checkpoint.session import (
+    ImageChoice,
+    describe,
+    described,
+    images_of,
+    near_duplicates_of_training,
+)
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
@@ -85,23 +91,21 @@ def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Pro
             f"--int8: {loaded.path} was trained on its validation images too (--train_on_valid), "
             "so that nothing can tell what eight bits cost; export without --int8."
         )
-    root, assignment = images_of(
-        loaded, settings.data_dir, settings.splits, settings.fold, progress
-    )
     record = loaded.data
-    known = record.patients if record is not None and assignment is None else None
+    source = images_of(
+        loaded, ImageChoice(settings.data_dir, splits=settings.splits, fold=settings.fold), progress
+    )
+    root = source.folder.root
     data = load_for_training(
-        root,
+        source,
         loaded.preprocessing.image_size,
-        assignment=assignment,
         on_bad_image="skip",
         # Where the folder has no validation split, the same images are set aside as in the run.
         seed=int(loaded.settings.get("seed") or 0),
-        patients=known if known and any((root / path).is_file() for path in known.rows) else None,
         allow_patient_overlap=True,
         progress=progress,
     )
-    if record is not None and (assignment is None or settings.splits is not None):
+    if record is not None and (not source.source or settings.splits is not None):
         # Another folder, or another split of it, than the run's: what trained tells of no loss.
         valid = data.indices("valid")
         trained = valid[near_duplicates_of_training(record, data.only(valid)) != ""]

@@ -1,10 +1,21 @@
 """Settings: what is done with a trained network."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tumorlens.settings.shared import MAP_LAYER, REQUIRED, Device, at_least, fold_needs_splits
+from tumorlens.settings.shared import (
+    MAP_LAYER,
+    MAP_METHOD,
+    REQUIRED,
+    Device,
+    MapMethod,
+    at_least,
+    fold_needs_splits,
+)
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class ReportSettings:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """Serve a web page: drop a slice, see classes, decision and maps."""
+    """Serve a web page: drop a slice, see classes, decision and saliency maps."""
 
     checkpoint: Path
     """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
@@ -116,10 +127,17 @@ class ServeSettings:
     """Second checkpoint, shown beside the first (--checkpoint2 is the same flag)."""
     layer: str = MAP_LAYER
     """Module whose output is explained."""
+    method: MapMethod = MAP_METHOD
+    """How features and gradient become a saliency map."""
     host: str = "127.0.0.1"
     """Address to listen on; the default is reached from this machine alone."""
     port: int = 7860
     """Port to listen on; 0 for any that is free."""
+    root_path: str = "/"
+    """Path under which a proxy shows the page, such as /tumorlens."""
+    allowed_host: tuple[str, ...] = ()
+    """Further names that browsers may reach the page by, such as that of a proxy. Without it: of
+    this machine, and with another --host any name."""
     max_mb: float = 32.0
     """Largest upload, megabytes."""
     max_megapixels: float = 32.0
@@ -133,3 +151,25 @@ class ServeSettings:
         at_least(self, port=0, threads=1, max_mb=0.01, max_megapixels=0.01)
         if self.port > 65535:
             raise ValueError(f"--port {self.port}: expected 65535 or less.")
+        if not re.fullmatch(r"(/[\w.~-]+)*/?", self.root_path, re.ASCII):
+            raise ValueError(
+                f"--root_path {self.root_path}: expected the path alone, such as /tumorlens."
+            )
+        for name in self.allowed_host:
+            if not re.fullmatch(r"[\w.-]+|[0-9a-fA-F:]+", name, re.ASCII):
+                raise ValueError(
+                    f"--allowed_host {name}: expected a name such as page.example.org, without "
+                    "https:// and port."
+                )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this machine alone reaches the server."""
+        return self.host in _LOOPBACK
+
+    @property
+    def host_names(self) -> frozenset[str] | None:
+        """Lower-case names that the page may be asked for by; None: any."""
+        if not self.is_local and not self.allowed_host:
+            return None
+        return frozenset({*_LOOPBACK, *(name.lower() for name in self.allowed_host)})

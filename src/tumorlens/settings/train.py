@@ -48,9 +48,8 @@ class TrainingOptions:
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     recipe: RecipeName = "plain"
-    """What the flags below default to: `plain` is 96 px, 15 epochs, batch 32, one-cycle Adam 1e-3;
-    `fast` is 96 px, 20 epochs, batch 64, one-cycle SGD 0.05, label smoothing, a running mean of
-    weights; `paper` is the published study's 224 px, 50 epochs, batch 128, constant Adam 2e-4."""
+    """What the flags below default to. `plain`: Adam. `fast`: SGD, label smoothing, and an
+    exponential moving average of weights is kept. `paper`: the published study's settings."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None
@@ -99,7 +98,7 @@ class TrainSettings(TrainingOptions):
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
     seed: int = 0
-    """Decides initial weights, order and augmentation; the same seed gives the same weights."""
+    """Decides initial weights, order and augmentation; on a CPU it gives the same weights again."""
     fold: int | None = None
     """Fold that is the test split, with a --splits file of folds."""
     resume: Path | None = None

@@ -6,8 +6,7 @@ from typing import Any
 
 from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
 from tumorlens.data import public_patients
-from tumorlens.data.patients import table_for
-from tumorlens.data.splits import folds_in
+from tumorlens.data.splits import folds_in, refuse_withdrawn
 from tumorlens.device import pick_device, pick_precision, usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
@@ -16,9 +15,9 @@ from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
 from tumorlens.studies.run import (
     RESAMPLES,
     Job,
-    Outcome,
     do_run,
     lacks_localization,
+    not_done,
     training_record,
 )
 from tumorlens.studies.schedule import run_all
@@ -63,8 +62,7 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
         write_manifest(settings.out_dir, "study", arguments=["tumorlens", "study"])
     done: list[str] = []
     failed: dict[str, str] = {}
-    for outcome in run_all(missing, do_run, settings.cluster, progress, settings.jobs):
-        assert isinstance(outcome, Outcome)
+    for outcome in run_all(missing, do_run, not_done, settings.cluster, progress, settings.jobs):
         if outcome.error is None:
             done.append(outcome.name)
         else:
@@ -128,18 +126,18 @@ def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]
         raise TumorlensError(
             "--protocol folds: needs the splits file that has the folds; name it by --splits."
         )
-    public_patients.refuse_withdrawn(str(splits))
-    if settings.protocol == "patients" and table_for(settings.patients, splits) is None:
+    refuse_withdrawn(splits)
+    public = str(splits) == public_patients.NAME
+    there, named = (tuple(range(public_patients.FOLDS)), True) if public else folds_in(splits)
+    if settings.protocol == "patients" and settings.patients is None and not named:
         raise TumorlensError(
             f"--protocol patients: {splits} has no column `patient`; name the patients by "
             "--patients, or take --protocol folds, which claims nothing of patients."
         )
-    public = str(splits) == public_patients.NAME
-    there = tuple(range(public_patients.FOLDS)) if public else folds_in(splits)
-    strange = sorted(set(settings.folds) - set(there))
-    if strange:
+    unknown = sorted(set(settings.folds) - set(there))
+    if unknown:
         raise TumorlensError(
-            f"--folds {strange[0]}: {splits} has the folds {', '.join(map(str, there))}; name "
+            f"--folds {unknown[0]}: {splits} has the folds {', '.join(map(str, there))}; name "
             "some of them."
         )
     return splits, settings.folds or there

@@ -1,6 +1,6 @@
 """The command study --report: what the finished runs say, as tables, figures and one answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, metric_title, title
 from tumorlens.data.patients import read_patients
-from tumorlens.data.splits import read_groups
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.plots import save
 from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
@@ -149,19 +149,25 @@ def _record(report: StudyReport, runs: Sequence[RunFiles]) -> dict[str, Any]:
     }
 
 
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Fractions with six decimals; what is not known is empty."""
+
+    def text(value: object) -> object:
+        return f"{value:.6f}" if isinstance(value, float) else value  # None is empty in a CSV
+
+    return csv_text(header, ([text(value) for value in row] for row in rows))
+
+
 def means_csv(seen: Sequence[Seen]) -> str:
     """One row a view, network and metric."""
     header = ["view", "model", "runs", "seeds", "folds", "images", "metric", "mean", "low", "high"]
     rows = []
     for one in seen:
+        facts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
         for name, value in one.metrics.items():
-            spread = one.std(name)
-            numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
-            counts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
-            rows.append(
-                [*counts, name, *numbers, "" if spread is None else f"{spread:.6f}", value.n]
-            )
-    return csv_text([*header, "std_of_runs", "n"], rows)
+            numbers = (value.value, value.low, value.high, one.std(name))
+            rows.append([*facts, name, *numbers, value.n])
+    return _csv([*header, "std_of_runs", "n"], rows)
 
 
 def runs_csv(runs: Sequence[RunFiles]) -> str:
@@ -171,18 +177,15 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
     for run in runs:
         record = run.record
         scored, alone = record["scores"]["all"], record["tumor_classes_alone"]["all"]
-        values = [scored["metrics"].get(name, {}).get("value") for name in METRICS]
-        if "tumor_accuracy" in METRICS:
-            values[METRICS.index("tumor_accuracy")] = alone["value"] if alone else None
+        metrics = scored["metrics"] | {"tumor_accuracy": alone or {}}
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
-        looked = [where.get(name, {}).get("value") for name in LOOKS]
-        facts = [run.name, run.model, run.protocol, "" if run.fold is None else run.fold, run.seed]
-        numbers = ["" if value is None else f"{value:.6f}" for value in (*values, *looked)]
-        minutes = record["minutes"]["training"]
-        commit = record["code"].get("commit", "")
-        selected = record["selected"].get("epoch", "")
-        rows.append([*facts, scored["n"], selected, *numbers, minutes, record["device"], commit])
-    return csv_text([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
+        facts = [run.name, run.model, run.protocol, run.fold, run.seed, scored["n"]]
+        facts += [record["selected"].get("epoch")]
+        facts += [metrics.get(name, {}).get("value") for name in METRICS]
+        facts += [where.get(name, {}).get("value") for name in LOOKS]
+        end = (str(record["minutes"]["training"]), record["device"], record["code"].get("commit"))
+        rows.append([*facts, *end])
+    return _csv([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
 
 
 def by_site_csv(found: Sequence[RecallBySite]) -> str:
@@ -190,24 +193,21 @@ def by_site_csv(found: Sequence[RecallBySite]) -> str:
     header = ["protocol", "model", "class", "site", "images", "patients", "recall", "low", "high"]
     rows = []
     for one in found:
-        value = one.recall
-        numbers = [f"{number:.6f}" for number in (value.value, value.low, value.high)]
-        facts = [one.protocol, one.model, one.label, one.site, value.n, one.patients]
-        rows.append([*facts, *numbers])
-    return csv_text(header, rows)
+        facts = [one.protocol, one.model, one.label, one.site, one.recall.n, one.patients]
+        rows.append([*facts, one.recall.value, one.recall.low, one.recall.high])
+    return _csv(header, rows)
 
 
 def attribution_csv(found: Sequence[Look]) -> str:
     """One row a protocol, split, class, network and metric."""
     header = ["protocol", "split", "class", "who", "runs", "metric", "mean", "low", "high", "folds"]
-    rows = [
-        [one.protocol, one.split, one.label, one.who, one.runs, name]
-        + ["" if value is None else f"{value:.6f}" for value in (mean.value, mean.low, mean.high)]
-        + [" ".join(f"{fold:.6f}" for fold in mean.folds)]
-        for one in found
-        for name, mean in one.metrics.items()
-    ]
-    return csv_text(header, rows)
+    rows = []
+    for one in found:
+        facts = [one.protocol, one.split, one.label, one.who, one.runs]
+        for name, mean in one.metrics.items():
+            folds = " ".join(f"{fold:.6f}" for fold in mean.folds)
+            rows.append([*facts, name, mean.value, mean.low, mean.high, folds])
+    return _csv(header, rows)
 
 
 def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:

@@ -97,12 +97,16 @@ def do_run(job: Job, progress: Progress = silent) -> Outcome:
             elif lacks_localization(job, run):
                 progress("study", _TRAINING_PERCENT, 100, f"{job.name}, localising")
                 _localize_again(job, run)
-    except TumorlensError as error:
-        return Outcome(job.name, str(error))
     except Exception as error:  # of memory, disk or numbers: it must not stop the runs that follow
-        return Outcome(job.name, f"{type(error).__name__}: {error}")
+        return not_done(job, error)
     progress("study", 100, 100, job.name)
     return Outcome(job.name, None)
+
+
+def not_done(job: Job, error: Exception) -> Outcome:
+    """The outcome of a run that failed."""
+    kind = "" if isinstance(error, TumorlensError) else f"{type(error).__name__}: "
+    return Outcome(job.name, f"{kind}{error}")
 
 
 def lacks_localization(job: Job, run: RunFiles) -> bool:

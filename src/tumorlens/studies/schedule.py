@@ -20,6 +20,7 @@ _PATIENCE = 30
 def run_all(
     tasks: Sequence[Task],
     work: Callable[[Task, Progress], Result],
+    failed: Callable[[Task, Exception], Result],
     cluster: str | None = None,
     progress: Progress = silent,
     jobs: int = 1,
@@ -32,6 +33,7 @@ def run_all(
     Args:
         tasks: the runs; with a cluster or several jobs they travel by pickle.
         work: from a task and a listener to its result.
+        failed: the result of a task whose job's process raised or died.
         cluster: address of a Dask scheduler; None: here.
         progress: told of "study" in hundredths of a task over all tasks. From a cluster's workers
             nothing is heard before a task is done.
@@ -39,13 +41,14 @@ def run_all(
             another, in this one.
 
     Raises:
-        TumorlensError: no such cluster, no worker, several that died of one task, a job's process
-            that died, or the extra is not installed.
+        TumorlensError: no such cluster, no worker, several that died of one task, or the extra is
+            not installed.
     """
     if not tasks:
         return
     if cluster is None and jobs > 1:
-        yield from side_by_side(tasks, work, jobs, progress)
+        for task, found in side_by_side(tasks, work, jobs, progress):
+            yield failed(task, found) if isinstance(found, Exception) else found
         return
     if cluster is None:
         one_by_one = Parallel(n_jobs=1, return_as="generator")

@@ -24,11 +24,11 @@ def side_by_side(
     work: Callable[[Task, Progress], Result],
     jobs: int,
     progress: Progress = silent,
-) -> Iterator[Result]:
-    """Do `work` on `jobs` tasks at a time; results come as they are ready.
+) -> Iterator[tuple[Task, Result | Exception]]:
+    """Do `work` on `jobs` tasks at a time; each comes with its result, or why it has none.
 
-    When the caller stops, by Ctrl-C or otherwise, the processes are killed. A task that fails
-    stops no other; the first failure is raised when all others are done.
+    When the caller stops, by Ctrl-C or otherwise, the processes are killed. A task that fails, or
+    whose process dies, such as one that the system killed for memory, stops no other.
 
     Args:
         tasks: they, `work` and the results travel by pickle.
@@ -36,12 +36,8 @@ def side_by_side(
         jobs: processes, 1 or more.
         progress: told of "study" in hundredths of a task over all tasks, with a note of each task
             under way; and of what else `work` tells.
-
-    Raises:
-        TumorlensError: a process died, such as one that the system killed for memory.
     """
     waiting = iter(range(len(tasks)))
-    failures: list[BaseException] = []
     heard = _Heard(progress, len(tasks))
     idle = [_Process() for _ in range(min(jobs, len(tasks)))]
     busy: dict[Future[Result], tuple[int, _Process]] = {}
@@ -64,20 +60,15 @@ def side_by_side(
                     process.kill()
                     process = _Process()
                     error = TumorlensError(
-                        f"--jobs {jobs}: the process of run {index + 1} of {len(tasks)} died, for "
-                        "lack of memory perhaps. Finished runs are kept, and the same command "
-                        "goes on; name fewer --jobs if it dies again."
+                        f"--jobs {jobs}: its process died, for lack of memory perhaps; the same "
+                        "command goes on, with fewer --jobs if it dies again."
                     )
                 idle.append(process)
-                if error is None:
-                    yield future.result()
-                else:
-                    failures.append(error)
+                assert error is None or isinstance(error, Exception)
+                yield tasks[index], error or future.result()
     finally:
         for process in (*idle, *(process for _, process in busy.values())):
             process.kill()
-    if failures:
-        raise failures[0]
 
 
 class _Process:

@@ -85,9 +85,7 @@ def training_batches(
         rank, world: this process and how many there are.
     """
     sampler = EpochSampler(indices, share, rank, world, seed)
-    return DataLoader(
-        _Pictures(images, labels), batch_size=share, sampler=sampler, collate_fn=_as_they_are
-    )
+    return _batches(images, labels, sampler, share)
 
 
 def validation_batches(
@@ -100,14 +98,11 @@ def validation_batches(
     world: int = 1,
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     """Every `world`-th of `indices`, from `rank` on: no image twice, none left out."""
-    mine: list[int] = indices[rank::world].tolist()
-    return DataLoader(
-        _Pictures(images, labels),
-        batch_size=batch_size,
-        sampler=mine,
-        collate_fn=_as_they_are,
-    )
+    return _batches(images, labels, indices[rank::world].tolist(), batch_size)
 
 
-def _as_they_are(batch: Any) -> Any:
-    return batch
+def _batches(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], order: Any, size: int
+) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
+    together = _Pictures(images, labels)
+    return DataLoader(together, batch_size=size, sampler=order, collate_fn=lambda batch: batch)

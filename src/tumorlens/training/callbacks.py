@@ -1,8 +1,8 @@
 """What happens after each epoch of a run: history, best weights, news for the listener."""
 
-import math
 import time
 from collections.abc import Mapping
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,13 +79,13 @@ class History(Callback):
             return
         table = [[kept.get(name, "") for name in COLUMNS] for kept in self.rows]
         write_text(self.folder / "metrics.csv", csv_text(COLUMNS, table))
-        said = f"train loss {row['train_loss']:.3f}"
+        said = f"train loss {_told(row['train_loss'], 3)}"
         if "valid_loss" in row:
-            loss, score = f"{row['valid_loss']:.3f}", f"{row['valid_macro_f1']:.4f}"
-            every = [kept[self.monitor] for kept in self.rows]
-            if self.monitor == "valid_loss":
+            loss, score = _told(row["valid_loss"], 3), _told(row["valid_macro_f1"], 4)
+            every = [kept[self.monitor] for kept in self.rows if isfinite(kept[self.monitor])]
+            if every and self.monitor == "valid_loss":
                 loss += f" (best {min(every):.3f})"
-            else:
+            elif every:
                 score += f" (best {max(every):.4f})"
             said += f", valid loss {loss}, accuracy {row['valid_accuracy']:.4f}, macro F1 {score}"
         self.progress("epoch", int(row["epoch"]), trainer.max_epochs or 0, said)
@@ -95,6 +95,10 @@ class History(Callback):
         if trainer.is_global_zero and self.rows:
             drawn = plots.training_curves(self.rows, self.monitor)
             plots.save(drawn, self.folder / "training_curves.png")
+
+
+def _told(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if isfinite(value) else "not finite"
 
 
 class LastState(callbacks.Checkpoint):
@@ -139,8 +143,11 @@ class KeptWeights(Callback):
         template: the run's checkpoint but for weights and metrics.
         path: where to write.
 
-    `kept` is what this process wrote last; None: nothing yet.
+    `kept` is what this process wrote last; None: nothing yet. `NOTHING` says why there may be
+    nothing at the end.
     """
+
+    NOTHING = "no epoch had a finite validation metric"
 
     def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
         self.template = template
@@ -166,7 +173,7 @@ class BestWeights(KeptWeights):
         super().__init__(template, path)
         self.monitor = monitor
         self.sign = -1.0 if monitor == "valid_loss" else 1.0
-        self.best = -math.inf
+        self.best = -inf
 
     def state_dict(self) -> dict[str, Any]:
         """The best metric so far."""
@@ -192,6 +199,8 @@ class BestWeights(KeptWeights):
 
 class LastWeights(KeptWeights):
     """Keeps the last epoch's weights: where there is nothing to choose by."""
+
+    NOTHING = "the last epoch's weights are not finite"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the weights if this epoch is the last and all of them are finite."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,12 +14,13 @@ from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
-from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
-from tumorlens.data.patients import record, table_for
-from tumorlens.device import cpu_threads, kept_memory, pick_device, pick_precision
+from tumorlens.data.folder import SPLITS
+from tumorlens.data.patients import record
+from tumorlens.data.splits import resolve as resolve_splits
+from tumorlens.device import cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
-from tumorlens.files import replacing
+from tumorlens.files import DISK_FULL
 from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
@@ -30,21 +30,20 @@ from tumorlens.training.callbacks import (
     BestWeights,
     EarlyStopping,
     History,
+    KeptWeights,
     LastState,
     LastWeights,
 )
 from tumorlens.training.module import Classifier, balanced_weights
-from tumorlens.training.recipes import Recipe, resolve
+from tumorlens.training.recipes import Recipe, memory_of, resolve
 from tumorlens.training.runs import (
+    begin,
     finish_run_folder,
-    new_run_folder,
+    last_state,
+    publish,
     published_run,
     settings_of_run,
 )
-
-# Bytes of a training's largest tensor. At 196 MiB (224 px, batch 64) memory that is kept comes to
-# 4.0 instead of 2.3 GB, at 392 MiB to 11 instead of 4.1.
-_KEPT_UP_TO = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -94,27 +93,31 @@ def train(
 
     Args:
         settings: see `TrainSettings`.
-        progress: told of "reading", "decoding", "training" (steps of the whole run), "epoch" and
-            "describing", which is the calibration at the end.
+        progress: told of "reading", "decoding", "class" (its images and folders), "training"
+            (steps of the whole run), "epoch" and "describing", the calibration at the end.
         extra_callbacks: Lightning callbacks of the caller.
 
     Raises:
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    resumed = settings.resume
+    resumed, last = settings.resume, None
     if resumed is not None:
-        settings = settings_of_run(resumed, settings)
+        settings, last = settings_of_run(resumed, settings), last_state(resumed)
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
-    precision = pick_precision(settings.precision, pick_device(settings.device))
+    device = pick_device(settings.device)
+    precision = pick_precision(settings.precision, device)
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
-    data, note = _images(settings, recipe, progress)
+    data = _images(settings, recipe, progress)
     with _quiet_lightning():
-        trainer = _trainer(settings, recipe, data)
+        trainer = _trainer(settings, recipe, data, device)
     lead = trainer.is_global_zero
-    run_dir = resumed or (new_run_folder(settings) if lead else settings.out_dir)
+    run_dir = resumed or settings.out_dir
+    if lead:
+        run_dir = begin(settings, data, resumed, last)
+        _tell_classes(data, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
     module, keeping = _prepared(settings, recipe, data, run_dir)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
@@ -122,13 +125,13 @@ def train(
     trainer.callbacks += later  # type: ignore[attr-defined]
     memory = memory_of(recipe, settings.devices * settings.num_nodes)
     replaced, selected = None, {}
-    with _resumable(run_dir, trainer):
-        with cpu_threads(settings.threads), memory, _quiet_lightning():
-            _fit(trainer, module, settings, data, run_dir, resuming=resumed is not None)
+    with _resumable(run_dir, trainer), cpu_threads(settings.threads):
+        with memory, _quiet_lightning():
+            _fit(trainer, module, settings, data, run_dir, last)
         if lead:
-            _refuse_diverged(run_dir, settings, recipe)
-            selected = _finish(run_dir, keeping[0].kept, data, settings, progress)
-            replaced = publish(run_dir / "best_model.pt", published)
+            selected = _finish(keeping[0], data, recipe.lr, device, progress)
+            before = publish(run_dir / "best_model.pt", published)
+            replaced = before if before != run_dir.name else None
             finish_run_folder(run_dir, selected=selected, epochs=len(history.rows))
     return TrainingResult(
         run_dir=run_dir,
@@ -138,43 +141,44 @@ def train(
         stopped_early=len(history.rows) < recipe.epochs,
         replaced=replaced,
         protocol=data.protocol,
-        counts={split: len(data.indices(split)) for split in ("train", "valid", "test")},
+        counts={split: len(data.indices(split)) for split in SPLITS},
         skipped=data.skipped,
-        note=" ".join(part for part in (note, data.overlap, data.note) if part),
+        note=" ".join(part for part in (data.unused, data.overlap, data.note) if part),
     )
 
 
-def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> tuple[Dataset, str]:
-    """The images, split; and how they were known, see `splits.resolve`."""
+def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Dataset:
+    """The images, split."""
     assert settings.data_dir is not None  # TrainSettings.__post_init__ saw to it
-    assignment, note = None, ""
-    if settings.splits:
-        assignment, note = splits.resolve(
-            settings.splits, settings.fold, settings.data_dir, recipe.image_size, progress
-        )
-    data = load_for_training(
-        settings.data_dir,
+    return load_for_training(
+        resolve_splits(
+            settings.data_dir,
+            settings.splits,
+            settings.fold,
+            settings.patients,
+            size=recipe.image_size,
+            progress=progress,
+        ),
         recipe.image_size,
-        assignment=assignment,
         on_bad_image=settings.on_bad_image,
         seed=settings.seed,
         train_on_valid=settings.train_on_valid,
-        patients=table_for(settings.patients, settings.splits),
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
-    return data, note
 
 
-def _trainer(settings: TrainSettings, recipe: Recipe, data: Dataset) -> Trainer:
+def _trainer(
+    settings: TrainSettings, recipe: Recipe, data: Dataset, device: torch.device
+) -> Trainer:
     """It knows this process's rank, by any launcher; what needs the run's folder comes later."""
     _, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     return Trainer(
-        accelerator=pick_device(settings.device).type,
+        accelerator=device.type,
         strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        precision=pick_precision(settings.precision, pick_device(settings.device)),
+        precision=pick_precision(settings.precision, device),
         max_epochs=recipe.epochs,
         logger=False,
         enable_checkpointing=False,
@@ -223,10 +227,9 @@ def _fit(
     settings: TrainSettings,
     data: Dataset,
     run_dir: Path,
-    *,
-    resuming: bool,
+    last: Path | None,
 ) -> None:
-    train, last = data.indices("train"), run_dir / "last.ckpt"
+    train = data.indices("train")
     share, _ = _share(module.recipe.batch_size, settings, len(train))
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
     trainer.loggers = _loggers(run_dir)
@@ -236,7 +239,7 @@ def _fit(
         None
         if settings.train_on_valid
         else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
-        ckpt_path=last if resuming and last.is_file() else None,
+        ckpt_path=last,
         weights_only=True,
     )
     if trainer.interrupted:
@@ -245,52 +248,49 @@ def _fit(
 
 @contextlib.contextmanager
 def _resumable(run_dir: Path, trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C, of which Lightning may make an exit, names what to go on with."""
+    """Ctrl-C, of which Lightning may make an exit, and a full disk name what to go on with."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = error.filename2 or error.filename or run_dir
+        raise TumorlensError(
+            f"{where}: cannot be written ({error.strerror}); free some room and go on with "
+            f"--resume {run_dir}."
+        ) from error
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, KeyboardInterrupt) or trainer.interrupted:
             raise TrainingInterruptedError(run_dir) from stop
         raise
 
 
-def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManager[None]:
-    """What a process does with the memory of its tensors: keeps it, but where they are large.
-
-    There, keeping takes much more than a step needs.
-    """
-    largest = recipe.batch_size // processes * 64 * (recipe.image_size // 2) ** 2 * 4  # the stem's
-    return kept_memory() if largest <= _KEPT_UP_TO else contextlib.nullcontext()
-
-
-def _refuse_diverged(run_dir: Path, settings: TrainSettings, recipe: Recipe) -> None:
-    if not (run_dir / "best_model.pt").is_file():
-        found = (
-            "the last epoch's weights are not finite"
-            if settings.train_on_valid
-            else "no epoch had a finite validation metric"
-        )
-        raise TumorlensError(f"--lr {recipe.lr}: training diverged, {found}; try a smaller one.")
+def _tell_classes(data: Dataset, progress: Progress) -> None:
+    """What each class was found to be: its images by split, and the folders that they lie in."""
+    for label, name in enumerate(data.classes):
+        mine = np.flatnonzero(data.labels == label)
+        counts = [(split, int((data.splits[mine] == split).sum())) for split in SPLITS]
+        folders = sorted({data.paths[index].rpartition("/")[0] for index in mine})
+        told = ", ".join(f"{count:,} {split}" for split, count in counts)
+        note = f"{name}: {told}; from {', '.join(folders)}"
+        progress("class", label + 1, len(data.classes), note)
 
 
 def _finish(
-    run_dir: Path,
-    kept: Checkpoint | None,
-    data: Dataset,
-    settings: TrainSettings,
-    progress: Progress,
+    keeping: KeptWeights, data: Dataset, lr: float, device: torch.device, progress: Progress
 ) -> dict[str, Any]:
     """Where validation images tell: write the kept weights with how sure to be, what is unlike.
 
-    Args:
-        kept: the weights in best_model.pt; None: an earlier process of a resumed run wrote them.
+    Raises:
+        TumorlensError: no epoch's weights were kept.
     """
-    path = run_dir / "best_model.pt"
-    found = kept or checkpoints.load(path)
-    if not settings.train_on_valid:
-        with cpu_threads(settings.threads):
-            found = calibrate(found, data, device=pick_device(settings.device), progress=progress)
-        checkpoints.save(found, path)
+    if keeping.kept is None and not keeping.path.is_file():
+        raise TumorlensError(f"--lr {lr}: training diverged, {keeping.NOTHING}; try a smaller one.")
+    # An earlier process of a resumed run may have written them.
+    found = keeping.kept or checkpoints.load(keeping.path)
+    if not found.trained_on_valid:
+        found = calibrate(found, data, device=device, progress=progress)
+        checkpoints.save(found, keeping.path)
     return found.selected
 
 
@@ -361,18 +361,6 @@ def _loggers(folder: Path) -> list[Any]:
         return [TensorBoardLogger(folder, name=None, version="tensorboard")]
     except ModuleNotFoundError:
         return []
-
-
-def publish(best: Path, published: Path) -> str | None:
-    """Copy a run's best checkpoint and its JSON to `published`; return whose place it took."""
-    replaced = published_run(published)
-    for source, target in (
-        (best, published),
-        (best.with_suffix(".json"), published.with_suffix(".json")),
-    ):
-        with replacing(target) as beside:
-            shutil.copyfile(source, beside)
-    return replaced
 
 
 @contextlib.contextmanager

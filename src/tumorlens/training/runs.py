@@ -1,13 +1,21 @@
 """Each run in a folder of its own, never overwritten; what is in one can be resumed."""
 
+import gzip
 import itertools
+import json
+import pickle
+import shutil
+import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tumorlens.checkpoint import file as checkpoints
+from tumorlens.data.dataset import Dataset
 from tumorlens.errors import TumorlensError
-from tumorlens.files import MANIFEST, read_json, write_manifest
+from tumorlens.files import MANIFEST, read_json, replacing, write_manifest, write_text
 from tumorlens.settings import TrainSettings, primitives
 
 # What a resumed run takes from the command line; everything else is the run's own, or its result
@@ -15,6 +23,8 @@ from tumorlens.settings import TrainSettings, primitives
 _FROM_COMMAND_LINE = ("device", "threads")
 # Settings that are paths, but for `out_dir`, which is where the run folder is.
 _PATHS = ("data_dir", "splits", "patients")
+# Of the images that a run began with: path to split and digest.
+_IMAGES = "images.json.gz"
 
 
 def new_run_folder(settings: TrainSettings) -> Path:
@@ -93,6 +103,77 @@ def _manifest(folder: Path) -> dict[str, Any]:
     )
 
 
+def last_state(folder: Path) -> Path | None:
+    """`last.ckpt` of a run folder; None: no epoch was finished.
+
+    Raises:
+        TumorlensError: it is there and cannot be read.
+    """
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        with zipfile.ZipFile(path) as parts:
+            whole = parts.testzip() is None  # checksums, which torch.load leaves unread
+        if whole and "callbacks" in torch.load(path, mmap=True, weights_only=True):
+            return path
+    except (OSError, RuntimeError, TypeError, zipfile.BadZipFile, pickle.UnpicklingError):
+        pass
+    raise TumorlensError(
+        f"--resume {folder}: last.ckpt there ({path.stat().st_size:,} bytes) is cut off or "
+        "damaged, expected the state that train saved; restore it, or remove it and the run "
+        "starts over from its first epoch."
+    )
+
+
+def begin(settings: TrainSettings, data: Dataset, resumed: Path | None, last: Path | None) -> Path:
+    """The folder of a run, which says what images the run begins with.
+
+    Args:
+        settings, data: of the run.
+        resumed: its folder where it was begun before.
+        last: its state where it has finished an epoch; the images must be the same ones then.
+
+    Raises:
+        TumorlensError: since then an image was changed, removed, added or put in another split.
+    """
+    folder = resumed or new_run_folder(settings)
+    if last:
+        _refuse_other_images(folder, data)
+    else:
+        write_text(folder / _IMAGES, json.dumps(_known_by(data)))
+    for left in folder.glob(".*"):  # by a process that was killed while it wrote
+        left.unlink()
+    return folder
+
+
+def _refuse_other_images(folder: Path, data: Dataset) -> None:
+    try:
+        before = json.loads(gzip.decompress((folder / _IMAGES).read_bytes()))
+    except (OSError, EOFError, ValueError):  # a run of an earlier version has none
+        return
+    now = _known_by(data)
+    both = before.keys() & now.keys()
+    found = {
+        "missing": before.keys() - now.keys(),
+        "new": now.keys() - before.keys(),
+        "changed": {path for path in both if before[path][1] != now[path][1]},
+        "in another split": {path for path in both if before[path][0] != now[path][0]},
+    }
+    told = [f"{len(paths)} {what} ({min(paths)})" for what, paths in found.items() if paths]
+    if told:
+        raise TumorlensError(
+            f"--resume {folder}: the images in {data.root} are not those that the run began with, "
+            f"found {', '.join(told)}; put them back, or start a new run without --resume."
+        )
+
+
+def _known_by(data: Dataset) -> dict[str, list[str]]:
+    digests = (digest.tobytes().hex() for digest in data.digests)
+    known = zip(data.paths, data.splits.tolist(), digests, strict=True)
+    return {path: [split, digest] for path, split, digest in known}
+
+
 def published_run(published: Path) -> str | None:
     """Which run's checkpoint lies at `published`; None if nothing does.
 
@@ -101,13 +182,22 @@ def published_run(published: Path) -> str | None:
     """
     if not published.exists():
         return None
-    summary = checkpoints.summary(published)
-    if summary.get("format") != checkpoints.FORMAT:
-        try:
-            checkpoints.load(published)
-        except TumorlensError as error:
-            raise TumorlensError(
-                f"--out_dir {published.parent}: {published.name} there was not written by "
-                "tumorlens and is not overwritten; name another --out_dir, or move it."
-            ) from error
-    return str(summary.get("settings", {}).get("run", "")) or None
+    try:
+        return str(checkpoints.load(published).settings.get("run", "")) or None
+    except TumorlensError as error:
+        raise TumorlensError(
+            f"--out_dir {published.parent}: {published.name} there was not written by tumorlens, "
+            "or is damaged, and is not overwritten; name another --out_dir, or move it."
+        ) from error
+
+
+def publish(best: Path, published: Path) -> str | None:
+    """Copy a run's best checkpoint and its JSON to `published`; return whose place it took."""
+    replaced = published_run(published)
+    for source, target in (
+        (best, published),
+        (best.with_suffix(".json"), published.with_suffix(".json")),
+    ):
+        with replacing(target) as beside:
+            shutil.copyfile(source, beside)
+    return replaced

@@ -1,1 +1,1 @@
-"""The web page: a slice in, classes, decision and maps out."""
+"""The web page: a slice in; classes, decision and saliency maps out."""

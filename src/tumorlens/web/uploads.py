@@ -1,11 +1,20 @@
-"""The bytes of an upload as grey slices. What it is, its content says; its name is never asked."""
+"""An upload's bytes as grey slices, and volumes between two requests; all of it in memory.
 
+What a file is, its content says; its name is never sent.
+"""
+
+import asyncio
 import io
+import secrets
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from tumorlens.data import readers
 from tumorlens.data import volumes as scans
+from tumorlens.data.volumes import Scan
 from tumorlens.errors import TumorlensError
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -21,8 +30,50 @@ class Limits:
     pixels: int
 
 
-def decode(content: bytes, limits: Limits) -> scans.Scan:
-    """Decode a slice, a DICOM file or a NIfTI volume.
+class VolumeCache:
+    """Decoded volumes whose slices are being viewed; used in the server's event loop alone.
+
+    Args:
+        most_bytes: of all volumes together; what was used longest ago is dropped first.
+        most: volumes.
+        seconds: after which a volume is dropped; the page then sends its file again.
+    """
+
+    def __init__(
+        self, most_bytes: int = 256_000_000, most: int = 16, seconds: float = 900.0
+    ) -> None:
+        self.most_bytes = most_bytes
+        self.most = most
+        self.seconds = seconds
+        self._kept: OrderedDict[str, Scan] = OrderedDict()
+
+    def put(self, volume: Scan) -> str:
+        """Keep `volume`; the token that gets it back, which nobody can guess."""
+        token = secrets.token_urlsafe(16)
+        self._kept[token] = volume
+        while len(self._kept) > 1 and (
+            len(self._kept) > self.most or self._bytes() > self.most_bytes
+        ):
+            self._kept.popitem(last=False)
+        asyncio.get_running_loop().call_later(self.seconds, self.drop, token)
+        return token
+
+    def get(self, token: str) -> Scan | None:
+        """What `put` kept; None if it is no longer there."""
+        if token in self._kept:
+            self._kept.move_to_end(token)
+        return self._kept.get(token)
+
+    def drop(self, token: str) -> None:
+        """Forget one."""
+        self._kept.pop(token, None)
+
+    def _bytes(self) -> int:
+        return sum(volume.slices.nbytes for volume in self._kept.values())
+
+
+def decode(content: bytes, limits: Limits) -> Scan:
+    """Decode an image, a DICOM file or a NIfTI volume.
 
     Raises:
         TumorlensError: too large, of another kind, or damaged; one sentence.
@@ -30,40 +81,37 @@ def decode(content: bytes, limits: Limits) -> scans.Scan:
     if not content:
         raise TumorlensError("This file is empty.")
     if len(content) > limits.bytes:
-        raise TumorlensError(
-            f"This file has {len(content) / 1e6:,.1f} MB, more than the {limits.bytes / 1e6:,g} "
-            "that are taken."
-        )
+        raise TumorlensError(too_large(limits))
     try:
         kind = scans.kind_of(content[:4096])
-        if kind is not None:
-            return scans.read(content, kind, limits.pixels)
-        return _picture(content, limits)
-    except TumorlensError:
-        raise
+        return scans.read(content, kind, limits.pixels) if kind else _image(content, limits)
     except scans.ScanError as error:
         raise TumorlensError(f"This file {error}.") from error
-    except MemoryError as error:
-        raise TumorlensError("This file needs more memory than there is.") from error
-    except Exception as error:  # whatever a decoder makes of a damaged file
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise TumorlensError(f"This file cannot be decoded: {reason.rstrip('.')}.") from error
 
 
-def _picture(content: bytes, limits: Limits) -> scans.Scan:
+def too_large(limits: Limits) -> str:
+    """The sentence that refuses a file for its size."""
+    return f"This file has more than the {limits.bytes / 1e6:,g} MB that are accepted."
+
+
+def _image(content: bytes, limits: Limits) -> Scan:
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
-    formats = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
     try:
-        with Image.open(io.BytesIO(content), formats=formats) as picture:
-            scans.see(picture.width * picture.height, limits.pixels)
-            picture.load()
-            grey = readers.to_grey(picture)
-            kind = f"{picture.format} picture"
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            scans.see(image.width * image.height, limits.pixels)
+            image.load()
+            return Scan(readers.to_grey(image)[None], f"{image.format} image")
+    except scans.ScanError:
+        raise
     except UnidentifiedImageError as error:
-        raise TumorlensError(
-            "This is no PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI file, whatever its name says."
+        raise scans.ScanError(
+            "is no PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI file, whatever its name says"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TumorlensError("This picture has more pixels than are decoded.") from error
-    return scans.Scan(grey[None], kind)
+        raise scans.ScanError("has more pixels than are decoded") from error
+    except MemoryError as error:
+        raise scans.ScanError("needs more memory than there is") from error
+    except Exception as error:  # whatever a decoder makes of a damaged file
+        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        raise scans.ScanError(f"cannot be decoded: {reason.rstrip('.')}") from error

@@ -1,0 +1,93 @@
+"""One slice, one or two networks: probabilities, decision, and a saliency map for every class."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import described
+from tumorlens.data.readers import fit_square
+from tumorlens.device import pick_device
+from tumorlens.errors import TumorlensError
+from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
+from tumorlens.explain.panel import distinct_names
+from tumorlens.models.resnet import ResNet
+from tumorlens.settings import ServeSettings
+from tumorlens.uncertainty.decision import Decided, DecisionRule
+
+
+@dataclass(frozen=True)
+class SlicePrediction:
+    """One network's output for a slice.
+
+    Attributes:
+        name: of the network.
+        rule: the classes, and how probabilities become a decision.
+        decided: class, decision, probabilities and distance.
+        maps: (K, h, w) relevance for each class, over the network's square input.
+        size: side of that input, pixels.
+    """
+
+    name: str
+    rule: DecisionRule
+    decided: Decided
+    maps: npt.NDArray[np.float32]
+    size: int
+
+
+class Predictor:
+    """The networks of the page, side by side; one slice at a time, since maps hook the network.
+
+    Args:
+        settings: one checkpoint, or two of the same classes; layer, method and device.
+
+    Raises:
+        TumorlensError: faults of the checkpoints or the layer.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
+        self.layer, self.method = settings.layer, settings.method
+        self.method_name = TITLES[settings.method]
+        self.device = pick_device(settings.device)
+        self.loaded = [checkpoints.load(file) for file in files]
+        self.classes = self.loaded[0].classes
+        if self.loaded[-1].classes != self.classes:
+            raise TumorlensError(
+                f"--compare {settings.compare}: knows the classes "
+                f"{', '.join(self.loaded[-1].classes)}, --checkpoint {', '.join(self.classes)}; "
+                "show networks of the same classes."
+            )
+        self.networks: list[ResNet] = [one.network().to(self.device) for one in self.loaded]
+        for network in self.networks:
+            for part in self.layer.split("*"):
+                find_layer(network, part)
+        titles = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
+        self.names = [titles.get(name, name) for name in distinct_names(self.loaded)]
+
+    def predict(self, image: npt.NDArray[np.uint8]) -> list[SlicePrediction]:
+        """Every network's output for a (H, W) uint8 slice."""
+        return [
+            self._predict(loaded, network, name, image)
+            for loaded, network, name in zip(self.loaded, self.networks, self.names, strict=True)
+        ]
+
+    def _predict(
+        self, loaded: Checkpoint, network: ResNet, name: str, image: npt.NDArray[np.uint8]
+    ) -> SlicePrediction:
+        size = loaded.preprocessing.image_size
+        inputs = loaded.preprocessing(
+            torch.from_numpy(fit_square(image, size))[None].to(self.device)
+        )
+        with torch.inference_mode():
+            logits, features = (one.cpu().double().numpy() for one in described(network, inputs))
+        rule, count = loaded.decision(), len(loaded.classes)
+        maps = grad_cam(
+            network, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, self.method
+        )
+        return SlicePrediction(
+            name, rule, rule.decide(logits, features)[0], maps.float().cpu().numpy(), size
+        )

@@ -1,0 +1,130 @@
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.errors import TumorlensError
+from tumorlens.settings import TrainSettings
+from tumorlens.training.fit import TrainingInterruptedError, train
+from tumorlens.training.runs import begin, last_state, new_run_folder
+
+
+class _StopInSecondEpoch(Callback):
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def data(make_folder: Callable[..., Path]) -> Path:
+    return make_folder({"train": 3, "valid": 2, "test": 2})
+
+
+def _settings(data: Path, out: Path) -> TrainSettings:
+    small = TrainSettings(model="resnet18", data_dir=data, out_dir=out, epochs=2, image_size=32)
+    return replace(small, batch_size=4, threads=1, device="cpu")
+
+
+def _moved(data: Path, path: str, to: str) -> None:
+    (data / path).rename(data / to)
+
+
+CHANGES = {
+    r"1 changed \(train/glioma/glioma000.png\)": lambda data: shutil.copy(
+        data / "train/glioma/glioma001.png", data / "train/glioma/glioma000.png"
+    ),
+    r"1 changed \(valid/glioma/glioma003.png\)": lambda data: shutil.copy(
+        data / "train/glioma/glioma001.png", data / "valid/glioma/glioma003.png"
+    ),
+    r"1 missing \(train/notumor/notumor002.png\)": lambda data: (
+        data / "train/notumor/notumor002.png"
+    ).unlink(),
+    # Relabelled: in the folder of another class.
+    r"1 missing \(train/glioma/glioma000.png\), 1 new \(train/notumor/glioma000.png\)": (
+        lambda data: _moved(data, "train/glioma/glioma000.png", "train/notumor/glioma000.png")
+    ),
+    r"1 new \(test/glioma/new.png\)": lambda data: shutil.copy(
+        data / "train/glioma/glioma001.png", data / "test/glioma/new.png"
+    ),
+}
+
+
+@pytest.mark.parametrize("found", CHANGES)
+def test_resumed_run_refuses_other_images_than_it_began_with(
+    data: Path, tmp_path: Path, found: str
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    state = run / "last.ckpt"
+    loaded = load_for_training(data, 32)
+    settings = _settings(data, tmp_path / "model")
+    assert begin(settings, loaded, run, None) == run
+    assert begin(settings, loaded, run, state) == run  # the same images
+    CHANGES[found](data)
+    told = "not those that the run began with, found " + found + "; put them back"
+    with pytest.raises(TumorlensError, match=told):
+        begin(settings, load_for_training(data, 32), run, state)
+    # Where no epoch was finished, nothing was learnt from the others.
+    assert begin(settings, load_for_training(data, 32), run, None) == run
+    assert begin(settings, load_for_training(data, 32), run, state) == run
+
+
+def test_image_in_another_split_is_refused_too(data: Path, tmp_path: Path) -> None:
+    loaded = load_for_training(data, 32)
+    settings = _settings(data, tmp_path / "model")
+    run = begin(settings, loaded, None, None)
+    assert run.name == "resnet18-seed0-1"
+    splits = loaded.splits.copy()
+    splits[:2] = "valid"
+    with pytest.raises(TumorlensError, match=r"2 in another split \(test/glioma/glioma005.png\)"):
+        begin(settings, _with_splits(loaded, splits), run, run / "last.ckpt")
+
+
+def _with_splits(data: Dataset, splits: object) -> Dataset:
+    return replace(data, splits=splits)
+
+
+def test_run_of_an_earlier_version_goes_on(data: Path, tmp_path: Path) -> None:
+    settings = _settings(data, tmp_path / "model")
+    run = new_run_folder(settings)
+    assert begin(settings, load_for_training(data, 32), run, run / "last.ckpt") == run
+
+
+def test_interrupted_run_is_not_gone_on_with_on_other_images_or_a_damaged_state(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingInterruptedError) as stopped:
+        train(_settings(data, tmp_path / "model"), extra_callbacks=(_StopInSecondEpoch(),))
+    run = stopped.value.run_dir
+    again = TrainSettings(resume=run, threads=1, device="cpu")
+    image, state = data / "train/glioma/glioma000.png", run / "last.ckpt"
+    content, whole = image.read_bytes(), state.read_bytes()
+    shutil.copy(data / "train/glioma/glioma001.png", image)
+    with pytest.raises(TumorlensError, match="1 changed"):
+        train(again)
+    image.write_bytes(content)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1  # which torch.load takes for a number
+    for damaged in (b"", whole[: len(whole) // 2], bytes(flipped), b"another program's"):
+        state.write_bytes(damaged)
+        with pytest.raises(
+            TumorlensError, match=r"last.ckpt there \([0-9,]+ bytes\) is cut off or damaged"
+        ):
+            train(again)
+    assert not (tmp_path / "model/best_model.pt").exists()
+    state.write_bytes(whole)
+    (run / ".best_model-begun.pt").write_bytes(b"by a process that was killed")
+    assert train(again).epochs == 2
+    assert not list(run.glob(".*"))
+
+
+def test_state_that_another_program_saved_is_none_of_a_run(tmp_path: Path) -> None:
+    assert last_state(tmp_path) is None
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(TumorlensError, match="expected the state that train saved"):
+        last_state(tmp_path)
