@@ -232,7 +232,8 @@ def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
             right = view.prediction == tile.label
             decision, colour = ("right", _RIGHT) if right else ("WRONG", _WRONG)
         name = f"{textwrap.fill(view.name, _LETTERS)}\n" if len(tile.views) > 1 else ""
-        note = view.note or f"map of {view.target}\np = {view.target_probability:.2f}"
+        target = f"map of {view.target}, p {view.target_probability:.2f}"
+        note = view.note or f"{target}\nmaximum {view.map.max():.2g}"
         above = f"{decision}: {view.prediction} {view.probability:.2f}"
         _caption(one, name + textwrap.fill(above, _LETTERS), note, colour)
         # Right and wrong differ by the frame's stroke too, not by colour alone. It stays off the
