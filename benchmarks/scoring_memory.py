@@ -43,7 +43,7 @@ def synthetic(seed: int):
         paths=tuple(f"{index}.png" for index in range(IMAGES)),
         labels=labels,
         probabilities=probabilities / probabilities.sum(axis=1, keepdims=True),
-        copies=world.choice(["", "", "", "", "near", "exact"], IMAGES),
+        duplicates=world.choice(["", "", "", "", "near", "exact"], IMAGES),
         groups=tuple(map(str, range(IMAGES))),
         patients=tuple(f"p{index}" for index in world.integers(0, 1500, IMAGES)),
         sites=tuple(world.choice(["north", "south"], IMAGES).tolist()),
@@ -62,14 +62,7 @@ def work(what: str) -> float:
         found = compare([pair], ("A", "B"), resamples=RESAMPLES[what])
         return found.differences["auroc_glioma"].value
     recall_by(one, one.sites, resamples=RESAMPLES[what])
-    scores = score(
-        one.labels,
-        one.probabilities,
-        CLASSES,
-        groups=one.units(),
-        copies=one.copies,
-        resamples=RESAMPLES[what],
-    )
+    scores = score(one, resamples=RESAMPLES[what])
     return scores.all.metrics["ece"].high
 
 

@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,9 @@ def described(found: Audit, slices: dict[str, str]) -> dict[str, str]:
 
 def scored(path: Path, near: set[str], exact: set[str], groups: dict[str, int]) -> dict:
     predictions = read(path)
-    found = score(
-        predictions.labels,
-        predictions.probabilities,
-        predictions.classes,
-        groups=np.array([groups[path] for path in predictions.paths]),
-        copies=np.array(
-            ["exact" if p in exact else "near" if p in near else "" for p in predictions.paths]
-        ),
-    )
+    named = {path: str(group) for path, group in groups.items()}
+    duplicates = ["exact" if p in exact else "near" if p in near else "" for p in predictions.paths]
+    found = score(replace(predictions.grouped(named), duplicates=np.array(duplicates)))
     wanted = (*METRICS, *(f"recall_{name}" for name in predictions.classes))
     subsets = {
         "all": found.all,

@@ -26,6 +26,7 @@ from tumorlens.checkpoint.session import (
     near_duplicates_of_training,
 )
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
+from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.scores import score
 from tumorlens.export.safetensors_file import half_precision_of
 from tumorlens.files import environment, write_json
@@ -69,7 +70,16 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
     checkpoints.save(small, path)
     assert chosen.data is not None
     copies = near_duplicates_of_training(chosen.data, test)
-    scores = score(test.labels, softmax(light), chosen.classes, copies=copies)
+    scores = score(
+        Predictions(
+            path.as_posix(),
+            chosen.classes,
+            test.paths,
+            test.labels,
+            softmax(light, chosen.temperature or 1.0),
+            copies,
+        )
+    )
     sure = calibrated(test.labels, light, chosen.temperature, chosen.uncertainty_threshold)
     record = {
         "what": "weights that come with tumorlens",

@@ -4,10 +4,36 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tumorlens.evaluation.scores import score, tumor_accuracy
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.scores import Scores, tumor_accuracy
+from tumorlens.evaluation.scores import score as score_of
 
 CLASSES = ("glioma", "meningioma", "notumor")
 FOUR = (*CLASSES, "pituitary")
+
+
+def _of(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    groups: np.ndarray | None = None,
+    duplicates: np.ndarray | None = None,
+) -> Predictions:
+    named = None if groups is None else tuple(map(str, groups))
+    paths = tuple(f"{index}.png" for index in range(len(labels)))
+    return Predictions("a.csv", classes, paths, labels, probabilities, duplicates, named)
+
+
+def score(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    groups: np.ndarray | None = None,
+    duplicates: np.ndarray | None = None,
+    resamples: int,
+) -> Scores:
+    return score_of(_of(labels, probabilities, classes, groups, duplicates), resamples=resamples)
 
 
 def _sample() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -117,16 +143,16 @@ def test_accuracy_among_tumors_leaves_notumor_out() -> None:
             [0.0, 0.0, 0.0, 1.0],
         ]
     )
-    found = tumor_accuracy(labels, probabilities, FOUR, np.arange(4))
+    found = tumor_accuracy(_of(labels, probabilities, FOUR))
     assert found is not None
     assert (found.value, found.n) == (pytest.approx(2 / 3), 3)
 
 
 def test_accuracy_among_tumors_has_no_meaning_without_notumor_or_without_tumors() -> None:
     one = np.array([0])
-    assert tumor_accuracy(one, np.array([[1.0, 0.0]]), ("a", "b"), one) is None
+    assert tumor_accuracy(_of(one, np.array([[1.0, 0.0]]), ("a", "b"))) is None
     no_tumor = np.array([2])
-    assert tumor_accuracy(no_tumor, np.full((1, 4), 0.25), FOUR, one) is None
+    assert tumor_accuracy(_of(no_tumor, np.full((1, 4), 0.25), FOUR)) is None
 
 
 def test_interval_among_tumors_widens_when_images_are_copies_of_each_other() -> None:
@@ -136,8 +162,8 @@ def test_interval_among_tumors_widens_when_images_are_copies_of_each_other() -> 
     chosen = np.where(right, labels, (labels == 0).astype(int))
     probabilities = np.eye(4)[chosen]
     groups = np.repeat(np.arange(100), 4)
-    alone = tumor_accuracy(labels, probabilities, FOUR, np.arange(400), resamples=400)
-    grouped = tumor_accuracy(labels, probabilities, FOUR, groups, resamples=400)
+    alone = tumor_accuracy(_of(labels, probabilities, FOUR), resamples=400)
+    grouped = tumor_accuracy(_of(labels, probabilities, FOUR, groups), resamples=400)
     assert alone is not None
     assert grouped is not None
     assert alone.value == grouped.value

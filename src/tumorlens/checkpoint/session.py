@@ -26,6 +26,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
+from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -87,10 +88,15 @@ class Session:
         """ "train", "valid", "test", or "all" where the folder has no splits."""
         return str(self.data.splits[0])
 
-    @cached_property
+    @property
     def logits(self) -> Floats:
         """(N, K) float64."""
         return self.outputs[0]
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """(N, K) float64, calibrated where the checkpoint has a temperature."""
+        return softmax(self.logits, self.checkpoint.temperature or 1.0)
 
     @cached_property
     def outputs(self) -> tuple[Floats, Floats]:

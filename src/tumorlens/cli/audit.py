@@ -160,7 +160,7 @@ def _shortcuts(found: Audit) -> Table:
             f"{shortcut.score:.3f}",
             f"{shortcut.low:.3f} to {shortcut.high:.3f}",
             "[red]predicts the class[/red]"
-            if shortcut.told
+            if shortcut.above_chance
             else "near chance"
             if shortcut.sides
             else "the same for all, or tells nothing",

@@ -18,7 +18,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     console = of_results()
     print(
         f"{report.model_name} on the {report.split} images of {report.data.root}: "
-        f"n = {len(report.data.labels)}"
+        f"n = {len(report.data.labels)}, {report.how_sure}"
     )
     console.print(tables.scores(report.scores))
     if report.by_site:

@@ -60,13 +60,14 @@ def differences(found: Comparison, images: str) -> RenderableType:
     for name in ("A", "B", "points (95%)", "p, Holm"):
         table.add_column(name, justify="right", no_wrap=True)
     for metric, one in found.differences.items():
-        if not one.has_value:
-            continue
         low, high = 100 * one.low, 100 * one.high
+        if not one.has_value:
+            table.add_row(metric_title(metric), _number(one.a), _number(one.b), "-", "-")
+            continue
         table.add_row(
             metric_title(metric),
-            f"{one.a:.4f}",
-            f"{one.b:.4f}",
+            _number(one.a),
+            _number(one.b),
             f"{100 * one.value:+.1f} [dim]({low:+.1f}, {high:+.1f})[/dim]",
             f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.significant else ' '}",
         )
@@ -121,7 +122,7 @@ def _bias(found: Scores, one: str, other: str) -> Table:
     rows = {
         f"recall_{one}": f"{one} recall",
         f"recall_{other}": f"{other} recall",
-        "recall_gap_meningioma_minus_glioma": f"gap, {other} minus {one}",
+        f"recall_gap_{other}_minus_{one}": f"gap, {other} minus {one}",
         f"{one}->{other}": f"{one} taken for {other}",
         f"{other}->{one}": f"{other} taken for {one}",
     }

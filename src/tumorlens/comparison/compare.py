@@ -1,5 +1,6 @@
 """The command compare: two networks' predictions, paired and put into files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,8 +15,21 @@ from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any, read
-from tumorlens.files import SCHEMA, claim, csv_text, write_json, write_manifest, write_text
+from tumorlens.evaluation.predictions import (
+    Predictions,
+    absent_caveats,
+    near_duplicates_of_any,
+    read,
+)
+from tumorlens.files import (
+    SCHEMA,
+    check_claim,
+    claim,
+    csv_text,
+    write_json,
+    write_manifest,
+    write_text,
+)
 from tumorlens.image_tables import read_groups
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
@@ -67,7 +81,8 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
         caveats.append(
             "One run each: another seed would give other networks, which no interval here knows of."
         )
-    out_dir = claim(settings.out_dir, "compare")
+    caveats += absent_caveats([two for one in pairs for two in (one.a, one.b)])
+    check_claim(settings.out_dir, "compare")
     found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
     clean = _without_near_duplicates(pairs)
     without = None
@@ -75,7 +90,7 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
         len(one.a.paths) for one in pairs
     ):
         without = compare(clean, names, resamples=settings.resamples, seed=settings.seed)
-    result = Compared(found, without, sentence(found), tuple(caveats), out_dir)
+    result = Compared(found, without, sentence(found), tuple(caveats), settings.out_dir)
     _write(result, settings)
     return result
 
@@ -99,13 +114,17 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
     """One row a metric and subset of images."""
     header = ["images", "n", "metric", "a", "b", "difference", "low", "high", "std_of_runs"]
     header += ["t_low", "t_high", "probability_b_better", "p", "p_holm", "test"]
+
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None or math.isnan(value) else format(value, form)
+
     rows = []
     for subset, found in subsets.items():
         for name, one in found.differences.items():
             values = (one.a, one.b, one.value, one.low, one.high, one.std, one.t_low, one.t_high)
-            numbers = ["" if value is None else f"{value:.6f}" for value in values]
-            shares = [f"{value:.4g}" for value in (one.better, one.p, one.p_holm)]
-            rows.append([subset, found.images, name, *numbers, *shares, one.test])
+            cells = [number(value, ".6f") for value in values]
+            cells += [number(value, ".4g") for value in (one.better, one.p, one.p_holm)]
+            rows.append([subset, found.images, name, *cells, one.test])
     return csv_text(header, rows)
 
 
@@ -263,6 +282,7 @@ def _without_near_duplicates(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _write(result: Compared, settings: CompareSettings) -> None:
+    claim(result.out_dir, "compare")
     subsets = {"all": result.all}
     if result.without_near_duplicates is not None:
         subsets["without_near_duplicates"] = result.without_near_duplicates

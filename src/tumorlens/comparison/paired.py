@@ -285,30 +285,27 @@ def _confusion(pairs: Sequence[Pair]) -> Floats:
     return total
 
 
-def _events(predictions: Predictions, bias: tuple[str, str] | None) -> dict[str, tuple[Mask, Mask]]:
-    return metrics.proportions(predictions, (bias, bias[::-1]) if bias else ())
-
-
 def _metrics(
     predictions: Predictions, bias: tuple[str, str] | None
 ) -> Callable[[Floats], dict[str, Floats]]:
     """From (B, N) weights to (B,) values of every metric that is compared."""
     classes, labels = predictions.classes, predictions.labels
-    events = _events(predictions, bias)
-    predicted = predictions.probabilities.argmax(axis=1)
+    probabilities = predictions.probabilities
+    predicted = probabilities.argmax(axis=1)
+    tumors = predictions.share("tumor_accuracy")
+    rates = [f"{one}->{other}" for one, other in (bias, bias[::-1])] if bias else []
 
     def values_of(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
         with np.errstate(invalid="ignore", divide="ignore"):
             counted = metrics.from_confusion(table, classes)
             found = {name: counted[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
-            found |= {
-                name: (weights @ event) / (weights @ asked)
-                for name, (asked, event) in events.items()
-            }
+            if tumors is not None:
+                found["tumor_accuracy"] = (weights @ tumors[1]) / (weights @ tumors[0])
+            found |= {name: counted[name] for name in (*map("recall_{}".format, classes), *rates)}
             for index, name in enumerate(classes):
                 found[f"precision_{name}"] = counted[f"precision_{name}"]
-                scores = predictions.probabilities[:, index]
+                scores = probabilities[:, index]
                 found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
         return found
 
@@ -342,23 +339,27 @@ def _difference(
     p, test = two_sided(draws), "draws of images"
     if len(every) > 1:
         test = "draws of images and seeds"
-    events = None if single is None else _events_of(single, name)
-    if single is not None and events is not None:
-        asked, before, after = events
+    # A precision is of other images for each network.
+    pair = () if single is None or name.startswith("precision_") else (single.a, single.b)
+    shares = [one for one in (network.share(name) for network in pair) if one is not None]
+    if single is not None and shares:
+        (asked, before), (_, after) = shares
         members = single.a.units()[asked]
         ahead, behind = votes(members, after[asked].astype(int) - before[asked])
         p, test = sign_test(ahead, behind), "exact McNemar"
         if ahead + behind < FEW and asked.any():
             low, high = paired_interval(ahead, behind, len(np.unique(members)))
             low, high = min(low, value), max(high, value)
+    if math.isnan(value):
+        low = high = p = math.nan
     finite = draws[np.isfinite(draws)]
     higher = float((finite > 0).mean() + (finite == 0).mean() / 2) if len(finite) else math.nan
     return Difference(
         a=float(np.mean([np.mean(fold) for fold in a])),
         b=float(np.mean([np.mean(fold) for fold in b])),
         value=value,
-        low=max(-1.0, low),  # every metric is between 0 and 1
-        high=min(1.0, high),
+        low=float(np.clip(low, -1, 1)),  # every metric is between 0 and 1
+        high=float(np.clip(high, -1, 1)),
         std=std,
         t_low=None if t_low is None else max(-1.0, t_low),
         t_high=None if t_high is None else min(1.0, t_high),
@@ -367,13 +368,6 @@ def _difference(
         p_holm=p,
         test=test,
     )
-
-
-def _events_of(single: Pair, name: str) -> tuple[Mask, Mask, Mask] | None:
-    one, arrow, other = name.partition("->")
-    bias = (one, other) if arrow else None
-    before, after = _events(single.a, bias).get(name), _events(single.b, bias).get(name)
-    return None if before is None or after is None else (before[0], before[1], after[1])
 
 
 def _mcnemar(one: Pair) -> dict[str, Any]:

@@ -12,20 +12,19 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.duplicates import duplicate_groups
-from tumorlens.data.patients import unit_words
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.predictions import Predictions, columns, table
+from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
-from tumorlens.files import SCHEMA, claim, write_json, write_manifest, write_text
+from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
-from tumorlens.uncertainty.calibration import Calibrated, calibrated, softmax
+from tumorlens.uncertainty.calibration import Calibrated, calibrated, probability_words
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,9 @@ class Report:
         model_name: its network.
         data: the images scored, in the order of the arrays below.
         split: "test", "valid", "train" or "all".
-        predictions: probabilities (softmax of the logits) and all that is known of the images.
-        scores: every metric with its interval, of the probabilities as they are.
+        predictions: probabilities, calibrated where the checkpoint has a temperature, and all that
+            is known of the images.
+        scores: every metric of them with its interval.
         by_site: recall of each class at each site; empty where sites are not known.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
         caveats: what a reader must know before quoting a metric, a sentence each.
@@ -58,8 +58,13 @@ class Report:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """(N, K) float64, softmax of the logits."""
+        """(N, K) float64, of `predictions`."""
         return self.predictions.probabilities
+
+    @property
+    def how_sure(self) -> str:
+        """Whether the probabilities are calibrated, in words."""
+        return probability_words(self.calibrated.temperature if self.calibrated else None)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class Report:
             "classes": list(self.data.classes),
             "caveats": list(self.caveats),
             "skipped": self.data.skipped,
+            "probabilities": self.how_sure,
             **self.scores.to_dict(),
             "by_site": [one.to_dict() for one in self.by_site],
             "calibration": None if self.calibrated is None else asdict(self.calibrated),
@@ -138,35 +144,26 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         settings: `out_dir`, `groups`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
+    out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"
+    check_claim(out_dir, "evaluate")
     named = read_groups(settings.groups) if settings.groups else None
-    out_dir = claim(settings.out_dir or settings.checkpoint.parent / "evaluation", "evaluate")
     predictions = predictions_of(session)
     if named is not None:
         predictions = predictions.grouped(named)
-    patients, others = predictions.unit_counts()
     report = Report(
         checkpoint=settings.checkpoint,
         model_name=loaded.model_name,
         data=data,
         split=session.split,
         predictions=predictions,
-        scores=score(
-            data.labels,
-            predictions.probabilities,
-            loaded.classes,
-            groups=predictions.units(),
-            unit=unit_words(patients, others, len(data.labels)),
-            duplicates=predictions.duplicates,
-            seed=settings.seed,
-            resamples=settings.resamples,
-        ),
+        scores=score(predictions, resamples=settings.resamples, seed=settings.seed),
         calibrated=calibrated(
             data.labels, session.logits, loaded.temperature, loaded.uncertainty_threshold
         ),
         by_site=recall_by(
             predictions, predictions.sites, resamples=settings.resamples, seed=settings.seed
         ),
-        caveats=_caveats(session, predictions.probabilities.argmax(axis=1)),
+        caveats=_caveats(session, predictions),
         out_dir=out_dir,
     )
     _write(report, settings)
@@ -174,7 +171,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
 
 
 def predictions_of(session: Session) -> Predictions:
-    """What the network predictions to the session's images, and all that is known of these."""
+    """What the network predicts of the session's images, and all that is known of these."""
     data, shown = session.data, session.data.patients
     sites = shown.sites if shown else None
     return Predictions(
@@ -182,7 +179,7 @@ def predictions_of(session: Session) -> Predictions:
         classes=data.classes,
         paths=data.paths,
         labels=data.labels,
-        probabilities=softmax(session.logits),
+        probabilities=session.probabilities,
         duplicates=session.duplicates,
         groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
         patients=tuple(shown.names.tolist()) if shown else None,
@@ -207,8 +204,9 @@ def split_caveats(loaded: Checkpoint, split: str) -> list[str]:
     return []
 
 
-def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, ...]:
+def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     loaded, data = session.checkpoint, session.data
+    predicted = predictions.probabilities.argmax(axis=1)
     caveats = [session.overlap] if session.overlap else []
     caveats += split_caveats(loaded, session.split)
     if loaded.data is None:
@@ -225,6 +223,9 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
             "These images are simulated (tumorlens phantom): no metric here says anything about "
             "patients."
         )
+    caveats += absent_caveats([predictions])
+    if loaded.temperature is None:
+        caveats.append("The probabilities are not calibrated: the checkpoint has no temperature.")
     never = [
         name
         for index, name in enumerate(data.classes)
@@ -239,7 +240,7 @@ def _caveats(session: Session, predicted: npt.NDArray[np.int64]) -> tuple[str, .
 
 
 def _write(report: Report, settings: EvaluateSettings) -> None:
-    out, data, scores = report.out_dir, report.data, report.scores
+    out, data, scores = claim(report.out_dir, "evaluate"), report.data, report.scores
     classes = data.classes
     write_json(out / "metrics.json", report.metrics)
     write_text(out / "predictions.csv", table(report.predictions))
@@ -248,7 +249,9 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     figures = {
         "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),
         "roc": plots.roc_curves(data.labels, report.probabilities, classes, title=what),
-        "reliability": plots.reliability(data.labels, report.probabilities, title=what),
+        "reliability": plots.reliability(
+            data.labels, report.probabilities, title=f"{what}, {report.how_sure}"
+        ),
     }
     wrong = np.flatnonzero(predicted != data.labels)
     worst = wrong[np.argsort(-report.probabilities[wrong].max(axis=1))][:12]
@@ -258,7 +261,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
         [classes[label] for label in predicted[worst]],
         report.probabilities[worst].max(axis=1),
         [data.paths[index] for index in worst],
-        title=f"{what}: most confident of {len(wrong)} errors",
+        title=f"{what}: most confident of {len(wrong)} errors, {report.how_sure}",
     )
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")

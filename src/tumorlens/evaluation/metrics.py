@@ -13,7 +13,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.evaluation.predictions import Predictions
 from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
@@ -44,9 +43,9 @@ def compute(
         weights: (B, N) counts; None: one row of ones.
 
     Returns:
-        (B,) arrays: those of `OVERALL`; `FIGURE_CLASS` for each of `PER_CLASS`; and the class-wise
-        bias metrics of `bias`. Log loss is in nats; Brier is the mean over images of the summed
-        squared differences over classes, 0 to 2 (Brier 1950).
+        (B,) arrays: those of `OVERALL`; METRIC_CLASS for each of `PER_CLASS`; the rates of
+        `confusion_rates`, and the recall gap of glioma and meningioma. Log loss is in nats; Brier
+        is the mean over images of the summed squared differences over classes, 0 to 2 (Brier 1950).
     """
     if weights is None:
         weights = np.ones((1, len(labels)))
@@ -76,7 +75,8 @@ def from_confusion(table: Floats, classes: Sequence[str]) -> dict[str, Floats]:
     total = table.sum(axis=(1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         recall = diagonal / actual
-        precision = diagonal / predicted
+        # Of a class without images every prediction is wrong: that is none of the class's metrics.
+        precision = np.where(actual > 0, diagonal / predicted, np.nan)
         negatives = total[:, None] - actual
         specificity = (negatives - predicted + diagonal) / negatives
         # Of a class that is there but was never predicted F1 is 0; of an absent class it is none.
@@ -112,18 +112,20 @@ def confusion_rates(classes: Sequence[str]) -> dict[str, tuple[int, int]]:
 def bias(table: Floats, classes: Sequence[str]) -> tuple[str, str] | None:
     """The two classes whose mutual confusion is reported by name.
 
-    Glioma and meningioma where both are known; else the pair with the largest sum of the two rates
-    at which one is taken for the other; None where there are no two classes with images.
+    Glioma and meningioma where there are images of both; else the pair, with images of both, that
+    has the largest sum of the two rates at which one is taken for the other; None without any.
 
     Args:
         table: (K, K) counts, rows true.
         classes: K names.
     """
-    if {"glioma", "meningioma"} <= set(classes):
+    actual = table.sum(axis=1)
+    there = [name for name, count in zip(classes, actual, strict=True) if count]
+    if {"glioma", "meningioma"} <= set(there):
         return "glioma", "meningioma"
-    rates = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    rates = table / np.maximum(actual[:, None], 1) * (actual > 0)
     mutual = np.triu(rates + rates.T, k=1)
-    if len(classes) < 2 or not mutual.any():
+    if not mutual.any():
         return None
     row, column = np.unravel_index(int(mutual.argmax()), mutual.shape)
     return classes[int(row)], classes[int(column)]
@@ -151,36 +153,42 @@ def correct_among_tumors(
     Returns:
         (N,) has a tumor; (N,) right, False where there is no tumor.
     """
-    absent = list(classes).index(NOTUMOR)
+    absent = classes.index(NOTUMOR)
     tumor = labels != absent
     without = probabilities.copy()
     without[:, absent] = -1.0
     return tumor, tumor & (without.argmax(axis=1) == labels)
 
 
-def proportions(
-    predictions: Predictions, confusions: Sequence[tuple[str, str]] = ()
-) -> dict[str, tuple[Mask, Mask]]:
-    """The metrics that are shares of images: (N,) asked and (N,) counted of each.
-
-    Accuracy, recalls, tumor-only accuracy and confusions.
+def share(
+    metric: str, labels: Labels, probabilities: Floats, classes: Sequence[str]
+) -> tuple[Mask, Mask] | None:
+    """A metric that is a share of images: (N,) of which, and (N,) which of these count.
 
     Args:
-        predictions: to N images.
-        confusions: classes, true and answered, whose "TRUE->PREDICTED" is wanted too.
+        metric: "accuracy", "tumor_accuracy", "recall_CLASS", "precision_CLASS",
+            "specificity_CLASS" or "TRUE->PREDICTED"; None is returned for any other.
+        labels, probabilities, classes: see `compute`.
     """
-    classes, labels = predictions.classes, predictions.labels
-    predicted = predictions.probabilities.argmax(axis=1)
-    right = predicted == labels
-    found = {"accuracy": (np.ones(len(labels), dtype=bool), right)}
-    if tells_tumors(classes):
-        found["tumor_accuracy"] = correct_among_tumors(labels, predictions.probabilities, classes)
-    for index, name in enumerate(classes):
-        found[f"recall_{name}"] = (labels == index, right & (labels == index))
-    for one, other in confusions:
-        asked = labels == classes.index(one)
-        found[f"{one}->{other}"] = (asked, asked & (predicted == classes.index(other)))
-    return found
+    predicted = probabilities.argmax(axis=1)
+    if metric == "accuracy":
+        return np.ones(len(labels), dtype=bool), predicted == labels
+    if metric == "tumor_accuracy" and tells_tumors(classes):
+        return correct_among_tumors(labels, probabilities, classes)
+    kind, _, name = metric.partition("_")
+    if name in classes:
+        index = classes.index(name)
+        actual, taken = labels == index, predicted == index
+        if kind == "recall":
+            return actual, actual & taken
+        if kind == "precision":
+            return taken, actual & taken
+        return (~actual, ~actual & ~taken) if kind == "specificity" else None
+    cell = confusion_rates(classes).get(metric)
+    if cell is None:
+        return None
+    actual = labels == cell[0]
+    return actual, actual & (predicted == cell[1])
 
 
 def ranking(positive: Mask, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:

@@ -44,20 +44,20 @@ def confusion_matrix(
     size = max(4.6, 1.05 * len(classes) + 1.6)
     figure = Figure(figsize=(size + 1.6, size), layout="constrained")
     axes = figure.subplots()
-    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    totals = counts.sum(axis=1)
+    share = counts / np.maximum(totals[:, None], 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         axes.text(
             column,
             row,
-            f"{counts[row, column]}\n{share[row, column]:.1%}",
+            f"{counts[row, column]}\n{share[row, column]:.1%}" if totals[row] else "-",
             ha="center",
             va="center",
             color="white" if share[row, column] > 0.55 else "black",
             fontweight="bold" if row == column else "normal",
             fontsize=11,
         )
-    totals = counts.sum(axis=1)
     axes.set_xticks(range(len(classes)), classes, rotation=30, ha="right")
     axes.set_yticks(
         range(len(classes)),

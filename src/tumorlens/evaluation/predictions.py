@@ -4,7 +4,7 @@
 near_duplicate ("", "exact" or "near"), group (near-duplicates), patient and site.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tumorlens.data.patients import Patients, PatientTable, count_units, units
 from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import metrics
 from tumorlens.files import csv_text
 from tumorlens.image_tables import read_table
 
@@ -79,6 +80,10 @@ class Predictions:
         """The same with the near-duplicates of `named`, which has every path."""
         return replace(self, duplicates=np.array([named[path] for path in self.paths]))
 
+    def share(self, metric: str) -> tuple[metrics.Mask, metrics.Mask] | None:
+        """`metrics.share` of these images."""
+        return metrics.share(metric, self.labels, self.probabilities, self.classes)
+
     def group_indices(self) -> npt.NDArray[np.int64]:
         """(N,) near-duplicate group of each image; each for itself where groups are not known."""
         if self.groups is None:
@@ -111,6 +116,22 @@ def near_duplicates_of_any(predictions: Iterable[Predictions]) -> dict[str, str]
         for path, copy in zip(one.paths, one.duplicates.tolist(), strict=True):
             found[path] = max(found.get(path, ""), copy, key=closeness.index)
     return found
+
+
+def absent_caveats(every: Sequence[Predictions]) -> list[str]:
+    """What it means for the metrics that there is no image of some classes; empty: there is."""
+    classes = every[0].classes
+    counts = np.bincount(np.concatenate([one.labels for one in every]), minlength=len(classes))
+    absent = np.flatnonzero(counts == 0)
+    if not len(absent):
+        return []
+    predicted = np.concatenate([one.probabilities.argmax(axis=1) for one in every])
+    return [
+        f"No image of {' or '.join(classes[index] for index in absent)} is among these: metrics of "
+        "such a class have no value, and means over classes are of the others. "
+        f"{np.isin(predicted, absent).mean():.1%} of the predictions name such a class; they count "
+        "as errors."
+    ]
 
 
 def columns(predictions: Predictions) -> dict[str, list[Any]]:

@@ -1,6 +1,5 @@
 """All metrics with intervals: of all images, and of those without a training near-duplicate."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from tumorlens.evaluation.intervals import (
     share_estimate,
     with_width,
 )
+from tumorlens.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,7 +32,7 @@ class Subset:
         groups: groups among them.
         support: images of each class.
         confusion: (K, K) counts, rows true.
-        metrics: by the names of `metrics.metrics`.
+        metrics: by the names of `metrics.compute`.
     """
 
     name: str
@@ -101,175 +101,126 @@ class Scores:
         }
 
 
-def score(
-    labels: npt.NDArray[np.int64],
-    probabilities: Floats,
-    classes: Sequence[str],
-    *,
-    groups: npt.NDArray[np.int64] | None = None,
-    unit: str | None = None,
-    duplicates: npt.NDArray[np.str_] | None = None,
-    seed: int = 0,
-    resamples: int = 2000,
-) -> Scores:
+def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Scores:
     """Score predictions.
 
     Args:
-        labels: (N,) indices into `classes`.
-        probabilities: (N, K), rows sum to 1.
-        classes: K names.
-        groups: (N,) images of one group are resampled together; None: each image for itself.
-        unit: what the groups are, in words; None: as `patients.unit_words` has it of groups.
-        duplicates: (N,) "", "exact" or "near": does training have the image? None: not known.
-        seed: of the resamples.
+        predictions: of N images; what `Predictions.units` has is resampled together.
         resamples: behind each interval.
+        seed: of the resamples.
     """
-    if groups is None:
-        groups = np.arange(len(labels))
+    labels, classes = predictions.labels, predictions.classes
+    units, duplicates = predictions.units(), predictions.duplicates
     masks = {"all": np.ones(len(labels), dtype=bool)}
+    counts = None
     if duplicates is not None:
         masks |= {
             "without_exact_duplicates": duplicates != "exact",
             "without_near_duplicates": duplicates == "",
         }
-    masks = {name: mask for name, mask in masks.items() if mask.any()}
+        counts = {
+            kind: {
+                name: int(((duplicates == kind) & (labels == index)).sum())
+                for index, name in enumerate(classes)
+            }
+            for kind in ("exact", "near")
+        }
+    parts = {name: predictions.only(mask) for name, mask in masks.items() if mask.any()}
 
     def values_of(weights: Floats) -> dict[str, Floats]:
-        found: dict[str, Floats] = {}
-        for name, mask in masks.items():
-            part = metrics.compute(labels[mask], probabilities[mask], classes, weights[:, mask])
-            found |= {f"{name}/{metric}": values for metric, values in part.items()}
-        return found
+        return {
+            f"{name}/{metric}": values
+            for name, part in parts.items()
+            for metric, values in metrics.compute(
+                part.labels, part.probabilities, classes, weights[:, masks[name]]
+            ).items()
+        }
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        point = {
-            name: float(value[0]) for name, value in values_of(np.ones((1, len(labels)))).items()
-        }
-        resampled = bootstrap(values_of, groups, resamples, seed)
+        point = values_of(np.ones((1, len(labels))))
+        resampled = bootstrap(values_of, units, resamples, seed)
     subsets = {
-        name: _subset(name, mask, labels, probabilities, classes, groups, point, resampled)
-        for name, mask in masks.items()
+        name: _subset(name, part, units[masks[name]], point, resampled)
+        for name, part in parts.items()
     }
-    clean = subsets.get("without_near_duplicates")
+    whole, clean = subsets["all"], subsets.get("without_near_duplicates")
     return Scores(
-        classes=tuple(classes),
-        all=subsets["all"],
+        classes=classes,
+        all=whole,
         without_exact_duplicates=subsets.get("without_exact_duplicates"),
         without_near_duplicates=clean,
-        leakage_inflation=_leakage_inflation(subsets["all"], clean, resampled)
-        if clean and clean.n < len(labels)
+        leakage_inflation=_leakage_inflation(whole, clean, resampled)
+        if clean and clean.n < whole.n
         else {},
-        duplicates=None if duplicates is None else _count_duplicates(labels, classes, duplicates),
-        bias_pair=metrics.bias(subsets["all"].confusion.astype(np.float64), classes),
+        duplicates=counts,
+        bias_pair=metrics.bias(whole.confusion.astype(np.float64), classes),
         resamples=resamples,
-        unit=unit or unit_words(0, len(np.unique(groups)), len(labels)),
+        unit=unit_words(*predictions.unit_counts(), len(labels)),
     )
 
 
 def tumor_accuracy(
-    labels: npt.NDArray[np.int64],
-    probabilities: Floats,
-    classes: Sequence[str],
-    groups: npt.NDArray[np.int64],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    predictions: Predictions, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate | None:
-    """Accuracy over the tumor classes alone, with its 95% interval; None where it isn't asked.
+    """`metrics.correct_among_tumors` as a share, with its 95% interval; None where it isn't asked.
 
     Args:
-        labels, probabilities, classes: see `metrics.correct_among_tumors`.
-        groups: (N,) images of one group are resampled together.
-        resamples, seed: of the interval.
+        predictions: of N images.
+        resamples, seed: of the interval, over patients where they are known.
     """
-    if not metrics.tells_tumors(classes):
+    share = predictions.share("tumor_accuracy")
+    if share is None or not share[0].any():
         return None
-    tumor, right = metrics.correct_among_tumors(labels, probabilities, classes)
-    if not tumor.any():
-        return None
-    hits = right[tumor].astype(np.float64)
-    return share_estimate(hits, groups[tumor], resamples=resamples, seed=seed)
+    tumor, right = share
+    hits, units = right[tumor].astype(np.float64), predictions.units()[tumor]
+    return share_estimate(hits, units, resamples=resamples, seed=seed)
 
 
 def _subset(
     name: str,
-    mask: npt.NDArray[np.bool_],
-    labels: npt.NDArray[np.int64],
-    probabilities: Floats,
-    classes: Sequence[str],
-    groups: npt.NDArray[np.int64],
-    point: dict[str, float],
+    predictions: Predictions,
+    units: npt.NDArray[np.int64],
+    point: dict[str, Floats],
     resampled: dict[str, Floats],
 ) -> Subset:
-    predictions = probabilities.argmax(axis=1)
-    table = metrics.confusion(
-        labels[mask], predictions[mask], len(classes), np.ones((1, int(mask.sum())))
-    )[0].astype(np.int64)
+    labels, classes = predictions.labels, predictions.classes
+    predicted, ones = predictions.probabilities.argmax(axis=1), np.ones((1, len(labels)))
+    table = metrics.confusion(labels, predicted, len(classes), ones)[0].astype(np.int64)
     estimates = {}
-    for key, value in point.items():
+    for key, values in point.items():
         subset, metric = key.split("/", 1)
         if subset != name:
             continue
+        value = float(values[0])
         low, high = percentile_interval(resampled[key])
-        counted = _counted(metric, labels, predictions, classes)
-        if counted is not None:
-            low, high = proportion_interval(value, resampled[key], groups[mask & counted])
+        share = predictions.share(metric)
+        n = len(labels) if share is None else int(share[0].sum())
+        if share is not None:
+            low, high = proportion_interval(value, resampled[key], units[share[0]])
         elif value == 1.0 and metric != "balanced_accuracy":
-            low, high = with_width(value, (low, high), _rarest(labels[mask], groups[mask]))
+            rarest = min(len(np.unique(units[labels == index])) for index in np.unique(labels))
+            low, high = with_width(value, (low, high), rarest)
         if metric == "ece":
             # Resampling adds noise to every bin and so raises ECE: reflect its spread about the
             # value (Efron and Tibshirani 1993, sec. 13.4) instead of taking it as it is.
             low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
-        n = int(mask.sum() if counted is None else (mask & counted).sum())
         estimates[metric] = Estimate(value, low, high, n)
     balanced = estimates["balanced_accuracy"]
-    if balanced.low == balanced.high:  # one answer to everything, or every answer right
-        recalls = [
-            one
-            for metric, one in estimates.items()
-            if metric.startswith("recall_") and metric.removeprefix("recall_") in classes and one.n
-        ]
-        low, high = (
-            float(np.mean([getattr(one, end) for one in recalls])) for end in ("low", "high")
+    if balanced.low == balanced.high:  # one class predicted for all images, or every one right
+        recalls = [one for one in (estimates[f"recall_{name}"] for name in classes) if one.n]
+        estimates["balanced_accuracy"] = replace(
+            balanced,
+            low=float(np.mean([one.low for one in recalls])),
+            high=float(np.mean([one.high for one in recalls])),
         )
-        estimates["balanced_accuracy"] = replace(balanced, low=low, high=high)
     return Subset(
         name=name,
-        n=int(mask.sum()),
-        groups=len(np.unique(groups[mask])),
-        support={label: int((labels[mask] == index).sum()) for index, label in enumerate(classes)},
+        n=len(labels),
+        groups=len(np.unique(units)),
+        support=dict(zip(classes, table.sum(axis=1).tolist(), strict=True)),
         confusion=table,
         metrics=estimates,
     )
-
-
-def _counted(
-    metric: str,
-    labels: npt.NDArray[np.int64],
-    predictions: npt.NDArray[np.int64],
-    classes: Sequence[str],
-) -> npt.NDArray[np.bool_] | None:
-    """(N,) the images that a metric is a share of; None: it is no share of images."""
-    if metric == "accuracy":
-        return np.ones(len(labels), dtype=bool)
-    if "->" in metric:
-        marked: npt.NDArray[np.bool_] = labels == list(classes).index(metric.split("->", 1)[0])
-        return marked
-    kind, _, name = metric.partition("_")
-    if name not in classes:
-        return None
-    index = list(classes).index(name)
-    asked: dict[str, npt.NDArray[np.bool_]] = {
-        "recall": labels == index,
-        "specificity": labels != index,
-        "precision": predictions == index,
-    }
-    return asked.get(kind)
-
-
-def _rarest(labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]) -> int:
-    """Groups of the class that has fewest."""
-    return min(len(np.unique(groups[labels == index])) for index in np.unique(labels))
 
 
 def _leakage_inflation(
@@ -285,15 +236,3 @@ def _leakage_inflation(
             low, high = value.low - left.high, value.high - left.low
         found[metric] = Estimate(value.value - left.value, low, high, clean.n)
     return found
-
-
-def _count_duplicates(
-    labels: npt.NDArray[np.int64], classes: Sequence[str], duplicates: npt.NDArray[np.str_]
-) -> dict[str, dict[str, int]]:
-    return {
-        kind: {
-            name: int(((duplicates == kind) & (labels == index)).sum())
-            for index, name in enumerate(classes)
-        }
-        for kind in ("exact", "near")
-    }

@@ -32,7 +32,6 @@ from tumorlens.explain.map_metrics import (
 from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
-from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -206,8 +205,7 @@ def _rows(
     session: Session, measured: Sequence[_Measured], thresholds: Mapping[str, float | None]
 ) -> tuple[Row, ...]:
     data, classes = session.data, session.checkpoint.classes
-    probabilities = softmax(session.logits, session.checkpoint.temperature or 1.0)
-    groups = data.units()
+    probabilities, groups = session.probabilities, data.units()
     areas = [one.fits[""].box_area_share if one.fits else np.nan for one in measured]
     thirds = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []

@@ -272,14 +272,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
         subsets["without_exact_duplicates"] = predictions.only(predictions.duplicates != "exact")
         subsets["without_near_duplicates"] = predictions.only(predictions.duplicates == "")
     tumors = {
-        name: tumor_accuracy(
-            subset.labels,
-            subset.probabilities,
-            subset.classes,
-            subset.units(),
-            resamples=job.resamples,
-        )
-        for name, subset in subsets.items()
+        name: tumor_accuracy(subset, resamples=job.resamples) for name, subset in subsets.items()
     }
     data, device = loaded.data, session.device
     counts = (

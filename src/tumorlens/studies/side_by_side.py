@@ -64,7 +64,8 @@ def side_by_side(
                         "command goes on, with fewer --jobs if it dies again."
                     )
                 idle.append(process)
-                assert error is None or isinstance(error, Exception)
+                if error is not None and not isinstance(error, Exception):
+                    raise error
                 yield tasks[index], error or future.result()
     finally:
         for process in (*idle, *(process for _, process in busy.values())):

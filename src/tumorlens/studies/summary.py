@@ -302,10 +302,11 @@ def over_runs(
         members = answered[0].units()
         ones = np.ones((1, len(members)))
         values = [_metrics(one, ones, wanted) for one in answered]
-        shares = _proportions(answered[0], wanted)
+        shares = {name: answered[0].share(name) for name in wanted}
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
-            asked = shares[name][0] if name in shares else ones[0]
+            share = shares[name]
+            asked = ones[0] if share is None else share[0]
             counts[name] += int(asked.sum())
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
@@ -324,9 +325,9 @@ def over_runs(
         if len(every) > 1:
             draws = draws + run_draws(point[name], resamples, rng)
         low, high = percentile_interval(draws)
-        if len(every) == 1 and name in shares:
-            asked = shares[name][0]
-            low, high = proportion_interval(value, draws, runs[0][1].units()[asked])
+        share = shares[name]
+        if len(every) == 1 and share is not None:
+            low, high = proportion_interval(value, draws, runs[0][1].units()[share[0]])
         low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, {name: tuple(v for fold in point[name] for v in fold) for name in wanted}
@@ -340,13 +341,6 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
 
 
-def _proportions(
-    predictions: Predictions, wanted: Sequence[str]
-) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    confusions = [(name.split("->")[0], name.split("->")[1]) for name in wanted if "->" in name]
-    return metrics.proportions(predictions, confusions)
-
-
 def _metrics(predictions: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
     predicted = predictions.probabilities.argmax(axis=1)
     counted = metrics.from_confusion(
@@ -354,10 +348,10 @@ def _metrics(predictions: Predictions, weights: Floats, wanted: Sequence[str]) -
         predictions.classes,
     )
     found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
-    if "tumor_accuracy" in wanted:
-        tumor, right = metrics.proportions(predictions)["tumor_accuracy"]
+    share = predictions.share("tumor_accuracy")
+    if "tumor_accuracy" in wanted and share is not None:
         with np.errstate(invalid="ignore", divide="ignore"):
-            found["tumor_accuracy"] = (weights @ right) / (weights @ tumor)
+            found["tumor_accuracy"] = (weights @ share[1]) / (weights @ share[0])
     return found
 
 

@@ -86,6 +86,13 @@ def softmax(logits: npt.NDArray[np.float64], temperature: float = 1.0) -> npt.ND
     return probabilities
 
 
+def probability_words(temperature: float | None) -> str:
+    """What a plot or a file says of its probabilities."""
+    if temperature is None:
+        return "probabilities not calibrated"
+    return f"calibrated probabilities (temperature {temperature:.3g})"
+
+
 def negative_log_likelihood(
     labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float64], temperature: float = 1.0
 ) -> float:
@@ -147,7 +154,8 @@ class Calibrated:
     Attributes:
         temperature: by which the logits are divided.
         ece_before, ece_after: expected calibration error without and with it, 0..1.
-        nll_before, nll_after: negative log-likelihood, nats.
+        nll_before, nll_after: negative log-likelihood (log loss), nats.
+        brier_before, brier_after: Brier score, 0..2.
         threshold: calibrated top probability below which the answer is "uncertain"; None: not set.
         coverage: share of the images at or above it; None: not set.
         accuracy_covered: accuracy among them; None: not set, or there are none.
@@ -158,6 +166,8 @@ class Calibrated:
     ece_after: float
     nll_before: float
     nll_after: float
+    brier_before: float
+    brier_after: float
     threshold: float | None
     coverage: float | None
     accuracy_covered: float | None
@@ -172,16 +182,19 @@ def calibrated(
     """Metrics before and after `temperature`; None where there is none."""
     if temperature is None:
         return None
-    probabilities = softmax(logits, temperature)
+    plain, probabilities = softmax(logits), softmax(logits, temperature)
+    truth = np.eye(logits.shape[1])[labels]
     covered = probabilities.max(axis=1) >= (0.0 if threshold is None else threshold)
     right = probabilities.argmax(axis=1) == labels
     decided = threshold is not None
     return Calibrated(
         temperature=temperature,
-        ece_before=float(expected_calibration_error(labels, softmax(logits))[0]),
+        ece_before=float(expected_calibration_error(labels, plain)[0]),
         ece_after=float(expected_calibration_error(labels, probabilities)[0]),
         nll_before=negative_log_likelihood(labels, logits),
         nll_after=negative_log_likelihood(labels, logits, temperature),
+        brier_before=float(((plain - truth) ** 2).sum(axis=1).mean()),
+        brier_after=float(((probabilities - truth) ** 2).sum(axis=1).mean()),
         threshold=threshold,
         coverage=float(covered.mean()) if decided else None,
         accuracy_covered=float(right[covered].mean()) if decided and covered.any() else None,
