@@ -303,24 +303,14 @@ def test_eight_bits_need_images_that_did_not_train(
 
 
 def test_eight_bits_are_never_checked_on_images_that_trained(
-    make_folder: Callable[..., Path], tmp_path: Path
+    make_folder: Callable[..., Path], record_of: Callable[..., DataRecord], tmp_path: Path
 ) -> None:
     from tumorlens.export.onnx_file import _train_and_valid
 
     root = make_folder({"Training": 20, "Testing": 2})
     data = load_for_training(root, SIDE, seed=5)
     train = data.indices("train")
-    record = DataRecord(
-        data_dir=str(root),
-        layout=data.layout,
-        protocol=data.protocol,
-        train=data.paths_of("train"),
-        valid=data.paths_of("valid"),
-        test=data.paths_of("test"),
-        skipped={},
-        fingerprints=data.fingerprints[train],
-        digests=data.digests[train],
-    )
+    record = record_of(data)
     loaded = Checkpoint(
         "resnet18", data.classes, Preprocessing(SIDE, 0.5, 0.2), {}, record, {"seed": 5}, {}
     )

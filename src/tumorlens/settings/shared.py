@@ -20,8 +20,8 @@ METHOD_NAMES: dict[MapMethod, str] = {
     "hirescam": "HiResCAM",
 }
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
-MAP_LAYER = "layer1*layer2"
-MAP_METHOD: MapMethod = "hirescam"
+MAP_LAYER = "layer2*layer3"
+MAP_METHOD: MapMethod = "gradcam"
 
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
