@@ -89,7 +89,7 @@ def test_help_names_no_default_where_there_is_none(capsys: pytest.CaptureFixture
     assert "--class STR Explain images" in told
     assert "unset" not in told
     assert "(default: )" not in told
-    assert "(default: hirescam)" in told
+    assert "(default: gradcam)" in told
 
 
 def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:

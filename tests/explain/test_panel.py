@@ -115,4 +115,4 @@ def test_maps_of_the_default_layer_take_one_forward_pass_an_image(
     )
     found = gradcam(GradcamSettings(pair[0], data_dir=root, count=2))
     assert passed == [2, 2]  # for the probability and for the map
-    assert found.tiles[0].views[0].map.shape == (16, 16)
+    assert found.tiles[0].views[0].map.shape == (8, 8)

@@ -1,8 +1,8 @@
 """What a comparison says, in plain words."""
 
 from tumorlens.comparison.paired import Comparison, Difference, higher_is_better
+from tumorlens.labels import MODEL_TITLES
 
-_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
 _METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -13,7 +13,7 @@ _METRICS = {
 
 def title(name: str) -> str:
     """A network's name as it is written in a text."""
-    return _TITLES.get(name, name)
+    return MODEL_TITLES.get(name, name)
 
 
 def metric_title(metric: str) -> str:

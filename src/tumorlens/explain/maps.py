@@ -16,7 +16,13 @@ from tumorlens.evaluation.intervals import estimates, primitives
 from tumorlens.explain.gradcam import grad_cam
 from tumorlens.explain.regions import Boxes
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import MAP_LAYER, MAP_METHOD, GradcamSettings, MapMethod
+from tumorlens.settings import (
+    MAP_LAYER,
+    MAP_METHOD,
+    METHOD_NAMES,
+    GradcamSettings,
+    MapMethod,
+)
 
 Maps = npt.NDArray[np.float32]
 
@@ -36,6 +42,11 @@ class Way:
     layer: str = MAP_LAYER
     method: MapMethod = MAP_METHOD
     size: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The method's name and the layer."""
+        return f"{METHOD_NAMES[self.method]} at {self.layer}"
 
     def size_for(self, checkpoint: Checkpoint) -> int:
         """Side of the network's input for its map, pixels."""

@@ -1,4 +1,4 @@
-"""The Grad-CAM command: choose images, explain them, leave panel, overlays and maps."""
+"""The command gradcam: choose images, explain them, write panel, overlays and maps."""
 
 import itertools
 import re
@@ -19,10 +19,11 @@ from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.readers import SUFFIXES, fit_square, read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
-from tumorlens.evaluation import plots
+from tumorlens.evaluation.plots import save
 from tumorlens.explain import report
-from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
-from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_image, panel
+from tumorlens.explain.gradcam import find_layer, grad_cam
+from tumorlens.explain.maps import Way
+from tumorlens.explain.overlay import Explained, Tile, blend, panel
 from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
@@ -34,15 +35,15 @@ from tumorlens.uncertainty.calibration import softmax
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the command left.
+    """What the command wrote.
 
     Attributes:
         out_dir: the folder.
-        panel: the image to look at first.
+        panel: the figure of the images and their maps.
         tiles: everything in it.
         chosen: in words, how the images were chosen.
         skipped: path to the reason it could not be explained.
-        measured: the content of `explain.json`, JSON primitives; None: no measure was asked for.
+        measured: the content of `explain.json`, JSON primitives; None: nothing was to be measured.
     """
 
     out_dir: Path
@@ -58,6 +59,7 @@ class _Chosen:
     images: list[npt.NDArray[np.uint8]]
     paths: list[str]
     labels: list[str | None]
+    what: str
     how: str
     skipped: dict[str, str]
 
@@ -69,48 +71,50 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
         TumorlensError: faults of checkpoints, flags, images or the output folder.
     """
     files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
-    networks = [checkpoints.load(file) for file in files]
-    settings = _checked(settings, networks)
+    loaded = [checkpoints.load(file) for file in files]
+    settings = _checked(settings, loaded)
+    names = distinct_names(loaded)
+    seeds = _seeds(settings.agree, loaded[0])
     boxes = read_boxes(settings.boxes) if settings.boxes else None
-    seeds = _seeds(settings.agree, networks[0])
-    device, names = pick_device(settings.device), distinct_names(networks)
-    models = [loaded.network().to(device) for loaded in networks]
-    for model, layer in itertools.product(models, settings.layer.split("*")):
-        find_layer(model, layer)  # before anything is decoded
-    wanted = boxes or settings.faithfulness or settings.sanity or settings.agree
+    device = pick_device(settings.device)
+    networks = [one.network().to(device) for one in loaded]
+    for network, layer in itertools.product(networks, settings.layer.split("*")):
+        find_layer(network, layer)  # before anything is decoded
+    measures = boxes or settings.faithfulness or settings.sanity or settings.agree
     with cpu_threads(settings.threads):
         choice = ImageChoice(
             settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
         )
         # Each network has the split that it remembers; without measures, the first's counts alone.
-        asked = 0 if settings.images else len(networks) if wanted else 1
+        needed = 0 if settings.images else len(loaded) if measures else 1
         sessions = {
             name: open_session(
-                loaded,
+                one,
                 choice,
                 device=device,
                 batch_size=settings.batch_size,
                 progress=progress,
-                network=model,
+                network=network,
             )
-            for name, loaded, model in list(zip(names, networks, models, strict=True))[:asked]
+            for name, one, network in list(zip(names, loaded, networks, strict=True))[:needed]
         }
         chosen = _choose(settings, sessions[names[0]]) if sessions else _named(settings.images)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
         for name in report.FILES:
             (out_dir / name).unlink(missing_ok=True)
         views = [
-            _views(loaded, model, name, chosen, settings, progress)
-            for loaded, model, name in zip(networks, models, names, strict=True)
+            _views(one, network, name, chosen, settings, progress)
+            for one, network, name in zip(loaded, networks, names, strict=True)
         ]
         tiles = _tiles(chosen, views, boxes)
-        title = f"{TITLES[settings.method]} of {' and '.join(names)} at {settings.layer}"
-        drawn = panel(tiles[: settings.count], f"{title}: {chosen.how}")
-        plots.save(drawn, out_dir / "panel.png")
+        way = Way(settings.layer, settings.method, settings.map_size)
+        shown = tiles[: settings.count]
+        title = f"{way.title}: {len(shown)} {chosen.what}"
+        save(panel(shown, title), out_dir / "panel.png", dpi=100)
         measured = None
-        if wanted:
-            measured = report.measure(settings, sessions, boxes, seeds, out_dir)
-    _write(tiles, settings, out_dir, chosen)
+        if measures:
+            measured = report.measure(settings, way, sessions, boxes, seeds, out_dir)
+    _write(tiles, settings, way, out_dir, chosen)
     return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
 
 
@@ -182,7 +186,7 @@ def _choose(settings: GradcamSettings, session: Session) -> _Chosen:
             f"--class {name}: no {session.split} image in {data.root} has this label; name "
             "another class or --split."
         )
-    # The measures will ask for all images' logits, the panel alone for the class's.
+    # What is measured needs all images' logits, the panel alone the class's.
     logits = session.logits[candidates] if settings.boxes else session.only(candidates).logits
     right = logits.argmax(axis=1) == data.labels[candidates]
     picked = candidates[_mix(right, settings.count, settings.seed)]
@@ -191,6 +195,7 @@ def _choose(settings: GradcamSettings, session: Session) -> _Chosen:
         [read_grey(data.root / data.paths[index]) for index in picked],
         [data.paths[index] for index in picked],
         [classes[data.labels[index]] for index in picked],
+        f"{session.split} images" + (f" of {name}" if name else ""),
         f"{len(picked)} of {len(candidates)} {session.split} images {of}, drawn with seed "
         f"{settings.seed} ({right.sum()} right, {(~right).sum()} wrong by "
         f"{session.checkpoint.model_name}; errors shown in proportion, at least one)",
@@ -234,7 +239,9 @@ def _named(images: Sequence[Path]) -> _Chosen:
             skipped[path.as_posix()] = str(error)
     if not kept:
         raise TumorlensError("--images: none can be decoded: " + " ".join(skipped.values()))
-    return _Chosen(decoded, kept, [None] * len(kept), f"{len(kept)} given images", skipped)
+    return _Chosen(
+        decoded, kept, [None] * len(kept), "given images", f"{len(kept)} given images", skipped
+    )
 
 
 def _views(
@@ -255,7 +262,7 @@ def _views(
             squares = np.stack([fit_square(image, side) for image in images])
             return loaded.preprocessing(torch.from_numpy(squares).to(device))
 
-        # What the network predictions is told at its own size, whatever the map's.
+        # The prediction is that at the network's own size, whatever the map's.
         with torch.no_grad():
             logits = model(inputs(own))
         labels = chosen.labels[start : start + len(images)]
@@ -315,20 +322,16 @@ def _targets(
 
 
 def _write(
-    tiles: Sequence[Tile], settings: GradcamSettings, out_dir: Path, chosen: _Chosen
+    tiles: Sequence[Tile], settings: GradcamSettings, way: Way, out_dir: Path, chosen: _Chosen
 ) -> None:
     for leftover in ("overlays", "maps"):  # of an earlier run into the same folder
         shutil.rmtree(out_dir / leftover, ignore_errors=True)
     rows = []
     for number, tile in enumerate(tiles):
-        height, width = tile.grey.shape
-        placed = [on_image(view.map, height, width, view.size) for view in tile.views]
-        hottest = full_heat(placed)
+        placed, hottest = tile.placed()
         for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
-            # A name that tells of a file has slashes, and may be long.
-            network = re.sub(r"[^\w.-]+", "-", view.name)[-80:]
-            suffix = f"-{which + 1}-{network}" if len(tile.views) > 1 else ""
-            name = f"{number:03d}-{Path(tile.path).stem}{suffix}"
+            suffix = f"-{which + 1}-{_short(view.name)}" if len(tile.views) > 1 else ""
+            name = f"{number:03d}-{_short(Path(tile.path).stem)}{suffix}"
             overlay = blend(tile.grey, heat, hottest)
             with replacing(out_dir / "overlays" / f"{name}.png") as beside:
                 Image.fromarray(overlay).save(beside, format="PNG")
@@ -354,6 +357,7 @@ def _write(
         {
             "schema": 1,
             "chosen": chosen.how,
+            "title": way.title,
             "layer": settings.layer,
             "method": settings.method,
             "map_size": settings.map_size,
@@ -367,5 +371,11 @@ def _write(
         settings=primitives(settings),
         checkpoint_sha256=checkpoints.sha256(settings.checkpoint),
         compare_sha256=checkpoints.sha256(settings.compare) if settings.compare else None,
+        map=way.title,
         seed=settings.seed,
     )
+
+
+def _short(name: str) -> str:
+    """The end of a name, at most 100 bytes: a file's name has at most 255, and no slash."""
+    return re.sub(r"[^\w.-]+", "-", name).encode()[-100:].decode(errors="ignore")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tumorlens.reporting import tables
 from tumorlens.reporting.evidence import Evidence
+from tumorlens.settings import METHOD_NAMES, MapMethod
 
 ITEMS = {
     1: ("Title", "Identified as a study of AI, with the kind of method"),
@@ -64,6 +65,12 @@ NETWORKS = {
     "se_resnet18": "ResNet18 with squeeze-and-excitation in every residual block (Hu et al. 2018), "
     "reduction 16",
 }
+_SOURCES: dict[MapMethod, str] = {
+    "gradcam": "Selvaraju et al. 2017",
+    "gradcam++": "Chattopadhay et al. 2018",
+    "layercam": "Jiang et al. 2021",
+    "hirescam": "Draelos and Carin 2020",
+}
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,18 @@ def _answers(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
     if found.evaluation is not None:
         yield from _results(found, found.evaluation.content)
     if found.gradcam is not None:
-        layer = found.gradcam.content.get("layer", "layer4")
         drawn = found.gradcam.content.get("chosen", "")
-        yield 31, (f"Grad-CAM (Selvaraju et al. 2017) at {layer}: {drawn}.", _VALIDATED)
+        checked = "Whether the maps were checked against marked tumors."
+        yield 31, (f"{maps_of(found)}: {drawn}.", checked)
 
 
-_VALIDATED = "Whether the maps were checked against marked tumors."
+def maps_of(found: Evidence) -> str:
+    """Method, its source, and layer of the run's maps; "" where there are none."""
+    if found.gradcam is None:
+        return ""
+    content = found.gradcam.content
+    method: MapMethod = content.get("method", "gradcam")
+    return f"{METHOD_NAMES[method]} ({_SOURCES[method]}) at {content.get('layer', 'layer4')}"
 
 
 def _data(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:

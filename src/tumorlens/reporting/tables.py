@@ -27,8 +27,8 @@ PER_CLASS = {
 }
 
 LOCALISATION = {
-    "energy_ratio": "energy on the tumor over chance",
-    "pointing_game": "pointing game, share of hits",
+    "energy_ratio": "energy-based pointing game, ratio to the area share",
+    "pointing_game": "pointing game, share of images",
     "average_precision": "average precision of the pixels",
 }
 
