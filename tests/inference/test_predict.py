@@ -152,7 +152,8 @@ def test_table_and_listener_are_told_the_same(
     monkeypatch.setattr("tumorlens.inference.predict.backend_of", lambda _settings: _Brightness())
     heard: list[Prediction] = []
     summary = predict(
-        _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True), told=heard.append
+        _settings(tmp_path / "*.png", csv=tmp_path / "out.csv", json=True),
+        on_prediction=heard.append,
     )
     assert summary.decisions == {"confident": 1, "unreadable": 1}
     assert summary.unreadable == 1
@@ -212,7 +213,7 @@ def test_interruption_leaves_the_old_table(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), told=stop)
+        predict(_settings(tmp_path / "a.png", csv=tmp_path / "out.csv"), on_prediction=stop)
     assert (tmp_path / "out.csv").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "out.csv"]
 

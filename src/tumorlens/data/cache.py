@@ -91,8 +91,8 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
         root: the data folder.
         paths: relative to `root`, forward slashes.
         size: side of the square, pixels.
-        progress: told of the stages "reading" and "decoding", a step a file. Where it raises, what
-            was decoded so far is kept.
+        progress: called at the stages "reading" and "decoding", a step a file. Where it raises,
+            what was decoded so far is kept.
 
     Never raises for a bad image (see `faults`) nor for a cache that cannot be used (`note`).
 

@@ -1,7 +1,7 @@
 """The command predict: any number of files to classes, probabilities and decisions.
 
 No torch but where a checkpoint is run. Slices go through in batches and are forgotten; a file that
-cannot be read is told with its reason, and the others go on.
+cannot be read is listed with its reason, and the others go on.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ def predictions(
         files: images, DICOM or NIfTI.
         settings: how volumes are cut, and how many slices go through at once.
         backend: the network.
-        progress: told of "predicting", in files.
+        progress: called at the stage "predicting", in files.
         draw: given each batch's readable slices, their squares (N, S, S) and decisions.
     """
 
@@ -135,14 +135,14 @@ def predictions(
 def predict(
     settings: PredictSettings,
     progress: Progress = silent,
-    told: Callable[[Prediction], None] | None = None,
+    on_prediction: Callable[[Prediction], None] | None = None,
 ) -> Summary:
     """Predict, and leave what the flags ask for.
 
     Args:
-        settings: see `PredictSettings`; `json` is for who is told.
-        progress: told of "predicting", in files.
-        told: given each prediction as it comes.
+        settings: see `PredictSettings`; `json` is for the caller.
+        progress: called at the stage "predicting", in files.
+        on_prediction: given each prediction as it comes.
 
     Raises:
         TumorlensError: faults of the flags, the checkpoint or the paths; nothing is written then.
@@ -155,7 +155,9 @@ def predict(
     listing = sources.listing(settings.paths)
     decisions: dict[str, int] = {}
     with decoders_silent(), contextlib.ExitStack() as stack:
-        listeners: list[Callable[[Prediction], None]] = [] if told is None else [told]
+        listeners: list[Callable[[Prediction], None]] = (
+            [] if on_prediction is None else [on_prediction]
+        )
         draw = None
         if settings.heatmaps is not None:
             draw = _Heatmaps(settings.heatmaps, backend).draw

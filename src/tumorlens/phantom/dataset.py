@@ -150,7 +150,7 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
 
     Args:
         settings: see `PhantomSettings`.
-        progress: told after each image.
+        progress: called after each image.
 
     Raises:
         TumorlensError: a folder of something else, or a size out of range.
