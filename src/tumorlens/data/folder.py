@@ -59,7 +59,7 @@ _SAME_NAME = "names that another file has in another form of Unicode"
 _OUTSIDE, _TWICE = "images outside the class folders", "links to folders listed already"
 # Of these something has to be done about.
 _ADVICE = {
-    _OTHER: "not a PNG, JPEG, TIFF, BMP or WebP image; move it elsewhere.",
+    _OTHER: "not a PNG, JPEG, TIFF, BMP, GIF or WebP image; move it elsewhere.",
     _BAD_NAME: "its name is not UTF-8 or has a backslash; rename it.",
     _CLOSED: "cannot be read; check its permissions.",
     _SAME_NAME: "another file has this name in another form of Unicode; rename one.",
