@@ -20,11 +20,11 @@ from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
 from tumorlens.studies.summary import (
     HEADLINE,
-    METRICS,
     PUBLISHED,
     RESAMPLES,
     Seen,
     answer,
+    metrics_of,
     on_public_testing,
     predictions_by_run,
     summarize,
@@ -173,6 +173,7 @@ def means_csv(seen: Sequence[Seen]) -> str:
 def runs_csv(runs: Sequence[RunFiles]) -> str:
     """One row a run: its metrics as `study` wrote them."""
     header = ["run", "model", "protocol", "fold", "seed", "images", "epochs_selected"]
+    names = metrics_of({name for run in runs for name in run.record["classes"]})
     rows = []
     for run in runs:
         record = run.record
@@ -181,11 +182,11 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
         facts = [run.name, run.model, run.protocol, run.fold, run.seed, scored["n"]]
         facts += [record["selected"].get("epoch")]
-        facts += [metrics.get(name, {}).get("value") for name in METRICS]
+        facts += [metrics.get(name, {}).get("value") for name in names]
         facts += [where.get(name, {}).get("value") for name in LOOKS]
         end = (str(record["minutes"]["training"]), record["device"], record["code"].get("commit"))
         rows.append([*facts, *end])
-    return _csv([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
+    return _csv([*header, *names, *LOOKS, "training_minutes", "device", "commit"], rows)
 
 
 def by_site_csv(found: Sequence[RecallBySite]) -> str:
@@ -274,7 +275,10 @@ def _note(report: StudyReport) -> str:
 
 
 def _means(seen: Sequence[Seen]) -> str:
-    names = [name for name in _BY_VIEW if name in seen[0].metrics]
+    metrics = seen[0].metrics
+    names = [name for name in _BY_VIEW if name in metrics]
+    if "recall_glioma" not in metrics:  # other classes than the public set's
+        names = [*metrics]
     header = ["", *(f"{title(one.model)}, {_size(one)}" for one in seen)]
     rows = [
         [metric_title(name), *(cell(one.metrics[name], one.std(name)) for one in seen)]
