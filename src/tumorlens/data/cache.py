@@ -117,14 +117,7 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
             facts[row] = entry.facts
 
     def decode(same: list[int]) -> Entry | Faults:
-        """Rows of one content: the first that can be decoded speaks for all."""
-        sentences = {}
-        for row in same:
-            try:
-                return _decode(root / paths[row], digests[row], images[row])
-            except UnreadableImageError as error:
-                sentences[paths[row]] = str(error)
-        return sentences
+        return _first_decoded(root, [paths[row] for row in same], digests[same[0]], images[same[0]])
 
     with CacheFile(cache_folder(), size) as file, decoders_silent():
         for entry in file.read(rows):
@@ -229,6 +222,19 @@ def _digests(root: Path, paths: Sequence[str], progress: Progress) -> list[bytes
         found += block
         progress("reading", len(found), len(paths))
     return found
+
+
+def _first_decoded(
+    root: Path, same: Sequence[str], digest: bytes | None, square: npt.NDArray[np.uint8]
+) -> Entry | Faults:
+    """Paths of one content: the first that can be decoded speaks for all."""
+    faults = {}
+    for path in same:
+        try:
+            return _decode(root / path, digest, square)
+        except UnreadableImageError as error:
+            faults[path] = str(error)
+    return faults
 
 
 def _decode(path: Path, digest: bytes | None, square: npt.NDArray[np.uint8]) -> Entry:
