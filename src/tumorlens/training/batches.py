@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 
-class _Pictures(TorchDataset[tuple[Tensor, Tensor, Tensor]]):
+class _Images(TorchDataset[tuple[Tensor, Tensor, Tensor]]):
     """Whole batches at once from the memory-mapped images."""
 
     def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
@@ -84,8 +84,7 @@ def training_batches(
         seed: of the order.
         rank, world: this process and how many there are.
     """
-    sampler = EpochSampler(indices, share, rank, world, seed)
-    return _batches(images, labels, sampler, share)
+    return _batches(images, labels, EpochSampler(indices, share, rank, world, seed), share)
 
 
 def validation_batches(
@@ -104,5 +103,6 @@ def validation_batches(
 def _batches(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], order: Any, size: int
 ) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
-    together = _Pictures(images, labels)
-    return DataLoader(together, batch_size=size, sampler=order, collate_fn=lambda batch: batch)
+    return DataLoader(
+        _Images(images, labels), batch_size=size, sampler=order, collate_fn=lambda batch: batch
+    )

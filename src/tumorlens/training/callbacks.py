@@ -16,13 +16,8 @@ from tumorlens.progress import Progress
 from tumorlens.training.module import Classifier
 
 COLUMNS = (
-    "epoch",
-    "train_loss",
-    "valid_loss",
-    "valid_accuracy",
-    "valid_macro_f1",
-    "lr",
-    "seconds",
+    *("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"),
+    *("lr", "seconds"),
 )
 
 

@@ -134,23 +134,18 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, and its schedule stepped after every batch."""
-        optimizer = self._optimizer()
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"},
-        }
-
-    def _optimizer(self) -> Optimizer:
-        recipe = self.recipe
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+        recipe, weights = self.recipe, list(self.network.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        if recipe.optimizer == "sgd":
-            return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-        return Adam(groups, lr=recipe.lr)
+        optimizer: Optimizer = (
+            SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+            if recipe.optimizer == "sgd"
+            else Adam(groups, lr=recipe.lr)
+        )
+        schedule = {"scheduler": self._scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _scheduler(self, optimizer: Optimizer) -> LRScheduler:
         if self.recipe.schedule == "one_cycle":
