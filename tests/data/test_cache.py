@@ -370,12 +370,9 @@ def test_clear_removes_our_entries_and_nothing_else(
     root = make_folder({"train": 2})
     cache.load(root, _paths(root), 32)
     (own_cache / "somebody_elses.txt").write_text("keep me")
-    for name in ("96-abc", ".making-xyz"):  # what earlier versions left
-        (own_cache / "images" / name).mkdir(parents=True)
-        (own_cache / "images" / name / "images.npy").write_bytes(bytes(50_000))
     entries, size = cache.clear()
     assert entries == 8
-    assert size > 8 * 32 * 32 + 100_000
+    assert size > 8 * 32 * 32
     assert cache.contents() == (0, 0)
     assert [path.name for path in own_cache.iterdir()] == ["somebody_elses.txt"]
     assert cache.clear() == (0, 0)
@@ -421,5 +418,5 @@ def test_pillow_warns_nobody_of_a_picture_that_is_refused(
         warnings.simplefilter("error")
         cached = cache.load(tmp_path, ["large.png"], 8)
         assert "has 0.010 megapixels" in cached.faults["large.png"]
-        with pytest.raises(TumorlensError, match=r"large\.png: has more than the 0.005 megapixels"):
+        with pytest.raises(TumorlensError, match=r"large\.png: .*decompression bomb"):
             read_grey(tmp_path / "large.png")

@@ -25,9 +25,10 @@ def test_what_a_folder_has_that_is_not_taken_is_counted_by_reason(
 ) -> None:
     for name in ("a.png", "b.jfif", "deep/c.PNG"):
         _image(tmp_path / name)
-    for name in ("notes.txt", "more.TXT", "x.nrrd", "README", ".DS_Store", "._a.png"):
+    for name in ("notes.txt", "more.TXT", "x.nrrd", "README", ".DS_Store", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"x")
     _image(tmp_path / ".thumbnails" / "d.png")
+    _image(tmp_path / "@eaDir" / "SYNO_THUMB.jpg")
     (tmp_path / "00000001").write_bytes(dicom_bytes())
     (tmp_path / "DICOMDIR").write_bytes(
         dicom_bytes().replace(b"1.2.840.10008.5.1.4.1.1.4", b"1.2.840.10008.1.3.10\0\0\0\0\0")
@@ -40,7 +41,7 @@ def test_what_a_folder_has_that_is_not_taken_is_counted_by_reason(
         ".nrrd files": 1,
         "other files": 1,
         "hidden files": 2,
-        "hidden folders": 1,
+        "hidden folders": 2,
         "DICOMDIR (the index of a disc)": 1,
         "broken links, pipes or devices": 1,
     }

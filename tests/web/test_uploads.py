@@ -110,7 +110,7 @@ def _huge_volume() -> bytes:
         (b"%PDF-1.7 " + b"x" * 300, "This file is a PDF file"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This file is a web page or XML file"),
         (_image()[:45], "cannot be decoded"),
-        (_bomb(60_000, 60_000), "more than the .* megapixels that are decoded"),
+        (_bomb(60_000, 60_000), "decompression bomb"),
         (_bomb(400, 400), "more than the 0.1 that are decoded"),
         (_bomb(10, 10), "cannot be decoded"),
         (b"\x1f\x8b" + b"x" * 50, "cannot be decoded"),

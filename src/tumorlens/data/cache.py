@@ -8,7 +8,6 @@ by itself. A file that cannot be decoded is not kept; it is tried again the next
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ _WRITTEN_AT_ONCE = 256  # in one transaction: what a power failure may lose
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Faults = dict[str, str]  # path to why it cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
     images = np.zeros((len(paths), size, size), dtype=np.uint8)
     fingerprints = np.zeros((len(paths), 32), dtype=np.uint8)
     facts: list[ImageFacts | None] = [None] * len(paths)
-    faults: dict[str, str] = {}
+    faults: Faults = {}
     rows: dict[bytes, list[int]] = {}
     for row, digest in enumerate(digests):
         if digest is not None:
@@ -116,41 +116,29 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
             fingerprints[row] = entry.fingerprint
             facts[row] = entry.facts
 
-    def decode(task: list[int]) -> Entry | dict[str, str]:
+    def decode(same: list[int]) -> Entry | Faults:
         """Rows of one content: the first that can be decoded speaks for all."""
         sentences = {}
-        for row in task:
+        for row in same:
             try:
                 return _decode(root / paths[row], digests[row], images[row])
             except UnreadableImageError as error:
                 sentences[paths[row]] = str(error)
         return sentences
 
-    with CacheFile(cache_folder(), size) as file:
-        found = set()
+    with CacheFile(cache_folder(), size) as file, decoders_silent():
         for entry in file.read(rows):
             place(entry)
-            found.add(entry.digest)
-        tasks = [same for digest, same in rows.items() if digest not in found]
+        missing = [same for same in rows.values() if facts[same[0]] is None]
         # What cannot even be read has no content to be known by.
-        tasks += [[row] for row, digest in enumerate(digests) if digest is None]
-        fresh: list[Entry] = []
+        missing += [[row] for row, digest in enumerate(digests) if digest is None]
         decoded = 0
-        with decoders_silent():
-            try:
-                for made in _in_order(decode, tasks, "decoding", progress):
-                    if isinstance(made, dict):
-                        faults.update(made)
-                        continue
-                    decoded += 1
-                    place(made)
-                    fresh.append(made)
-                    if len(fresh) == _WRITTEN_AT_ONCE:
-                        file.write(fresh)
-                        fresh = []
-            finally:  # also when the user interrupts
-                if fresh:
-                    file.write(fresh)
+        for made in _kept(_in_order(decode, missing, "decoding", progress), file):
+            if isinstance(made, Entry):
+                decoded += 1
+                place(made)
+            else:
+                faults.update(made)
         file.tidy(bound, rows)
     joined = b"".join(digest or bytes(_DIGEST_BYTES) for digest in digests)
     return CachedImages(
@@ -173,8 +161,6 @@ def clear() -> tuple[int, int]:
     entries, size = contents()
     try:
         cache_file.remove(cache_folder())
-        if _old_folder().is_dir():
-            shutil.rmtree(_old_folder())
     except OSError as error:
         raise TumorlensError(
             f"{error.filename or cache_folder()}: cannot be removed ({error.strerror or error}); "
@@ -184,18 +170,24 @@ def clear() -> tuple[int, int]:
 
 
 def contents() -> tuple[int, int]:
-    """How many entries there are, one a file content and size, and the bytes they take on disk.
-
-    What earlier versions left is in the bytes alone.
-    """
-    entries, size = cache_file.contents(cache_folder())
-    old = [file for file in _old_folder().rglob("*") if file.is_file()]
-    return entries, size + sum(file.stat().st_size for file in old)
+    """How many entries there are, one a file content and size, and the bytes they take on disk."""
+    return cache_file.contents(cache_folder())
 
 
-def _old_folder() -> Path:
-    """Where earlier versions kept a folder for each list of files."""
-    return cache_folder() / "images"
+def _kept(made: Iterator[Entry | Faults], file: CacheFile) -> Iterator[Entry | Faults]:
+    """Pass on what is made, and keep it on disk, some at a time."""
+    fresh: list[Entry] = []
+    try:
+        for one in made:
+            if isinstance(one, Entry):
+                fresh.append(one)
+            if len(fresh) == _WRITTEN_AT_ONCE:
+                file.write(fresh)
+                fresh = []
+            yield one
+    finally:  # also when the user interrupts
+        if fresh:
+            file.write(fresh)
 
 
 def _in_order(

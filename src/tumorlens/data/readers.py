@@ -45,8 +45,10 @@ _ARRAY = "save its slices as PNG or NIfTI"
 # What a file that is no image is, by its first bytes, and what to do with it.
 _OTHERS = (
     (b"NRRD", f"is an NRRD volume, which is not read; {_VOLUME}"),
-    (b"ObjectType", f"is a MetaImage volume (.mha, .mhd), which is not read; {_VOLUME}"),
-    (b"NDims", f"is a MetaImage volume (.mha, .mhd), which is not read; {_VOLUME}"),
+    (
+        (b"ObjectType", b"NDims"),
+        f"is a MetaImage volume (.mha, .mhd), which is not read; {_VOLUME}",
+    ),
     (b"\0\0\0\1", f"is an MGH volume (.mgh, .mgz), which is not read; {_VOLUME}"),
     (b"\x93NUMPY", f"is a NumPy array (.npy), which is not read; {_ARRAY}"),
     (b"MATLAB", f"is a MATLAB file (.mat), which is not read; {_ARRAY}"),
@@ -137,10 +139,7 @@ def content_of(path: Path) -> bytes:
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
             raise ScanError(f"is {kind}; expected an image file")
         if found.st_size > _MAX_BYTES:
-            raise ScanError(
-                f"has {found.st_size / 1e6:,.0f} MB, more than the {_MAX_BYTES / 1e6:,.0f} that "
-                "are read"
-            )
+            raise ScanError(f"has {found.st_size / 1e6:,.0f} MB, more than is read (1,000 MB)")
         return path.read_bytes()
     except FileNotFoundError as error:
         raise ScanError("does not exist; there is no such file") from error
@@ -163,9 +162,6 @@ def decode(
     content: bytes, max_pixels: int = MAX_PIXELS, *, flat_ok: bool = False
 ) -> tuple[Stack, ImageFacts]:
     """Decode the content of an image file, all its pages or frames.
-
-    Pillow's warnings are left alone: their filters are the whole process's, and this runs in
-    threads.
 
     Args:
         content: of the file.
@@ -198,31 +194,27 @@ def decode(
         raise
     except UnidentifiedImageError as error:
         raise ScanError(_not_an_image(content)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ScanError(
-            f"has more than the {max_pixels / 1e6:,g} megapixels that are decoded"
-        ) from error
-    except MemoryError as error:
-        raise ScanError("needs more memory than there is") from error
     except Exception as error:  # whatever a decoder makes of a damaged file
         raise ScanError(decoding_failed(error)) from error
     if len({page.shape for page in upright}) > 1:
         raise ScanError("has pages of different sizes; expected one image")
-    stack = np.stack(upright)
-    grey: Stack
-    if stack.dtype == np.uint8:
-        grey = stack.astype(np.uint8, copy=False)
-        if not flat_ok and grey.min() == grey.max():
-            raise ScanError(flat(grey.flat[0]))
-    else:
-        grey = grey_levels(stack, flat_ok=flat_ok)
+    stack: npt.NDArray[Any] = np.stack(upright)
+    if not flat_ok and stack.min() == stack.max():
+        raise ScanError(_flat(stack.flat[0]))
+    grey = stack if stack.dtype == np.uint8 else grey_levels(stack, flat_ok=flat_ok)
     grey = square_pixels(grey, 1 / aspect if lying else aspect, max_pixels)
     height, width = grey.shape[:0:-1] if lying else grey.shape[1:]
     return grey, ImageFacts(kind, mode, width, height)
 
 
+def _flat(value: Any) -> str:
+    return f"has the value {value:g} in every pixel; no anatomy is in it"
+
+
 def decoding_failed(error: Exception) -> str:
     """Why a decoder gave up, as what follows "this file"."""
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
     reason = str(error).strip().split("\n")[0][:200].rstrip(".") or type(error).__name__
     if "truncated" in reason.lower() or "incomplete" in reason.lower():
         reason = f"the file is truncated: {reason}"
@@ -274,11 +266,6 @@ def _upright(image: Image.Image) -> npt.NDArray[np.uint8] | npt.NDArray[np.float
     return np.array(turned.convert("L"), dtype=np.uint8)
 
 
-def flat(value: Any) -> str:
-    """The sentence that refuses an image of one value."""
-    return f"has the value {value:g} in every pixel; no anatomy is in it"
-
-
 def grey_levels(
     values: npt.NDArray[Any],
     missing: npt.NDArray[np.bool_] | None = None,
@@ -314,7 +301,7 @@ def grey_levels(
         raise ScanError("has infinite values: an overflow; write it with smaller values")
     low, high = _range(values, known)
     if high <= low and not flat_ok:
-        raise ScanError(flat(low))
+        raise ScanError(_flat(low))
     if not np.isfinite(high - low):
         raise ScanError(f"has values from {low:g} to {high:g}: an overflow")
     scale = 255 / (high - low) if high > low else 0.0

@@ -108,8 +108,6 @@ def read(content: bytes, max_pixels: int = MAX_PIXELS, axis: Axis = "axial") -> 
         return Scan(slices, f"{facts.format} image{pages}")
     except ScanError:
         raise
-    except MemoryError as error:
-        raise ScanError("needs more memory than there is") from error
     except Exception as error:  # whatever a decoder makes of a damaged file
         raise ScanError(readers.decoding_failed(error)) from error
 

@@ -45,7 +45,7 @@ def grad_cam(
     layer: str | None = None,
     method: MapMethod = "gradcam",
 ) -> Tensor:
-    """Where did `model` look when it scored `class_index`? (Selvaraju et al. 2017, eq. 1-2)
+    """On which places does the logit of `class_index` rest? (Selvaraju et al. 2017, eq. 1-2)
 
     Args:
         model: (N, C, H, W) to (N, K) logits; evaluated in evaluation mode, left in its own.

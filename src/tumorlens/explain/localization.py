@@ -52,12 +52,10 @@ class Scene:
     Attributes:
         head: (H, W) in the frame, see `map_metrics.head`.
         even: of a map that is the same everywhere: the shares of the area.
-        centre: how the centre prior fits; None: the image has no box.
     """
 
     head: Mask
     even: Attribution
-    centre: Fit | None
 
 
 @dataclass(frozen=True)
@@ -157,25 +155,19 @@ def _measure(
     for index, path in enumerate(session.data.paths):
         file = session.data.root / path
         if file not in scenes:
-            scenes[file] = _scene(file, path, boxes)
+            grey = read_grey(file)
+            head_mask = head(resize(grey, *frame(*grey.shape)))
+            scenes[file] = Scene(head_mask, attribution(np.zeros(head_mask.shape), head_mask))
         scene = scenes[file]
         height, width = scene.head.shape
         relevance = on_image(maps[index], height, width, way.size_for(session.checkpoint))
-        fits = {}
-        if scene.centre is not None:
-            fits = {"": fit(relevance, boxes.region(path, height, width)), CENTRE: scene.centre}
-        lies = attribution(relevance, scene.head)
+        lies, fits = attribution(relevance, scene.head), {}
+        if path in boxes:
+            region = boxes.region(path, height, width)
+            fits = {"": fit(relevance, region), CENTRE: fit(centre_map(scene.head), region)}
         measured.append(_Measured(scene, lies, fits, float(maps[index].max(initial=0))))
         session.progress("measuring", index + 1, len(maps))
     return measured
-
-
-def _scene(file: Path, path: str, boxes: Boxes) -> Scene:
-    grey = read_grey(file)
-    sides = frame(*grey.shape)
-    head_mask = head(resize(grey, *sides))
-    centre = fit(centre_map(head_mask), boxes.region(path, *sides)) if path in boxes else None
-    return Scene(head_mask, attribution(np.zeros(sides), head_mask), centre)
 
 
 def _thresholds(

@@ -191,8 +191,7 @@ def skull(head_mask: Mask) -> Mask:
 def centre_map(head_mask: Mask) -> Floats:
     """The centre prior: a fixed Gaussian in the middle of the head, the same for every class.
 
-    What a map that looks at nothing would get for guessing that tumors lie in the middle; pituitary
-    tumors nearly always do.
+    What a map gets that guesses that tumors lie in the middle; pituitary tumors nearly always do.
     """
     rows, columns = (np.flatnonzero(head_mask.any(axis=axis)) for axis in (1, 0))
     bumps = []

@@ -35,7 +35,7 @@ class Way:
         layer: module whose output is explained, see `gradcam.grad_cam`.
         method: see `gradcam.relevance`.
         size: side of the square that the network is shown for its map, pixels; None: the size it
-            was trained at. A larger one gives finer maps; what the network predicts is always told
+            was trained at. A larger one gives finer maps; predictions are always those
             at its own size.
     """
 
@@ -59,7 +59,7 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     Args:
         session: N images and their network.
         way: layer, method and size.
-        progress: told of the stage "explaining".
+        progress: gets the stage "explaining".
 
     Returns:
         (N, h, w) float32 >= 0.

@@ -179,8 +179,12 @@ def gallery(rows: Mapping[str, Sequence[Tile]], title: str) -> Figure:
 def _grid(rows: Sequence[tuple[str, Sequence[Tile]]], title: str) -> Figure:
     across = 1 + len(rows[0][1][0].views)
     columns = across * max(len(tiles) for _, tiles in rows)
+    views = [view for _, tiles in rows for tile in tiles for view in tile.views]
+    # Long names take more lines: of the network, its prediction and the class of the map.
+    longest = max(len(name) for view in views for name in (view.name, view.prediction, view.target))
+    height = 2.75 + 0.5 * (longest // _LETTERS)
     figure = Figure(
-        figsize=(max(6.0, 2.1 * columns + 1.3), 2.75 * len(rows) + 0.6), layout="constrained"
+        figsize=(max(6.0, 2.1 * columns + 1.3), height * len(rows) + 0.6), layout="constrained"
     )
     figure.suptitle(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize=12)
     grid = figure.subplots(len(rows), columns, squeeze=False)

@@ -3,7 +3,7 @@
 import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from tumorlens.explain import report
 from tumorlens.explain.gradcam import find_layer, grad_cam
 from tumorlens.explain.maps import Way
 from tumorlens.explain.overlay import Explained, Tile, blend, panel
-from tumorlens.explain.regions import Boxes, read_boxes
+from tumorlens.explain.regions import read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
@@ -56,6 +56,8 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Chosen:
+    """Images; labels are None where they are not known. `what` and `how` name them in words."""
+
     images: list[npt.NDArray[np.uint8]]
     paths: list[str]
     labels: list[str | None]
@@ -82,20 +84,10 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
         find_layer(network, layer)  # before anything is decoded
     measures = boxes or settings.faithfulness or settings.sanity or settings.agree
     with cpu_threads(settings.threads):
-        choice = ImageChoice(
-            settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
-        )
         # Each network has the split that it remembers; without measures, the first's counts alone.
         needed = 0 if settings.images else len(loaded) if measures else 1
         sessions = {
-            name: open_session(
-                one,
-                choice,
-                device=device,
-                batch_size=settings.batch_size,
-                progress=progress,
-                network=network,
-            )
+            name: _opened(settings, one, network, progress)
             for name, one, network in list(zip(names, loaded, networks, strict=True))[:needed]
         }
         chosen = _choose(settings, sessions[names[0]]) if sessions else _named(settings.images)
@@ -106,7 +98,18 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
             _views(one, network, name, chosen, settings, progress)
             for one, network, name in zip(loaded, networks, names, strict=True)
         ]
-        tiles = _tiles(chosen, views, boxes)
+        tiles = tuple(
+            Tile(
+                image,
+                path,
+                label,
+                tuple(of_image),
+                boxes.outline(path, *image.shape) if boxes else None,
+            )
+            for image, path, label, *of_image in zip(
+                chosen.images, chosen.paths, chosen.labels, *views, strict=True
+            )
+        )
         way = Way(settings.layer, settings.method, settings.map_size)
         shown = tiles[: settings.count]
         title = f"{way.title}: {len(shown)} {chosen.what}"
@@ -116,6 +119,23 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
             measured = report.measure(settings, way, sessions, boxes, seeds, out_dir)
     _write(tiles, settings, way, out_dir, chosen)
     return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
+
+
+def _opened(
+    settings: GradcamSettings, loaded: Checkpoint, network: ResNet, progress: Progress
+) -> Session:
+    choice = ImageChoice(
+        settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
+    )
+    device = network.fc.weight.device
+    return open_session(
+        loaded,
+        choice,
+        device=device,
+        batch_size=settings.batch_size,
+        progress=progress,
+        network=network,
+    )
 
 
 def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> GradcamSettings:
@@ -191,16 +211,17 @@ def _choose(settings: GradcamSettings, session: Session) -> _Chosen:
     right = logits.argmax(axis=1) == data.labels[candidates]
     picked = candidates[_mix(right, settings.count, settings.seed)]
     of = f"labelled {name}" if name else "of all classes"
-    return _Chosen(
-        [read_grey(data.root / data.paths[index]) for index in picked],
-        [data.paths[index] for index in picked],
-        [classes[data.labels[index]] for index in picked],
+    chosen = _decoded(
+        {data.paths[index]: data.root / data.paths[index] for index in picked},
+        {data.paths[index]: classes[data.labels[index]] for index in picked},
         f"{session.split} images" + (f" of {name}" if name else ""),
+    )
+    how = (
         f"{len(picked)} of {len(candidates)} {session.split} images {of}, drawn with seed "
         f"{settings.seed} ({right.sum()} right, {(~right).sum()} wrong by "
-        f"{session.checkpoint.model_name}; errors shown in proportion, at least one)",
-        data.skipped,
+        f"{session.checkpoint.model_name}; errors shown in proportion, at least one)"
     )
+    return replace(chosen, how=how, skipped=data.skipped | chosen.skipped)
 
 
 def _mix(right: npt.NDArray[np.bool_], count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -218,56 +239,56 @@ def _mix(right: npt.NDArray[np.bool_], count: int, seed: int) -> npt.NDArray[np.
 
 
 def _named(images: Sequence[Path]) -> _Chosen:
-    paths: list[Path] = []
+    files: list[Path] = []
     for image in images:
-        if image.is_dir():
-            inside = sorted(p for p in image.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise TumorlensError(
-                    f"--images {image}: no image in this folder; expected PNG, JPEG, TIFF, BMP or "
-                    "WebP files."
-                )
-            paths += inside
-        else:
-            paths.append(image)
-    decoded, kept, skipped = [], [], {}
-    for path in paths:
+        inside = sorted(p for p in image.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if image.is_dir() and not inside:
+            raise TumorlensError(
+                f"--images {image}: no image in this folder; expected PNG, JPEG, TIFF, BMP or "
+                "WebP files."
+            )
+        files += inside or [image]
+    return _decoded({file.as_posix(): file for file in files}, {}, "given images")
+
+
+def _decoded(files: Mapping[str, Path], labels: Mapping[str, str], what: str) -> _Chosen:
+    images, skipped = {}, {}
+    for path, file in files.items():
         try:
-            decoded.append(read_grey(path))
-            kept.append(path.as_posix())
+            images[path] = read_grey(file)
         except UnreadableImageError as error:
-            skipped[path.as_posix()] = str(error)
-    if not kept:
+            skipped[path] = str(error)
+    if not images:
         raise TumorlensError("--images: none can be decoded: " + " ".join(skipped.values()))
-    return _Chosen(
-        decoded, kept, [None] * len(kept), "given images", f"{len(kept)} given images", skipped
-    )
+    known = [labels.get(path) for path in images]
+    return _Chosen([*images.values()], [*images], known, what, f"{len(images)} {what}", skipped)
 
 
 def _views(
     loaded: Checkpoint,
-    model: ResNet,
+    network: ResNet,
     name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
     progress: Progress,
 ) -> list[Explained]:
-    device, own = model.fc.weight.device, loaded.preprocessing.image_size
+    device, own = network.fc.weight.device, loaded.preprocessing.image_size
     size = settings.map_size or own
     views: list[Explained] = []
     for start in range(0, len(chosen.images), settings.batch_size):
         images = chosen.images[start : start + settings.batch_size]
-
-        def inputs(side: int, images: list[npt.NDArray[np.uint8]] = images) -> torch.Tensor:
-            squares = np.stack([fit_square(image, side) for image in images])
-            return loaded.preprocessing(torch.from_numpy(squares).to(device))
-
+        inputs = [
+            loaded.preprocessing(
+                torch.from_numpy(np.stack([fit_square(image, side) for image in images])).to(device)
+            )
+            for side in (own, size)
+        ]
         # The prediction is that at the network's own size, whatever the map's.
         with torch.no_grad():
-            logits = model(inputs(own))
+            logits = network(inputs[0])
         labels = chosen.labels[start : start + len(images)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
-        maps = grad_cam(model, inputs(size), targets, settings.layer, settings.method)
+        maps = grad_cam(network, inputs[1], targets, settings.layer, settings.method)
         probabilities = softmax(logits.cpu().double().numpy(), loaded.temperature or 1.0)
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
@@ -284,23 +305,6 @@ def _views(
             )
         progress("explaining", start + len(images), len(chosen.images))
     return views
-
-
-def _tiles(
-    chosen: _Chosen, views: Sequence[Sequence[Explained]], boxes: Boxes | None
-) -> tuple[Tile, ...]:
-    return tuple(
-        Tile(
-            image,
-            path,
-            label,
-            tuple(of_network[index] for of_network in views),
-            boxes.outline(path, *image.shape) if boxes else None,
-        )
-        for index, (image, path, label) in enumerate(
-            zip(chosen.images, chosen.paths, chosen.labels, strict=True)
-        )
-    )
 
 
 def _targets(

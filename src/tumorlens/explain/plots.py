@@ -168,6 +168,7 @@ def steps(tables: Table, floors: Mapping[str, float], label: str, title: str) ->
             label=f"{measure}, maps of different images",
         )
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right", fontsize=_FONT)
+    axes.set_xlim(-0.5, len(names) - 0.4)
     axes.set_ylabel(label, fontsize=_FONT)
     _plain(axes)
     _legend_below(figure, axes)

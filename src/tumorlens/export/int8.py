@@ -90,7 +90,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
     Args:
         source, target: ONNX files.
         squares: (N, S, S) training images, of every class.
-        progress: told of the stage "calibrating".
+        progress: gets the stage "calibrating".
     """
     graph = onnx.load(source).graph
     first = next(place for place, node in enumerate(graph.node) if node.op_type == "Conv")
@@ -114,7 +114,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
 def logits_of(
     path: Path, squares: Squares, threads: int | None, progress: Progress, stage: str
 ) -> Floats:
-    """(N, S, S) images to (N, K) logits of an ONNX file; `progress` is told of `stage`."""
+    """(N, S, S) images to (N, K) logits of an ONNX file; `progress` gets `stage`."""
     running = onnx_session(path, threads)
     found = []
     for start in range(0, len(squares), _BATCH):

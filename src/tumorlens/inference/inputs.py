@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data import dicom, readers, volumes
+from tumorlens.data.folder import OF_SYSTEMS
 from tumorlens.data.volumes import Axis
 from tumorlens.errors import ScanError, TumorlensError
 
@@ -97,9 +98,10 @@ def _add_folder(folder: Path, found: Listing) -> None:
             found.left_out["folders that a link names again"] += 1
             continue
         seen.add(os.path.realpath(here))
-        if hidden := sum(name.startswith(".") for name in inner):
+        kept = sorted(name for name in inner if not _is_hidden(name))
+        if hidden := len(inner) - len(kept):
             found.left_out["hidden folders"] += hidden
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        inner[:] = kept
         taken: list[Path] = []
         series: list[Path] = []
         for file in (Path(here, name) for name in sorted(names)):
@@ -115,7 +117,7 @@ def _add_folder(folder: Path, found: Listing) -> None:
 def _left_out(file: Path) -> tuple[str, bool]:
     """Why a folder's file is not taken, "" if it is; and whether it is DICOM."""
     name = file.name.lower()
-    if name.startswith("."):
+    if _is_hidden(name):
         return "hidden files", False
     if not file.is_file():
         return "broken links, pipes or devices", False
@@ -128,6 +130,11 @@ def _left_out(file: Path) -> tuple[str, bool]:
     if named or is_dicom:
         return "", is_dicom
     return f"{file.suffix.lower() or 'other'} files", False
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether it is hidden or left behind by a file manager."""
+    return name.startswith(".") or name.lower().partition(":")[0] in OF_SYSTEMS
 
 
 def slices(file: Path, axis: Axis = "axial", only: int | None = None) -> Iterator[Found]:

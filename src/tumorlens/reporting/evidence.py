@@ -25,7 +25,7 @@ class Folder:
 
     Attributes:
         path: the folder.
-        manifest: who wrote it, with which versions.
+        manifest: what wrote it, with which versions.
         content: its main JSON file.
     """
 
@@ -88,6 +88,17 @@ class Evidence:
     def settings(self) -> Record:
         """The flags of the training."""
         return dict(self.summary.get("settings", {}))
+
+    @property
+    def data(self) -> Record:
+        """What the checkpoint remembers of its images; empty: nothing."""
+        return dict(self.summary.get("data") or {})
+
+    @property
+    def counts(self) -> str:
+        """How many images are in each split."""
+        images = self.data.get("images", {})
+        return ", ".join(f"{count:,} {split}" for split, count in images.items())
 
     @property
     def recipe(self) -> Record:

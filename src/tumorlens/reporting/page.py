@@ -51,7 +51,7 @@ def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
 
     Args:
         settings: see `ReportSettings`.
-        progress: told of "reporting", files done of two.
+        progress: gets "reporting", files done of two.
 
     Raises:
         TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
@@ -125,9 +125,9 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
         title=MODEL_TITLES.get(model, model),
         network=claim.NETWORKS.get(model, model),
         classes=classes,
-        data=found.summary.get("data"),
-        data_name=Path(str((found.summary.get("data") or {}).get("data_dir", ""))).name,
-        counts=_counts(found),
+        data=found.data,
+        data_name=Path(str(found.data.get("data_dir", ""))).name,
+        counts=found.counts,
         prepared=found.summary["preprocessing"],
         metrics=metrics,
         per_class=tables.PER_CLASS,
@@ -160,11 +160,6 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
         "wrong": tables.wrong(metrics),
         "headline": tables.rows(metrics, headline),
     }
-
-
-def _counts(found: Evidence) -> str:
-    images = (found.summary.get("data") or {}).get("images", {})
-    return ", ".join(f"{count:,} {split}" for split, count in images.items())
 
 
 def _figures(found: Evidence) -> dict[str, str]:

@@ -19,11 +19,11 @@ from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
 from tumorlens.studies.summary import (
     HEADLINE,
-    METRICS,
     PUBLISHED,
     RESAMPLES,
     Seen,
     answer,
+    metrics_of,
     on_public_testing,
     predictions_by_run,
     summarize,
@@ -156,6 +156,7 @@ def _means_csv(seen: Sequence[Seen]) -> str:
 
 def _runs_csv(runs: Sequence[RunFiles]) -> str:
     header = ["run", "model", "protocol", "fold", "seed", "images", "epochs_selected"]
+    names = metrics_of({name for run in runs for name in run.record["classes"]})
     rows = []
     for run in runs:
         record = run.record
@@ -164,11 +165,11 @@ def _runs_csv(runs: Sequence[RunFiles]) -> str:
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
         facts = [run.name, run.model, run.protocol, run.fold, run.seed, scored["n"]]
         facts += [record["selected"].get("epoch")]
-        facts += [metrics.get(name, {}).get("value") for name in METRICS]
+        facts += [metrics.get(name, {}).get("value") for name in names]
         facts += [where.get(name, {}).get("value") for name in LOOKS]
         end = (str(record["minutes"]["training"]), record["device"], record["code"].get("commit"))
         rows.append([*facts, *end])
-    return _csv([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
+    return _csv([*header, *names, *LOOKS, "training_minutes", "device", "commit"], rows)
 
 
 def _by_site_csv(found: Sequence[RecallBySite]) -> str:
@@ -256,10 +257,13 @@ def _means(seen: Sequence[Seen]) -> str:
         official = one.folds == 1 and one.view.protocol == "official"
         grid = _count(one.seeds, "seed") + ("" if official else f", {one.folds} folds")
         header.append(f"{title(one.model)}, {_count(one.runs, 'run')} ({grid}), n = {one.images:,}")
+    metrics = seen[0].metrics
+    names = [name for name in _BY_VIEW if name in metrics]
+    if "recall_glioma" not in metrics:  # other classes than the public set's
+        names = [*metrics]
     rows = [
         [metric_title(name), *(_cell(one.metrics[name], one.std(name)) for one in seen)]
-        for name in _BY_VIEW
-        if name in seen[0].metrics
+        for name in names
     ]
     return _table(header, rows)
 

@@ -1,7 +1,7 @@
 """A study's runs in numbers: each way of looking at them, means with intervals, comparisons."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,17 +40,19 @@ _PROTOCOLS = {
 
 Keep = Callable[[Predictions], npt.NDArray[np.bool_] | None]
 
-METRICS = (
-    *("accuracy", "macro_f1", "balanced_accuracy"),
-    *("recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary"),
-    *("tumor_accuracy", "glioma->meningioma", "meningioma->glioma"),
-)
 # The study that published its notebook with these metrics, on Testing, one run each.
 HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
 PUBLISHED = {
     "resnet18": dict(zip(HEADLINE, (0.8940, 0.8867, 0.7233, 0.8497), strict=True)),
     "se_resnet18": dict(zip(HEADLINE, (0.8955, 0.8941, 0.8400, 0.9118), strict=True)),
 }
+
+
+def metrics_of(classes: Iterable[str]) -> tuple[str, ...]:
+    """The metrics of a study of these classes."""
+    recalls = (f"recall_{name}" for name in sorted(classes))
+    confused = ("tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
+    return ("accuracy", "macro_f1", "balanced_accuracy", *recalls, *confused)
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _view_of_network(
         if keep is None:
             return None
         parts.append((run.fold, one.only(keep)))
-    found, values = over_runs(parts, METRICS, resamples=resamples)
+    found, values = over_runs(parts, metrics_of(parts[0][1].classes), resamples=resamples)
     return Seen(
         view=view,
         model=model,
