@@ -190,7 +190,13 @@ def compare(
         total += metrics.confusion(one.labels, predicted, len(classes), ones)[0]
     bias = metrics.bias(total, classes)
     rng = np.random.default_rng(seed)
-    point, drawn = _resampled(folds, bias, resamples, seed)
+    rates = [f"{one}->{other}" for one, other in (bias, bias[::-1])] if bias else []
+    wanted = [
+        *("accuracy", "balanced_accuracy", "macro_f1", "tumor_accuracy"),
+        *(*map("recall_{}".format, classes), *rates),
+        *(f"{metric}_{name}" for name in classes for metric in ("precision", "auroc")),
+    ]
+    point, drawn = _resampled(folds, wanted, resamples, seed)
     differences = {
         name: _difference(
             name,
@@ -221,19 +227,19 @@ def compare(
 
 
 def _resampled(
-    folds: list[list[Pair]], bias: tuple[str, str] | None, resamples: int, seed: int
+    folds: list[list[Pair]], wanted: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[list[tuple[dict[str, Floats], dict[str, Floats]]]], dict[str, Floats]]:
     """Metrics of a and b, fold by fold and run by run; (resamples,) draws of each's difference."""
     point = []
     drawn: dict[str, Floats] = {}
     for index, units in enumerate(folds):
         members = units[0].a.units()
-        metrics = [(_metrics(one.a, bias), _metrics(one.b, bias)) for one in units]
+        networks = [[weighted_metrics(one, wanted) for one in (two.a, two.b)] for two in units]
         ones = np.ones((1, len(members)))
-        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in metrics])
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in networks])
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            found = [(of_a(weights), of_b(weights)) for of_a, of_b in metrics]
+            found = [(of_a(weights), of_b(weights)) for of_a, of_b in networks]
             for name in found[0][0]:
                 mean = np.mean([b[name] - a[name] for a, b in found], axis=0)
                 values = drawn.setdefault(name, np.zeros(resamples))
@@ -261,29 +267,25 @@ def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return [folds[key] for key in sorted(folds, key=lambda fold: -1 if fold is None else fold)]
 
 
-def _metrics(
-    predictions: Predictions, bias: tuple[str, str] | None
+def weighted_metrics(
+    predictions: Predictions, wanted: Sequence[str]
 ) -> Callable[[Floats], dict[str, Floats]]:
-    """From (B, N) weights to (B,) values of every metric that is compared."""
+    """From (B, N) weights of the images to (B,) values of those metrics wanted that there are."""
     classes, labels = predictions.classes, predictions.labels
-    probabilities = predictions.probabilities
-    predicted = probabilities.argmax(axis=1)
+    predicted = predictions.probabilities.argmax(axis=1)
     tumors = predictions.share("tumor_accuracy")
-    rates = [f"{one}->{other}" for one, other in (bias, bias[::-1])] if bias else []
 
     def values_of(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
         with np.errstate(invalid="ignore", divide="ignore"):
-            counted = metrics.from_confusion(table, classes)
-            found = {name: counted[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+            found = dict(metrics.from_confusion(table, classes))
             if tumors is not None:
                 found["tumor_accuracy"] = (weights @ tumors[1]) / (weights @ tumors[0])
-            found |= {name: counted[name] for name in (*map("recall_{}".format, classes), *rates)}
             for index, name in enumerate(classes):
-                found[f"precision_{name}"] = counted[f"precision_{name}"]
-                scores = probabilities[:, index]
-                found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
-        return found
+                if f"auroc_{name}" in wanted:
+                    scores = predictions.probabilities[:, index]
+                    found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
+        return {name: found[name] for name in wanted if name in found}
 
     return values_of
 

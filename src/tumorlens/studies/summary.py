@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.comparison.compare import pairs_of_study
-from tumorlens.comparison.paired import Comparison, Pair, compare
+from tumorlens.comparison.paired import Comparison, Pair, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.tests import run_draws
 from tumorlens.comparison.text import sentence, whom
@@ -276,7 +276,8 @@ def over_runs(
     for index, answered in enumerate(folds.values()):
         members = answered[0].units()
         ones = np.ones((1, len(members)))
-        values = [_metrics(one, ones, wanted) for one in answered]
+        values_of = [weighted_metrics(one, wanted) for one in answered]
+        values = [of(ones) for of in values_of]
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
             share = answered[0].share(name)
@@ -285,7 +286,7 @@ def over_runs(
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            block = [_metrics(one, weights, wanted) for one in answered]
+            block = [of(weights) for of in values_of]
             for name in wanted:
                 part = np.mean([one[name] for one in block], axis=0) / len(folds)
                 drawn[name][start : start + len(weights)] += part
@@ -313,20 +314,6 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
     if "->" in name:
         return set(name.split("->")) <= set(classes)
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
-
-
-def _metrics(predictions: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
-    predicted = predictions.probabilities.argmax(axis=1)
-    counted = metrics.from_confusion(
-        metrics.confusion(predictions.labels, predicted, len(predictions.classes), weights),
-        predictions.classes,
-    )
-    found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
-    share = predictions.share("tumor_accuracy")
-    if "tumor_accuracy" in wanted and share is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["tumor_accuracy"] = (weights @ share[1]) / (weights @ share[0])
-    return found
 
 
 def unit_of(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions], protocol: str) -> str:

@@ -24,7 +24,6 @@ from tumorlens.files import DISK_FULL
 from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
-from tumorlens.training.batches import training_batches, validation_batches
 from tumorlens.training.calibrate import calibrate
 from tumorlens.training.callbacks import (
     BestWeights,
@@ -34,7 +33,12 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
-from tumorlens.training.module import Classifier, balanced_weights
+from tumorlens.training.module import (
+    Classifier,
+    balanced_weights,
+    training_batches,
+    validation_batches,
+)
 from tumorlens.training.recipes import Recipe, memory_of, resolve
 from tumorlens.training.runs import (
     begin,
