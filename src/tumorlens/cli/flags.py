@@ -25,9 +25,6 @@ def parse(
     """Read flags into `settings`; `--data_dir` and `--data-dir` are the same flag.
 
     Args:
-        settings: a frozen dataclass.
-        argv: the words after the command.
-        prog: what help calls the program.
         positional: the fields that leading words without dashes are for, in turn; further words
             belong to the last of them.
         aliases: other spellings, flag to flag, such as {"--class_name": "--class"}; where a field

@@ -102,10 +102,8 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
 def compared_record(found: Comparison) -> dict[str, Any]:
     """A comparison as JSON primitives."""
     record = asdict(found)
-    record["differences"] = {
-        name: asdict(one) | {"significant": one.significant}
-        for name, one in found.differences.items()
-    }
+    for name, one in found.differences.items():
+        record["differences"][name]["significant"] = one.significant
     return record | {
         "sentence": sentence(found),
         "whom": whom(found),

@@ -34,7 +34,6 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
     """Do the runs of the grid that are not finished, and leave each one's files.
 
     Args:
-        settings: see `StudySettings`.
         progress: told of "study", in hundredths of a run over all runs to do, and of "epoch".
 
     Raises:

@@ -71,9 +71,7 @@ class Outcome:
 def do_run(job: Job, progress: Progress = silent) -> Outcome:
     """Do what is missing of a run and leave its files; its JSON comes last, so that it is the mark.
 
-    Args:
-        job: the run.
-        progress: told of "study" from 0 to 100, and of "epoch".
+    `progress` is told of "study" from 0 to 100, and of "epoch".
     """
     code()  # before the run, whose record will tell it
     try:
@@ -171,7 +169,12 @@ def _left_over(job: Job) -> tuple[Path | None, bool]:
     Raises:
         TumorlensError: it was started with other settings.
     """
-    for folder in sorted((job.train.out_dir / "runs").glob("*"), key=_number, reverse=True):
+
+    def number(folder: Path) -> int:
+        tail = folder.name.rsplit("-", 1)[-1]
+        return int(tail) if tail.isdecimal() else -1
+
+    for folder in sorted((job.train.out_dir / "runs").glob("*"), key=number, reverse=True):
         try:
             manifest = read_json(folder / MANIFEST)
             settings, complete = manifest["settings"], bool(manifest["complete"])
@@ -191,11 +194,6 @@ def _left_over(job: Job) -> tuple[Path | None, bool]:
             continue
         return folder, complete
     return None, False
-
-
-def _number(folder: Path) -> int:
-    tail = folder.name.rsplit("-", 1)[-1]
-    return int(tail) if tail.isdecimal() else -1
 
 
 def _score(job: Job, run_dir: Path, progress: Progress) -> None:

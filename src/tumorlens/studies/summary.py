@@ -186,8 +186,7 @@ def summarize(
     """Every view of every network, and by view's name the two networks compared.
 
     Args:
-        runs: finished ones.
-        predictions: of each, by name, see `predictions_by_run`.
+        predictions: of each run, by name, see `predictions_by_run`.
         resamples: behind each interval; None: `RESAMPLES`, and more for differences.
         progress: told of "reporting", views done of all.
     """
@@ -250,7 +249,6 @@ def over_runs(
     metrics: Sequence[str],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[dict[str, Estimate], dict[str, tuple[float, ...]]]:
     """Mean over folds of the mean over each fold's runs, its 95% interval, and the runs' values.
 
@@ -260,7 +258,7 @@ def over_runs(
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.
         metrics: names; those that the classes do not have are left out.
-        resamples, seed: of the draws.
+        resamples: draws behind each interval.
 
     Returns:
         Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
@@ -285,13 +283,13 @@ def over_runs(
             counts[name] += int(asked.sum())
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
-        for weights in resampled_weights(members, resamples, seed + 1000 * index):
+        for weights in resampled_weights(members, resamples, 1000 * index):
             block = [of(weights) for of in values_of]
             for name in wanted:
                 part = np.mean([one[name] for one in block], axis=0) / len(folds)
                 drawn[name][start : start + len(weights)] += part
             start += len(weights)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found: dict[str, Estimate] = {}
     for name in wanted:
         every = [value for fold in point[name] for value in fold]

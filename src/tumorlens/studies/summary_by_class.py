@@ -42,13 +42,7 @@ def by_site(
     predictions: Mapping[str, Predictions],
     resamples: int,
 ) -> tuple[RecallBySite, ...]:
-    """Each network's recall by site and class, all folds together; empty where no run knows sites.
-
-    Args:
-        runs: finished ones.
-        predictions: of each, by name.
-        resamples: behind each interval.
-    """
+    """Each network's recall by site and class over all folds; empty where no run knows sites."""
     found = []
     for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
         mine = [run for run in runs if (run.protocol, run.model) == (protocol, model)]

@@ -85,7 +85,6 @@ def train(
     """Train `settings.model` on `settings.data_dir`, or go on with `settings.resume`.
 
     Args:
-        settings: see `TrainSettings`.
         progress: told of "reading", "decoding", "class" (its images and folders), "training"
             (steps of the whole run), "epoch" and "describing", the calibration at the end.
         extra_callbacks: Lightning callbacks of the caller.
@@ -94,9 +93,9 @@ def train(
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    resumed, last = settings.resume, None
-    if resumed is not None:
-        settings, last = settings_of_run(resumed, settings), last_state(resumed)
+    resumed = settings.resume
+    settings = settings_of_run(resumed, settings) if resumed else settings
+    last = last_state(resumed) if resumed else None
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     device = pick_device(settings.device)
@@ -117,10 +116,9 @@ def train(
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
     later = [history, *keeping, *extra_callbacks, LastState(run_dir)]
     trainer.callbacks += later  # type: ignore[attr-defined]
-    memory = memory_of(recipe, settings.devices * settings.num_nodes)
     replaced, selected = None, {}
     with _resumable(run_dir, trainer), cpu_threads(settings.threads):
-        with memory, _quiet_lightning():
+        with memory_of(recipe, settings.devices * settings.num_nodes), _quiet_lightning():
             _fit(trainer, module, settings, data, share, run_dir, last)
         if lead:
             selected = _finish(keeping[0], data, recipe.lr, device, progress)

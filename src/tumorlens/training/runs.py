@@ -136,21 +136,22 @@ def begin(settings: TrainSettings, data: Dataset, resumed: Path | None, last: Pa
         TumorlensError: since then an image was changed, removed, added or put in another split.
     """
     folder = resumed or new_run_folder(settings)
+    known = zip(data.paths, data.splits.tolist(), data.digests, strict=True)
+    images = {path: [split, digest.tobytes().hex()] for path, split, digest in known}
     if last:
-        _refuse_other_images(folder, data)
+        _refuse_other_images(folder, data.root, images)
     else:
-        write_text(folder / _IMAGES, json.dumps(_known_by(data)))
+        write_text(folder / _IMAGES, json.dumps(images))
     for left in folder.glob(".*"):  # by a process that was killed while it wrote
         left.unlink()
     return folder
 
 
-def _refuse_other_images(folder: Path, data: Dataset) -> None:
+def _refuse_other_images(folder: Path, root: Path, now: dict[str, list[str]]) -> None:
     try:
         before = json.loads(gzip.decompress((folder / _IMAGES).read_bytes()))
     except (OSError, EOFError, ValueError):  # a run of an earlier version has none
         return
-    now = _known_by(data)
     both = before.keys() & now.keys()
     found = {
         "missing": before.keys() - now.keys(),
@@ -161,15 +162,9 @@ def _refuse_other_images(folder: Path, data: Dataset) -> None:
     told = [f"{len(paths)} {what} ({min(paths)})" for what, paths in found.items() if paths]
     if told:
         raise TumorlensError(
-            f"--resume {folder}: the images in {data.root} are not those that the run began with, "
+            f"--resume {folder}: the images in {root} are not those that the run began with, "
             f"found {', '.join(told)}; put them back, or start a new run without --resume."
         )
-
-
-def _known_by(data: Dataset) -> dict[str, list[str]]:
-    digests = (digest.tobytes().hex() for digest in data.digests)
-    known = zip(data.paths, data.splits.tolist(), digests, strict=True)
-    return {path: [split, digest] for path, split, digest in known}
 
 
 def published_run(published: Path) -> str | None:
