@@ -8,7 +8,7 @@ from typing import Any
 from tumorlens.cli.flags import parse
 from tumorlens.settings import GradcamSettings
 
-# Figure to heading and width. The intervals of those without are in explain.json: a terminal has
+# Metric to heading and width. The intervals of those without are in explain.json: a terminal has
 # 80 columns.
 _COLUMNS = {
     "energy_pointing_game": ("energy in box", 19),

@@ -127,7 +127,7 @@ class Difference:
 
     @property
     def has_value(self) -> bool:
-        """False for, say, the precision of a class that a network never predictions."""
+        """False for, say, the precision of a class that a network never predicts."""
         return not math.isnan(self.value)
 
     @property

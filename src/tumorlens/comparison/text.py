@@ -37,8 +37,8 @@ def change(metric: str, difference: Difference) -> str:
     size = f"{abs(100 * difference.value):.1f}"
     if size == "0.0":
         return f"leaves {metric_title(metric)} where it is (95% {interval})"
-    command = "raises" if difference.value > 0 else "lowers"
-    return f"{command} {metric_title(metric)} by {size} points (95% {interval})"
+    moves = "raises" if difference.value > 0 else "lowers"
+    return f"{moves} {metric_title(metric)} by {size} points (95% {interval})"
 
 
 def runs_in_words(found: Comparison) -> str:

@@ -143,7 +143,8 @@ def predictions_by_run(
 ) -> dict[str, Predictions]:
     """Each run's predictions by its name, in the groups of `named`, with the patients of `table`.
 
-    A copy that any run of a test part has in training is one for all of them, where that is known.
+    A near-duplicate that one run of a test split has in training counts for all its runs, where
+    that is known.
 
     Raises:
         TumorlensError: two runs of one fold have other images.
