@@ -37,13 +37,7 @@ GROUPS = {
         *("class_weights", "train_on_valid", "resume", "batch_size"),
     ),
     "hardware": (
-        "device",
-        "threads",
-        "devices",
-        "num_nodes",
-        "precision",
-        "batch_size",
-        "cluster",
+        *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
         "jobs",
     ),
     "output": (

@@ -145,7 +145,13 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
         axes.set_title(words, fontsize=10)
         axes.grid(axis="y", color="#dddddd")
         axes.set_axisbelow(True)
-        _scale(axes, name)
+        if name == "energy_ratio":
+            axes.set_yscale("log")
+            axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+            axes.minorticks_off()
+            axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance
+        else:
+            axes.set_ylim(0, 1)
     drawn.legend(
         handles=[
             Line2D([], [], marker=style[who][0], color=style[who][1], linestyle="", label=who)
@@ -161,13 +167,3 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
         fontsize=10,
     )
     return drawn
-
-
-def _scale(axes: Axes, name: str) -> None:
-    if name != "energy_ratio":
-        axes.set_ylim(0, 1)
-        return
-    axes.set_yscale("log")
-    axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
-    axes.minorticks_off()
-    axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance
