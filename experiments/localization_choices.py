@@ -23,6 +23,7 @@ import torch
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.readers import read_grey
 from tumorlens.evaluation.intervals import estimates, primitives
+from tumorlens.explain.localization import AREAS, METRICS, RATIOS
 from tumorlens.explain.map_metrics import fit, frame
 from tumorlens.explain.maps import Way, maps_of
 from tumorlens.explain.overlay import on_image
@@ -33,7 +34,7 @@ LAYERS = (
     *("layer1", "layer2", "layer3", "layer4"),
     *("layer1*layer2", "layer2*layer3", "layer3*layer4"),
 )
-COLUMNS = ("energy", "area", "hit", "pointing_area", "precision")
+COLUMNS = (*METRICS, *AREAS)
 
 
 def main() -> None:
@@ -114,11 +115,11 @@ def _row(session: Session, way: Way, regions: list[np.ndarray], resamples: int) 
         {"all": np.ones(len(fits), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
         data.units(),
-        ratios={"energy_ratio": ("energy", "area")},
-        proportions=("hit",),
+        ratios=RATIOS,
+        proportions=("pointing_game",),
         resamples=resamples,
     )
-    ratio, hit = found["all"]["energy_ratio"], found["all"]["hit"]
+    ratio, hit = found["all"]["energy_ratio"], found["all"]["pointing_game"]
     print(
         f"{loaded.model_name} {way.layer} {way.method} {size} px: energy ratio {ratio.value:.2f} "
         f"({ratio.low:.2f}, {ratio.high:.2f}), pointing {hit.value:.2f}, {seconds:.0f} s",
@@ -146,7 +147,7 @@ def _ranked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             **dict(zip(("method", "layer", "map_size"), way, strict=True)),
             "energy_ratio": round(np.mean([one["energy_ratio"]["value"] for one in found]), 3),
-            "pointing_game": round(np.mean([one["hit"]["value"] for one in found]), 3),
+            "pointing_game": round(np.mean([one["pointing_game"]["value"] for one in found]), 3),
         }
         for way, found in by_way.items()
     ]

@@ -28,7 +28,7 @@ from tumorlens.checkpoint.session import (
 from tumorlens.data.dataset import Dataset, load_for_scoring, load_for_training
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.scores import score
-from tumorlens.export.safetensors_file import light_one
+from tumorlens.export.safetensors_file import half_precision_of
 from tumorlens.files import environment, write_json
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.studies.run import code, machine
@@ -61,7 +61,7 @@ def box(chosen: Checkpoint, runs: list[Checkpoint], data_dir: Path) -> None:
     if chosen.temperature is None:
         chosen = calibrate(chosen, load_for_training(source, size))
     test = load_for_scoring(source, size, chosen.classes, split="test")
-    small = light_one(chosen)
+    small = half_precision_of(chosen)
     whole, light = predictions(chosen, test), predictions(small, test)
     changed = np.flatnonzero(whole.argmax(axis=1) != light.argmax(axis=1))
     if len(changed) > MOST_CHANGED:

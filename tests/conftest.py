@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,6 +42,28 @@ def drawn(label: int, number: int, size: int = 48) -> np.ndarray:
     top, left = (size // 8, size * 5 // 8)[label // 2], (size // 8, size * 5 // 8)[label % 2]
     image[top : top + size // 4, left : left + size // 4] = 230
     return image
+
+
+@pytest.fixture
+def record_of() -> Callable[..., Any]:
+    """What a checkpoint remembers of the images that it was trained on: record_of(dataset)."""
+    from tumorlens.checkpoint.file import DataRecord
+
+    def make(data: Any) -> DataRecord:
+        train = data.indices("train")
+        return DataRecord(
+            data_dir=str(data.root.resolve()),
+            layout=data.layout,
+            protocol=data.protocol,
+            train=data.paths_of("train"),
+            valid=data.paths_of("valid"),
+            test=data.paths_of("test"),
+            skipped={},
+            fingerprints=data.fingerprints[train],
+            digests=data.digests[train],
+        )
+
+    return make
 
 
 @pytest.fixture

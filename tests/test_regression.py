@@ -135,7 +135,8 @@ def _run_commands(folder: Path) -> None:
     )
     _run(
         *("gradcam", "--checkpoint", "se_resnet18", "--data_dir", data, "--boxes", masks),
-        *("--count", "4", "--resamples", "200", *computed, "--out_dir", folder / "gradcam"),
+        *("--method", "hirescam", "--layer", "layer1*layer2", "--count", "4"),
+        *("--resamples", "200", *computed, "--out_dir", folder / "gradcam"),
     )
     table = folder / "predictions.csv"
     _run("predict", data / "test", "--checkpoint", "se_resnet18", "--csv", table, *computed)

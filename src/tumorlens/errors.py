@@ -11,3 +11,7 @@ class TumorlensError(Exception):
 
 class UnreadableImageError(TumorlensError):
     """A file that cannot be decoded as an image; the message names the file and why."""
+
+
+class ScanError(ValueError):
+    """Why a file cannot be read, as what follows "this file": "is in colour; expected ..."."""

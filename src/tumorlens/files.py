@@ -14,18 +14,26 @@ import json
 import math
 import os
 import platform
+import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 MANIFEST = "manifest.json"
+# What a shell has opened for a process: replaced, the output would be where nobody reads it.
+_OF_PROCESS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 SCHEMA = 2  # of everything that tumorlens writes: JSON, predictions, checkpoints, ONNX metadata
 # Errors of a disk, a quota or a process that may write no more.
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -52,34 +60,65 @@ _SCHEMA_1 = {
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path`; on success it takes the place of `path`, else it vanishes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    """Yield a path beside `path`; on success it takes the place of `path`, else it vanishes.
+
+    A link stays, and what it names is replaced. A pipe or a device stays too: it is written to.
+
+    Raises:
+        TumorlensError: `path` cannot be written; whatever else the block raises is passed on.
+    """
+    beside = path
     try:
-        yield beside
-        beside.chmod(0o666 & ~_umask())
-        with beside.open("rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        if not _is_replaced(path):
+            with tempfile.TemporaryDirectory() as folder:
+                beside = Path(folder, f"output{path.suffix}")
+                yield beside
+                with beside.open("rb") as written, path.open("ab", buffering=0) as through:
+                    shutil.copyfileobj(written, through)
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A name of our own: that of `path` may be as long as the system allows.
+        beside = target.with_name(f".{secrets.token_hex(8)}{path.suffix[:16]}")
+        try:
+            beside.touch(exist_ok=False)
+            yield beside
+            with beside.open("rb+") as written:  # Windows flushes only what may be written
+                os.fsync(written.fileno())
+            beside.replace(target)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        named = error.filename
+        if error.errno not in DISK_FULL if named is None else named not in _names(path, beside):
+            raise
+        raise TumorlensError(
+            f"{path}: cannot be written ({error.strerror}); free some room or name another place."
+        ) from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _names(*paths: Path) -> set[str]:
+    return {str(name) for path in paths for name in (path, *path.parents)}
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether a new file may take the place of `path`: not of a pipe, a device, a process's own."""
+    if not path.exists() or path.is_file():
+        return not str(path.absolute()).startswith(_OF_PROCESS)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    return False
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 `text` to `path` in one step; compressed where the name ends in .gz."""
     with replacing(path) as beside:
         if path.suffix == ".gz":
-            beside.write_bytes(gzip.compress(text.encode(), mtime=0))  # same text, same bytes
+            content = text.encode(errors="backslashreplace")
+            beside.write_bytes(gzip.compress(content, mtime=0))  # same text, same bytes
         else:
-            beside.write_text(text, encoding="utf-8", newline="\n")
+            # A path that is no UTF-8 is written as JSON and Python write it: \udce9.
+            beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -89,6 +128,16 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
+
+
+def write_image(path: Path, pixels: "npt.NDArray[np.uint8]") -> None:
+    """Write (H, W) or (H, W, 3) `pixels` as PNG in one step."""
+    from PIL import Image  # noqa: PLC0415 (files are written without images too)
+
+    content = io.BytesIO()  # Pillow itself does not say why a file cannot be written
+    Image.fromarray(pixels).save(content, "PNG")
+    with replacing(path) as beside:
+        beside.write_bytes(content.getvalue())
 
 
 def write_json(path: Path, value: Any) -> None:

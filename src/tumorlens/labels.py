@@ -15,7 +15,8 @@ from collections.abc import Iterable
 KNOWN_CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 # The networks, by the names that --model takes (`tumorlens.models.build` makes them).
-MODEL_NAMES = ("resnet18", "se_resnet18")
+MODEL_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
+MODEL_NAMES = tuple(MODEL_TITLES)
 
 _NO_TUMOR = ("no", "none", "normal", "healthy", "notumour")
 _ALIASES = dict.fromkeys(_NO_TUMOR, "notumor") | {

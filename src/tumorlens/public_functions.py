@@ -23,19 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """How a command is reached.
+    """How a command is reached."""
 
-    Attributes:
-        settings: its settings class; each field is a parameter.
-        entry: module and function below `tumorlens`, which takes the settings.
-        fixed: fields that are no parameters, and their values.
-        reports: whether it takes a listener for its progress too.
-    """
-
-    settings: type
-    entry: str
+    settings: type  # its settings class; each field is a parameter
+    entry: str  # module and function below `tumorlens`, which takes the settings
+    # Fields that are no parameters, and their values
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    reports: bool = True
+    reports: bool = True  # whether it takes a listener for its progress too
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
@@ -127,22 +121,20 @@ def function(name: str) -> Callable[..., Any]:
 def parameters_of(command: Command) -> dict[str, inspect.Parameter]:
     """Name to parameter, those that must be given first; annotations are text."""
     hints = get_type_hints(command.settings)
-    found = [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if item.default is MISSING else item.default,
-            annotation=_annotation(hints[item.name]),
-        )
+    found: dict[str, tuple[Any, str]] = {
+        item.name: (item.default, _annotation(hints[item.name]))
         for item in sorted(fields(command.settings), key=lambda one: not settings.is_required(one))
         if item.name not in command.fixed
-    ]
+    }
     if command.reports:
-        kind = inspect.Parameter.KEYWORD_ONLY
-        found.append(
-            inspect.Parameter("progress", kind, default=silent, annotation=Progress.__name__)
+        found["progress"] = silent, Progress.__name__
+    kind, empty = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.empty
+    return {
+        name: inspect.Parameter(
+            name, kind, default=empty if default is MISSING else default, annotation=annotation
         )
-    return {item.name: item for item in found}
+        for name, (default, annotation) in found.items()
+    }
 
 
 def _annotation(hint: Any) -> str:

@@ -27,14 +27,14 @@ def test_colour_mode_of_one_class_alone_is_told_and_the_rest_is_at_chance() -> N
     # Class a is told for sure; of b and c one question can tell one.
     assert mode.score == pytest.approx(2 / 3)
     assert mode.chance == pytest.approx(1 / 3)
-    assert mode.told
+    assert mode.above_chance
     assert {side.answer: side.counts for side in mode.sides} == {
         "colour mode L": {"a": 100, "b": 0, "c": 0},
         "colour mode other than L": {"a": 0, "b": 100, "c": 100},
     }
     for name in ("format", "width", "height", "orientation", "border"):
         assert found[name].score == pytest.approx(1 / 3)
-        assert not found[name].told
+        assert not found[name].above_chance
         assert found[name].sides == ()
 
 
@@ -55,7 +55,7 @@ def test_what_has_nothing_to_do_with_the_class_is_not_told() -> None:
         for width, height in rng.integers(100, 600, (600, 2))
     ]
     found = _asked(labels, facts, rng.integers(0, 255, (600, 16, 16), dtype=np.uint8))
-    assert not any(shortcut.told for shortcut in found.values())
+    assert not any(shortcut.above_chance for shortcut in found.values())
     for shortcut in found.values():
         assert shortcut.score == pytest.approx(1 / 3, abs=0.08)
 
@@ -69,7 +69,7 @@ def test_memorised_value_does_not_count_because_images_are_held_out_in_groups() 
     facts = [ImageFacts("PNG", "L", int(width), 900) for width in widths]
     images = np.zeros((600, 16, 16), dtype=np.uint8)
     found = shortcuts(images, facts, labels, CLASSES, np.repeat(np.arange(60), 10))
-    assert not any(shortcut.told for shortcut in found)
+    assert not any(shortcut.above_chance for shortcut in found)
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (90, 60), (80, 80)])

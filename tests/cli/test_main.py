@@ -89,7 +89,7 @@ def test_help_names_no_default_where_there_is_none(capsys: pytest.CaptureFixture
     assert "--class STR Explain images" in told
     assert "unset" not in told
     assert "(default: )" not in told
-    assert "(default: hirescam)" in told
+    assert "(default: gradcam)" in told
 
 
 def test_unknown_verb_suggests_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +127,7 @@ def test_ctrl_c_without_a_word_of_its_own_is_told(
         (["evaluate", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt: found nothing"),
         (["gradcam", "--checkpoint", "x", "--clas", "y"], "--clas"),
-        (["audit", "."], "no image in it"),
+        (["audit", "."], "no image found"),
         (["split", "."], "no image found"),
         (["cache", "polish"], "expected `show` or `clear`"),
     ],
@@ -205,12 +205,12 @@ def test_images_of_ones_own_two_networks_and_bad_files(
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    Image.new("RGB", (80, 40), (90, 90, 90)).save(own / "wide.png")
+    Image.linear_gradient("L").convert("RGB").resize((80, 40)).save(own / "wide.png")
     (own / "text.jpg").write_text("no image")
     argv = ["gradcam", "--checkpoint", str(checkpoint), "--images", str(own), "--out_dir"]
     assert main([*argv, str(tmp_path / "cam"), "--compare", str(checkpoint)]) == 0
     told = capsys.readouterr()
-    assert "text.jpg: not a PNG" in told.err
+    assert "text.jpg: is not a PNG" in told.err
     found = json.loads((tmp_path / "cam/gradcam.json").read_text())
     assert len(found["images"]) == 2
     assert list(found["skipped"]) == [(own / "text.jpg").as_posix()]
@@ -314,7 +314,7 @@ def test_copies_of_training_images_are_counted_and_left_out(
     checkpoint = tmp_path / "best_model.pt"
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "2 of 14 images show the same image" in told
+    assert "2 of 14 images are near-duplicates of" in told
     assert "(1 byte for byte, 1 mirrored, turned or re-encoded)" in told
     metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
     assert metrics["without_near_duplicates"]["n"] == 12

@@ -49,11 +49,11 @@ def test_changed_file_is_decoded_by_itself(make_folder: Callable[..., Path]) -> 
     before = cache.load(root, paths, 32)
     changed = root / paths[3]
     age = changed.stat()
-    Image.new("L", (48, 48), 77).save(changed)
+    Image.fromarray(np.tile(np.uint8([76, 78]), (48, 24))).save(changed)
     os.utime(changed, ns=(age.st_atime_ns, age.st_mtime_ns))  # its age does not give it away
     after = cache.load(root, paths, 32)
     assert after.decoded == 1
-    assert (after.images[3] == 77).all()
+    assert set(np.unique(after.images[3])) <= {76, 77, 78}
     rest = np.arange(8) != 3
     np.testing.assert_array_equal(after.images[rest], before.images[rest])
 
@@ -99,14 +99,18 @@ def test_renamed_and_byte_identical_files_share_an_entry(make_folder: Callable[.
 def test_many_files_come_in_the_order_asked_for(tmp_path: Path) -> None:
     greys = list(range(256)) * 5  # more than are read or written at once
     for number, grey in enumerate(greys):
-        shape = (1 + number // 256, 1)
-        Image.fromarray(np.full(shape, grey, np.uint8)).save(tmp_path / f"{number}.bmp")
+        image = np.full((1 + number // 256, 2), grey, np.uint8)
+        image[:, 1] = (grey + 128) % 256
+        Image.fromarray(image).save(tmp_path / f"{number}.bmp")
     paths = [f"{number}.bmp" for number in np.random.default_rng(0).permutation(len(greys))]
     for decoded in (1280, 0):
         cached = cache.load(tmp_path, paths, 5)
         assert cached.decoded == decoded
         brightest = cached.images.max(axis=(1, 2))
-        np.testing.assert_array_equal(brightest, [greys[int(path[:-4])] for path in paths])
+        expected = [
+            max(greys[int(path[:-4])], (greys[int(path[:-4])] + 128) % 256) for path in paths
+        ]
+        np.testing.assert_array_equal(brightest, expected)
         assert [fact and fact.height for fact in cached.facts] == [
             1 + int(path[:-4]) // 256 for path in paths
         ]
@@ -137,7 +141,7 @@ def test_file_that_changes_while_it_is_read_is_a_fault_and_not_kept(
 
     def replace(stage: str, done: int, total: int, note: str = "") -> None:
         if stage == "reading":
-            Image.new("L", (48, 48), 77).save(root / paths[0])
+            Image.linear_gradient("L").save(root / paths[0])
 
     cached = cache.load(root, paths, 32, replace)
     assert list(cached.faults) == [paths[0]]
@@ -366,12 +370,9 @@ def test_clear_removes_our_entries_and_nothing_else(
     root = make_folder({"train": 2})
     cache.load(root, _paths(root), 32)
     (own_cache / "somebody_elses.txt").write_text("keep me")
-    for name in ("96-abc", ".making-xyz"):  # what earlier versions left
-        (own_cache / "images" / name).mkdir(parents=True)
-        (own_cache / "images" / name / "images.npy").write_bytes(bytes(50_000))
     entries, size = cache.clear()
     assert entries == 8
-    assert size > 8 * 32 * 32 + 100_000
+    assert size > 8 * 32 * 32
     assert cache.contents() == (0, 0)
     assert [path.name for path in own_cache.iterdir()] == ["somebody_elses.txt"]
     assert cache.clear() == (0, 0)
@@ -379,8 +380,8 @@ def test_clear_removes_our_entries_and_nothing_else(
 
 def test_threads_that_decode_leave_the_warning_filters_alone(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.png" for number in range(200)]
-    for number, path in enumerate(paths):
-        Image.new("L", (9, 9), number).save(path)
+    for path in paths:
+        Image.linear_gradient("L").save(path)
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(read_grey, paths))
@@ -416,6 +417,6 @@ def test_pillow_warns_nobody_of_a_picture_that_is_refused(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cached = cache.load(tmp_path, ["large.png"], 8)
-        assert "100 x 100 pixels" in cached.faults["large.png"]
-        with pytest.raises(TumorlensError, match=r"large\.png: .*bomb"):
+        assert "has 0.010 megapixels" in cached.faults["large.png"]
+        with pytest.raises(TumorlensError, match=r"large\.png: .*decompression bomb"):
             read_grey(tmp_path / "large.png")

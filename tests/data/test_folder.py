@@ -228,7 +228,7 @@ def test_what_is_not_used_is_counted_by_reason(make_folder: Callable[..., Path])
     assert "files of other kinds (1, such as train/glioma/scan.nii)" in found.unused_sentence()
     assert "scan.nii" not in found.unused_sentence(faults=False)
     assert found.faults == (
-        f"{root}/train/glioma/scan.nii: not a PNG, JPEG, TIFF, BMP or WebP image; move it "
+        f"{root}/train/glioma/scan.nii: not a PNG, JPEG, TIFF, BMP, GIF or WebP image; move it "
         "elsewhere.",
     )
 

@@ -4,9 +4,10 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import METHODS, _geometric_mean, explain, grad_cam
+from tumorlens.explain.gradcam import _geometric_mean, explain, grad_cam
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
+from tumorlens.settings import METHOD_NAMES
 
 IMAGES = torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -48,7 +49,7 @@ def test_each_image_is_explained_for_its_own_class(model: ResNet) -> None:
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHOD_NAMES))
 def test_last_stage_needs_no_backward_pass_and_gives_autograds_result(
     model: ResNet, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +203,7 @@ def test_unknown_layer_lists_the_layers_there_are(model: ResNet) -> None:
         grad_cam(model, IMAGES, 0, "layer3*fc")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", list(METHOD_NAMES))
 @pytest.mark.parametrize("frozen", [False, True])
 def test_two_layers_take_one_pass_each_way_and_give_the_maps_of_two_passes(
     model: ResNet, method: str, frozen: bool, monkeypatch: pytest.MonkeyPatch

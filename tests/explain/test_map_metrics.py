@@ -9,12 +9,12 @@ from tumorlens.explain.map_metrics import (
     SKULL,
     THRESHOLDS,
     TOLERANCE,
+    attribution,
     border,
     centre_map,
     fit,
     frame,
     head,
-    look,
     skull,
 )
 from tumorlens.explain.overlay import on_image
@@ -30,33 +30,32 @@ def _square(top: int, left: int, side: int) -> np.ndarray:
 def test_map_that_is_the_box_is_perfect() -> None:
     region = _square(40, 60, 50)
     found = fit(region * 3.0, region)
-    assert found.energy == pytest.approx(1)
-    assert found.area == pytest.approx(2500 / SIDE**2)
-    assert found.hit == 1
-    assert found.precision == pytest.approx(1)
+    assert found.energy_pointing_game == pytest.approx(1)
+    assert found.box_area_share == pytest.approx(2500 / SIDE**2)
+    assert found.pointing_game == 1
+    assert found.average_precision == pytest.approx(1)
     assert found.overlap == pytest.approx(np.ones(len(THRESHOLDS)))
 
 
 def test_even_map_is_at_chance() -> None:
     region = _square(40, 60, 50)
     found = fit(np.full(region.shape, 0.2), region)
-    assert found.energy == pytest.approx(found.area)
-    assert found.precision == pytest.approx(found.area)
-    assert found.overlap == pytest.approx(np.full(len(THRESHOLDS), found.area))
+    assert found.energy_pointing_game == pytest.approx(found.box_area_share)
+    assert found.average_precision == pytest.approx(found.box_area_share)
+    assert found.overlap == pytest.approx(np.full(len(THRESHOLDS), found.box_area_share))
 
 
 def test_map_of_nothing_is_at_chance_and_points_nowhere() -> None:
     found = fit(np.zeros((SIDE, SIDE)), _square(0, 0, 100))
-    assert found.empty
-    assert found.energy == found.area == found.precision
-    assert found.hit == 0
+    assert found.energy_pointing_game == found.box_area_share == found.average_precision
+    assert found.pointing_game == 0
 
 
 @pytest.mark.parametrize(("away", "hit"), [(TOLERANCE, 1.0), (TOLERANCE + 1, 0.0)])
 def test_pointing_game_has_a_tolerance(away: int, hit: float) -> None:
     relevance = np.full((SIDE, SIDE), 0.1)
     relevance[50, 99 + away] = 1
-    assert fit(relevance, _square(40, 60, 40)).hit == hit
+    assert fit(relevance, _square(40, 60, 40)).pointing_game == hit
 
 
 def test_chance_of_pointing_is_the_area_within_reach() -> None:
@@ -68,7 +67,9 @@ def test_chance_of_pointing_is_the_area_within_reach() -> None:
         if row**2 + column**2 <= TOLERANCE**2
     )
     expected = 20 * 20 + 4 * 20 * TOLERANCE + 4 * corners
-    assert fit(np.ones(region.shape), region).pointing_area == pytest.approx(expected / SIDE**2)
+    assert fit(np.ones(region.shape), region).pointing_area_share == pytest.approx(
+        expected / SIDE**2
+    )
 
 
 def test_average_precision_is_scikit_learns_and_iou_is_counted_by_hand() -> None:
@@ -78,7 +79,7 @@ def test_average_precision_is_scikit_learns_and_iou_is_counted_by_hand() -> None
     relevance = rng.random(region.shape) + 0.6 * region
     found = fit(relevance, region)
     expected = average_precision_score(region.ravel() > 0, relevance.ravel())
-    assert found.precision == pytest.approx(expected, abs=2e-3)
+    assert found.average_precision == pytest.approx(expected, abs=2e-3)
     for at in (3, 9, 15):
         picked = relevance >= THRESHOLDS[at] * relevance.max()
         both, either = (picked & (region > 0)).sum(), (picked | (region > 0)).sum()
@@ -88,7 +89,7 @@ def test_average_precision_is_scikit_learns_and_iou_is_counted_by_hand() -> None
 def test_energy_counts_the_part_of_a_pixel_that_a_box_covers() -> None:
     region = np.zeros((10, 10))
     region[2, 2], region[2, 3] = 1, 0.25
-    assert fit(np.ones((10, 10)), region).energy == pytest.approx(1.25 / 100)
+    assert fit(np.ones((10, 10)), region).energy_pointing_game == pytest.approx(1.25 / 100)
 
 
 def test_frame_keeps_proportions_and_padding_is_left_out() -> None:
@@ -128,14 +129,14 @@ def test_tumor_of_a_phantom_lies_in_its_head() -> None:
 
 def test_even_map_has_the_areas_shares_and_a_squares_spread() -> None:
     disk = _disk(80)
-    found = look(np.full(disk.shape, 3.0), disk)
+    found = attribution(np.full(disk.shape, 3.0), disk)
     assert found.outside_head == pytest.approx((~disk).mean())
     assert found.border == pytest.approx(border(disk.shape).mean())
     assert found.border == pytest.approx(1 - (1 - 2 * BORDER / SIDE) ** 2)
     assert found.skull == pytest.approx(skull(disk).mean())
     assert found.entropy == pytest.approx(1)
     assert found.spread == pytest.approx(np.sqrt(1 / 6), rel=1e-3)
-    assert look(np.zeros(disk.shape), disk).empty
+    assert attribution(np.zeros(disk.shape), disk).empty
 
 
 def test_map_of_one_pixel_has_no_spread_and_lies_where_it_lies() -> None:
@@ -148,7 +149,7 @@ def test_map_of_one_pixel_has_no_spread_and_lies_where_it_lies() -> None:
     ):
         relevance = np.zeros(disk.shape)
         relevance[row, column] = 0.3
-        found = look(relevance, disk)
+        found = attribution(relevance, disk)
         assert (found.outside_head, found.border, found.skull) == expected
         assert found.entropy == found.spread == 0
 

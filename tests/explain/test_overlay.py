@@ -1,8 +1,23 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
+from PIL import Image
 
-from tumorlens.explain.overlay import OPACITY, Explained, Tile, blend, full_heat, on_image, panel
+from tumorlens.evaluation.plots import save
+from tumorlens.explain.overlay import (
+    OPACITY,
+    Explained,
+    Tile,
+    blend,
+    full_heat,
+    gallery,
+    on_image,
+    panel,
+)
 from tumorlens.explain.regions import Outline
 from tumorlens.models.build import build_model
 
@@ -129,3 +144,16 @@ def test_two_networks_share_one_scale() -> None:
     figure = panel([tile], "t")
     faint, strong = (axes.images[0].get_array().astype(int) for axes in figure.axes[1:3])
     assert np.abs(strong - 50).max() > 2 * np.abs(faint - 50).max()
+
+
+def test_long_names_and_dollar_signs_are_drawn_as_they_are(tmp_path: Path) -> None:
+    name = "$alpha_{1$ no_tumor " + "x" * 50
+    grey = np.zeros((30, 40), dtype=np.uint8)
+    one = replace(_view(name), name=name, target=name)
+    figure = gallery({"best": [Tile(grey, f"{name}.png", name, (one, one))]}, name)
+    save(figure, tmp_path / "gallery.png")
+    drawn = [text.get_text().replace("\n", "") for text in figure.findobj(Text)]
+    assert f"true: {name}" in drawn
+    assert all(not text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
+    with Image.open(tmp_path / "gallery.png") as image:
+        assert image.width > 600

@@ -115,4 +115,18 @@ def test_maps_of_the_default_layer_take_one_forward_pass_an_image(
     )
     found = gradcam(GradcamSettings(pair[0], data_dir=root, count=2))
     assert passed == [2, 2]  # for the probability and for the map
-    assert found.tiles[0].views[0].map.shape == (16, 16)
+    assert found.tiles[0].views[0].map.shape == (8, 8)
+
+
+def test_names_of_files_are_short_and_have_no_slash(
+    pair: list[Path], heads: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = heads({"train": 1, "test": 1})
+    image = tmp_path / f"{'é' * 120}.png"  # 240 bytes; a name may have 255
+    image.write_bytes((root / "test/glioma/00.png").read_bytes())
+    settings = GradcamSettings(pair[0], compare=pair[1], images=(image,), save_maps=True)
+    out = gradcam(settings).out_dir
+    written = [*(out / "overlays").iterdir(), *(out / "maps").iterdir()]
+    assert len(written) == 4
+    assert all(len(path.name.encode()) < 255 for path in written)
+    assert len({path.stem for path in written}) == 2

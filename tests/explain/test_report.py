@@ -15,9 +15,8 @@ from tumorlens.cli import main
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.explain.localization import localize
 from tumorlens.explain.maps import Way
-from tumorlens.explain.plots import ranked
 from tumorlens.explain.regions import read_boxes
-from tumorlens.explain.report import compare, sentence
+from tumorlens.explain.report import compare, ranked, sentence
 
 COUNTS = {"train": 1, "valid": 3, "test": 4}
 QUICK = ["--resamples", "100", "--layer", "layer2", "--count", "2"]
@@ -50,7 +49,7 @@ def test_boxes_of_two_networks_leave_figures_rows_and_pictures(
     assert main([*argv, "--data_dir", str(root), "--boxes", str(root / "boxes.csv")]) == 0
     told = capsys.readouterr().out
     assert "4 test images with a box" in told
-    assert "The second ResNet18 does not localise better than the first ResNet18" in told
+    assert f"{files[1]} does not localise better than {files[0]}" in told
     out = tmp_path / "a/gradcam"
     found = json.loads((out / "explain.json").read_text())
     assert found["networks"] == files

@@ -303,34 +303,33 @@ def test_eight_bits_need_images_that_did_not_train(
 
 
 def test_eight_bits_are_never_checked_on_images_that_trained(
-    make_folder: Callable[..., Path], tmp_path: Path
+    make_folder: Callable[..., Path], record_of: Callable[..., DataRecord], tmp_path: Path
 ) -> None:
     from tumorlens.export.onnx_file import _train_and_valid
 
     root = make_folder({"Training": 20, "Testing": 2})
     data = load_for_training(root, SIDE, seed=5)
     train = data.indices("train")
-    record = DataRecord(
-        data_dir=str(root),
-        layout=data.layout,
-        protocol=data.protocol,
-        train=data.paths_of("train"),
-        valid=data.paths_of("valid"),
-        test=data.paths_of("test"),
-        skipped={},
-        fingerprints=data.fingerprints[train],
-        digests=data.digests[train],
-    )
+    record = record_of(data)
     loaded = Checkpoint(
         "resnet18", data.classes, Preprocessing(SIDE, 0.5, 0.2), {}, record, {"seed": 5}, {}
     )
     # One file less: not the folder that the checkpoint remembers.
     (root / data.paths_of("test")[0]).unlink()
     settings = ExportSettings(tmp_path / "best_model.pt", int8=True, data_dir=root)
-    assert _train_and_valid(loaded, settings, silent).paths_of("valid") == record.valid
+    checked, left_out = _train_and_valid(loaded, settings, silent)
+    assert (checked.paths_of("valid"), left_out) == (record.valid, 0)
+    # The class of which one validation image was trained on is checked on the others.
+    valid = data.indices("valid")
+    one = np.append(train, valid[0])
+    some = replace(record, fingerprints=data.fingerprints[one], digests=data.digests[one])
+    checked, left_out = _train_and_valid(replace(loaded, data=some), settings, silent)
+    assert (checked.paths_of("valid"), left_out) == (record.valid[1:], 1)
     every = replace(record, fingerprints=data.fingerprints, digests=data.digests)
-    with pytest.raises(TumorlensError, match="no valid image of"):
+    with pytest.raises(TumorlensError, match=f"but {len(valid)} that were trained on"):
         _train_and_valid(replace(loaded, data=every), settings, silent)
+    with pytest.raises(TumorlensError, match="does not say which images it was trained on"):
+        _train_and_valid(replace(loaded, data=None), settings, silent)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tumorlens.reporting.claim import ITEMS, checklist
-from tumorlens.reporting.evidence import Evidence
+from tumorlens.reporting.evidence import Evidence, Folder
 
 
 def _bare() -> Evidence:
@@ -39,3 +42,17 @@ def test_scores_are_claimed_only_where_there_was_an_evaluation() -> None:
     answers = {item.number: item.answer for item in checklist(_bare())}
     assert all(answers[number] == "" for number in (28, 29, 32, 33, 37, 38, 39))
     assert "ResNet18" in answers[22]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"method": "hirescam", "layer": "layer1"}, "HiResCAM (Draelos and Carin 2020) at layer1"),
+        ({"method": "gradcam", "layer": "layer2*layer3"}, "Grad-CAM (Selvaraju et al. 2017) at la"),
+        ({}, "Grad-CAM (Selvaraju et al. 2017) at layer4"),
+    ],
+)
+def test_maps_are_named_by_the_method_that_made_them(content: dict[str, str], words: str) -> None:
+    found = replace(_bare(), gradcam=Folder(Path("gradcam"), {}, content))
+    (answer,) = (item.answer for item in checklist(found) if item.number == 31)
+    assert words in answer

@@ -4,12 +4,13 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
@@ -20,7 +21,9 @@ CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
 
 @pytest.fixture
-def run_dir(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
+def run_dir(
+    make_folder: Callable[..., Path], record_of: Callable[..., Any], tmp_path: Path
+) -> Path:
     """A finished run of an untrained network, in model/runs/."""
     root = make_folder({"train": 2, "valid": 1, "test": 2}, size=32)
     (root / "test" / "glioma" / "copy.png").write_bytes(
@@ -28,24 +31,12 @@ def run_dir(make_folder: Callable[..., Path], tmp_path: Path) -> Path:
     )
     data = load_for_training(root, 32)
     folder = tmp_path / "model" / "runs" / "resnet18-seed0-1"
-    train = data.indices("train")
-    record = DataRecord(
-        data_dir=str(root.resolve()),
-        layout=data.layout,
-        protocol=data.protocol,
-        train=data.paths_of("train"),
-        valid=data.paths_of("valid"),
-        test=data.paths_of("test"),
-        skipped={},
-        fingerprints=data.fingerprints[train],
-        digests=data.digests[train],
-    )
     trained = Checkpoint(
         model_name="resnet18",
         classes=CLASSES,
         preprocessing=Preprocessing(32, 0.25, 0.2),
         weights=build_model("resnet18", 4).state_dict(),
-        data=record,
+        data=record_of(data),
         settings={
             "seed": 0,
             "monitor": "macro_f1",

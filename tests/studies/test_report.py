@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tumorlens.data import public_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, table
 from tumorlens.settings import StudySettings
+from tumorlens.studies.figures import story
 from tumorlens.studies.report import draw_report
 from tumorlens.studies.summary import over_runs
 
@@ -285,6 +287,27 @@ def test_report_of_what_is_there_so_far_claims_no_more(
     found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
     assert set(found.comparisons) == {one.view.name for one in found.seen}
     assert "with one seed each and 160 images each of these could be chance" in found.answer
+
+
+def test_study_of_other_classes_shows_its_own(
+    finish: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "CLASSES", ("cyst", "lesion", "notumor", "scar"))
+    finish("se_resnet18", 0, 0.5)
+    finish("resnet18", 0, 0.6)
+    found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
+    folder = tmp_path / "study" / "report"
+    page = (folder / "report.md").read_text()
+    assert "| cyst recall |" in page
+    assert "glioma recall" not in page
+    header = (folder / "runs.csv").read_text().splitlines()[0].split(",")
+    assert [name for name in header if name.startswith("recall_")] == [
+        *("recall_cyst", "recall_lesion", "recall_notumor", "recall_scar")
+    ]
+    drawn = story(found.seen, published=False)
+    titles = [axes.get_title() for axes in drawn.axes]
+    assert titles == ["accuracy", *(f"{name} recall" for name in CLASSES)]
+    assert all(axes.lines for axes in drawn.axes)
 
 
 def test_report_of_nothing_says_what_was_expected(

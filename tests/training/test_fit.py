@@ -374,8 +374,7 @@ from lightning.pytorch import Callback, Trainer
 from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.data.augment import Augmentation
 from tumorlens.models.build import build_model
-from tumorlens.training.batches import training_batches, validation_batches
-from tumorlens.training.module import Classifier
+from tumorlens.training.module import Classifier, training_batches, validation_batches
 from tumorlens.training.recipes import Recipe
 
 world, out = int(sys.argv[1]), sys.argv[2]

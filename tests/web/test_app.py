@@ -32,7 +32,7 @@ def test_slice_is_answered_by_both_networks(app: Any) -> None:
     probabilities = [float(one) for one in re.findall(r'class="number">([\d.]+)<', got.text)]
     assert len(probabilities) == 8
     assert sum(probabilities[:4]) == pytest.approx(1, abs=0.003)
-    assert got.text.count("HiResCAM at layer1*layer2, for glioma") == 2
+    assert got.text.count("Grad-CAM at layer2*layer3, for glioma") == 2
     assert _token(got.text) == ""
     assert got.headers["cache-control"] == "no-store"
 

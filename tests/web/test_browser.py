@@ -109,7 +109,7 @@ def test_class_and_opacity_change_the_overlay_without_a_request(visitor: _Visito
         page.get_by_label(name, exact=True).check()
         shown = page.locator(".map:not([hidden])")
         assert [one.get_attribute("data-class") for one in shown.all()] == [str(number)] * 2
-        assert f"HiResCAM at layer1*layer2, for {name}" in page.inner_text("#result")
+        assert f"Grad-CAM at layer2*layer3, for {name}" in page.inner_text("#result")
     assert visitor.opacities() == ["0.6", "0.6"]
     page.locator("#opacity").fill("0.25")
     assert visitor.opacities() == ["0.25", "0.25"]

@@ -23,7 +23,7 @@ from tumorlens.files import SCHEMA
 from tumorlens.progress import Progress, silent
 
 # How a near-duplicate was made, the plainest first.
-KINDS = ("exact", "re-encoded", "mirrored", "turned")
+DUPLICATE_TYPES = ("exact", "re-encoded", "mirrored", "turned")
 
 _FEWEST_FOR_SHORTCUTS = 20
 
@@ -88,12 +88,12 @@ class Audit:
 
     @cached_property
     def kinds(self) -> npt.NDArray[np.str_]:
-        """(P,) how each pair's copy was made, a name in `KINDS`."""
+        """(P,) how each pair's copy was made, a name in `DUPLICATE_TYPES`."""
         transform = self.pairs.transform
         return np.select(
             [self.pairs.exact, transform == "identity", np.isin(transform, ["flip_lr", "flip_ud"])],
-            KINDS[:3],
-            default=KINDS[3],
+            DUPLICATE_TYPES[:3],
+            default=DUPLICATE_TYPES[3],
         )
 
     @cached_property
@@ -190,7 +190,7 @@ class Audit:
         return {
             "images": int(chosen.sum()),
             "with_near_duplicate": len(kinds),
-            **{kind: int((kinds == kind).sum()) for kind in KINDS},
+            **{kind: int((kinds == kind).sum()) for kind in DUPLICATE_TYPES},
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class Audit:
                 "fingerprint_bits_at_most": RADIUS,
                 "similarity_at_least": SAME_DETAILS,
                 "pairs": len(self.pairs),
-                "by_kind": {kind: int((self.kinds == kind).sum()) for kind in KINDS},
+                "by_kind": {kind: int((self.kinds == kind).sum()) for kind in DUPLICATE_TYPES},
                 "by_transform": {name: transforms[name] for name in TRANSFORMS},
                 "within_splits": len(self.pairs) - int(self.across.sum()),
                 "across_splits": int(self.across.sum()),
@@ -252,7 +252,7 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
 
     Args:
         source: any folder with images in it, with its splits and patients or as its folders say.
-        progress: told of the stages of `cache.load` and `pairs.find_pairs`.
+        progress: called with the stages of `cache.load` and `pairs.find_pairs`.
 
     Raises:
         TumorlensError: no such folder, no image in it, a splits file that lists what the folder has

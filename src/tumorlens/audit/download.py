@@ -64,7 +64,7 @@ def download(
 
     Args:
         settings: see `DownloadSettings`.
-        progress: told of the stages of `audit`; kagglehub draws a bar of its own on stderr.
+        progress: called with the stages of `audit`; kagglehub draws a bar of its own on stderr.
         announce: called before the first image is fetched.
 
     Raises:

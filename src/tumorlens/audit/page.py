@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from tumorlens import __version__
-from tumorlens.audit.audit import KINDS, Audit, NearestDuplicates
+from tumorlens.audit.audit import DUPLICATE_TYPES, Audit, NearestDuplicates
 from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.data.pairs import INVERSE
 
@@ -35,7 +35,7 @@ def page(found: Audit) -> str:
             row[0], row[1] = place[row[0]], place[row[1]]
     data = {
         "tabs": tabs,
-        "kinds": list(KINDS),
+        "kinds": list(DUPLICATE_TYPES),
         "transforms": {name: _matrix(name) for name in TRANSFORMS},
         "images": [
             [found.paths[index], str(found.labels[index]), str(found.splits[index]), image]
@@ -51,7 +51,7 @@ def page(found: Audit) -> str:
         version=__version__,
         found=found,
         summary=found.to_dict(),
-        kinds=KINDS,
+        kinds=DUPLICATE_TYPES,
         payload=payload,
     )
 
@@ -102,7 +102,7 @@ def _tab(
         forward = duplicate == int(pairs.first[pair])
         # What to do to the duplicate to get the image.
         shown = transform if forward else INVERSE.get(transform, transform)
-        kind = KINDS.index(str(found.kinds[pair]))
+        kind = DUPLICATE_TYPES.index(str(found.kinds[pair]))
         rows.append(
             [image, duplicate, shown, round(float(pairs.similarity[pair]), 4), kind, others]
         )

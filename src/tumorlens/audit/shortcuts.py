@@ -41,8 +41,8 @@ class Shortcut:
             together.
         low, high: its 95% interval (normal, groups counted as one).
         chance: 1 / number of classes. One question has two answers, so two classes at most can be
-            told: the best score possible is twice this.
-        told: whether the score is clearly above chance.
+            separated: the best score possible is twice this.
+        above_chance: whether the score is clearly above chance.
         sides: the stump fitted on all images; empty where the property is the same for all.
     """
 
@@ -51,7 +51,7 @@ class Shortcut:
     low: float
     high: float
     chance: float
-    told: bool
+    above_chance: bool
     sides: tuple[Side, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _judged(
     questions, words = _questions(values)
     tree = stump.fit(questions, labels).tree_
     if tree.node_count == 1:
-        return Shortcut(name, chance, chance, chance, chance, told=False, sides=())
+        return Shortcut(name, chance, chance, chance, chance, above_chance=False, sides=())
     low = stump.apply(questions) == tree.children_left[0]
     if len(words):
         word = words[tree.feature[0]]
@@ -169,8 +169,8 @@ def _judged(
         spread += recall * (1 - recall) / len(np.unique(groups[mine]))
     score = float(np.mean(recalls))
     half = 1.96 * spread**0.5 / len(classes)
-    told = score - half > chance + _MARGIN
-    return Shortcut(name, score, score - half, score + half, chance, told, sides)
+    above = score - half > chance + _MARGIN
+    return Shortcut(name, score, score - half, score + half, chance, above, sides)
 
 
 def _questions(values: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:

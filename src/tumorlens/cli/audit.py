@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tumorlens.cli.flags import parse
@@ -10,7 +10,6 @@ from tumorlens.settings import AuditSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from tumorlens.audit.audit import Audit, NearestDuplicates
     from tumorlens.audit.overlap import PatientOverlap
@@ -37,15 +36,15 @@ def run(argv: Sequence[str], prog: str) -> int:
 
 
 def _print(found: Audit, console: Console) -> None:
-    console.print(_balance(found))
+    _balance(found, console)
     leaks = list(found.leaks())
     for split, other, duplicates in leaks:
-        console.print(_leak(found, split, other, duplicates))
+        _leak(found, split, other, duplicates, console)
     if not leaks and found.count_of_splits() > 1:
         console.print("[green]No image is in two splits.[/green]")
     overlap = found.patient_overlap
     for one in overlap:
-        console.print(_patients(one))
+        _patients(one, console)
     if found.patients is not None and not overlap and found.count_of_splits() > 1:
         console.print("[green]No patient is in two splits.[/green]")
     whole = found.to_dict()["near_duplicates"]
@@ -63,7 +62,7 @@ def _print(found: Audit, console: Console) -> None:
     ]
     _list(lines, "pairs.csv has all", console)
     if found.shortcuts:
-        console.print(_shortcuts(found))
+        _shortcuts(found, console)
     if found.unreadable:
         console.print(f"[red]{len(found.unreadable)} unreadable files:[/red]")
         _list(list(found.unreadable.values()), "audit.json has all", console)
@@ -87,82 +86,75 @@ def _list(lines: list[str], where: str, console: Console) -> None:
         console.print(f"  ... and {len(lines) - _MOST_LINES} more; {where}")
 
 
-def _balance(found: Audit) -> Table:
+def _table(
+    console: Console,
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Sequence[object]],
+    total: Sequence[object] = (),
+) -> None:
     from tumorlens.cli.console import titled_table
 
-    rows = found.balance()
-    classes = list(next(iter(rows.values())))
-    table = titled_table(
-        f"{len(found.paths)} readable images", "split", *(name or "-" for name in classes), "all"
-    )
-    for split, counts in rows.items():
-        table.add_row(
-            split or "-", *(str(counts[name]) for name in classes), str(sum(counts.values()))
-        )
-    return table
+    table = titled_table(title, *columns)
+    for row in rows:
+        table.add_row(*map(str, row))
+    if total:
+        table.add_row(*map(str, total), style="bold")
+    console.print(table)
 
 
-def _leak(found: Audit, split: str, other: str, duplicates: NearestDuplicates) -> Table:
-    from tumorlens.cli.console import titled_table
+def _balance(found: Audit, console: Console) -> None:
+    counts = found.balance()
+    classes = list(next(iter(counts.values())))
+    columns = ("split", *(name or "-" for name in classes), "all")
+    rows = [
+        (split or "-", *(row[name] for name in classes), sum(row.values()))
+        for split, row in counts.items()
+    ]
+    _table(console, f"{len(found.paths)} readable images", columns, rows)
 
+
+def _leak(
+    found: Audit, split: str, other: str, duplicates: NearestDuplicates, console: Console
+) -> None:
     share = len(duplicates) / (found.splits == split).sum()
-    table = titled_table(
+    whole = found.leak_counts(found.splits == split, duplicates)
+    _table(
+        console,
         f"{len(duplicates)} of the {split} images ({share:.1%}) are near-duplicates of an image of "
         f"{other}",
-        f"{split} images",
-        "n",
-        "with a near-duplicate",
-        *_SAID.values(),
+        (f"{split} images", "n", "with a near-duplicate", *_SAID.values()),
+        [(name or "-", *row.values()) for name, row in found.leak_table(split, duplicates).items()],
+        ("all", *whole.values()),
     )
-    rows = found.leak_table(split, duplicates)
-    for label, row in rows.items():
-        table.add_row(label or "-", *(str(count) for count in row.values()))
-    whole = found.leak_counts(found.splits == split, duplicates)
-    table.add_row("all", *(str(count) for count in whole.values()), style="bold")
-    return table
 
 
-def _patients(found: PatientOverlap) -> Table:
-    from tumorlens.cli.console import titled_table
-
+def _patients(found: PatientOverlap, console: Console) -> None:
     whole = found.whole
-    table = titled_table(
+    _table(
+        console,
         f"{whole.shared} of the {found.split} images ({whole.shared / whole.images:.1%}) show a "
         f"patient who is in {found.other} too",
-        f"{found.split} images",
-        "n",
-        "patient known",
-        f"patient in {found.other}",
-        "patients",
+        (f"{found.split} images", "n", "patient known", f"patient in {found.other}", "patients"),
+        [
+            (label or "-", row.images, row.known, row.shared, row.patients)
+            for label, row in found.by_class.items()
+        ],
+        ("all", whole.images, whole.known, whole.shared, whole.patients),
     )
-    for label, row in found.by_class.items():
-        table.add_row(label or "-", *map(str, (row.images, row.known, row.shared, row.patients)))
-    counts = (whole.images, whole.known, whole.shared, whole.patients)
-    table.add_row("all", *map(str, counts), style="bold")
-    return table
 
 
-def _shortcuts(found: Audit) -> Table:
-    from tumorlens.cli.console import titled_table
-
+def _shortcuts(found: Audit, console: Console) -> None:
     chance = found.shortcuts[0].chance
-    table = titled_table(
+    rows = []
+    for one in found.shortcuts:
+        told = "near chance" if one.sides else "the same for all, or tells nothing"
+        told = "[red]predicts the class[/red]" if one.above_chance else told
+        rows.append((one.property, f"{one.score:.3f}", f"{one.low:.3f} to {one.high:.3f}", told))
+    _table(
+        console,
         f"Shortcuts: balanced accuracy of one question about the file (chance {chance:.3f}, at "
         f"best {2 * chance:.3f})",
-        "property",
-        "score",
-        "95% interval",
-        "",
+        ("property", "score", "95% interval", ""),
+        rows,
     )
-    for shortcut in found.shortcuts:
-        table.add_row(
-            shortcut.property,
-            f"{shortcut.score:.3f}",
-            f"{shortcut.low:.3f} to {shortcut.high:.3f}",
-            "[red]predicts the class[/red]"
-            if shortcut.told
-            else "near chance"
-            if shortcut.sides
-            else "the same for all, or tells nothing",
-        )
-    return table

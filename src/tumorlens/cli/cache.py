@@ -20,6 +20,6 @@ def run(argv: Sequence[str], prog: str) -> int:
     from tumorlens.data import cache
 
     entries, size = cache.clear() if word == "clear" else cache.contents()
-    command = "removed" if word == "clear" else "holds"
-    print(f"{cache.cache_folder()}: {command} {entries} entries, {size / 1e6:.1f} MB.")
+    done = "removed" if word == "clear" else "holds"
+    print(f"{cache.cache_folder()}: {done} {entries} entries, {size / 1e6:.1f} MB.")
     return 0

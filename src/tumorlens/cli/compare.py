@@ -24,5 +24,5 @@ def run(argv: Sequence[str], prog: str) -> int:
         print(f"Note: {caveat}")
     print(found.sentence)
     print(whom(found.all))
-    print(f"Metrics and image: {found.out_dir}")
+    print(f"Metrics and figure: {found.out_dir}")
     return 0

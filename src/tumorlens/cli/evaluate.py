@@ -27,5 +27,5 @@ def run(argv: Sequence[str], prog: str) -> int:
         print(f"Note: {caveat}")
     if report.data.note:
         print(report.data.note)
-    print(f"Figures and images: {report.out_dir}")
+    print(f"Metrics and figures: {report.out_dir}")
     return 0

@@ -25,9 +25,6 @@ def parse(
     """Read flags into `settings`; `--data_dir` and `--data-dir` are the same flag.
 
     Args:
-        settings: a frozen dataclass.
-        argv: the words after the command.
-        prog: what help calls the program.
         positional: the fields that leading words without dashes are for, in turn; further words
             belong to the last of them.
         aliases: other spellings, flag to flag, such as {"--class_name": "--class"}; where a field
@@ -38,7 +35,13 @@ def parse(
         SystemExit: 0, after --help.
     """
     aliases = aliases or {}
-    words = [_spelled(word, aliases) for word in argv]
+    words = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if word.startswith("--"):
+            flag = "--" + flag[2:].replace("-", "_")
+            flag = aliases.get(flag, flag)
+        words.append(flag + equals + value)
     leading = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     for at, name in reversed(list(enumerate(positional[:leading]))):
         words.insert(at, f"--{name}")
@@ -48,22 +51,10 @@ def parse(
         raise TumorlensError(f"{error} See {prog} --help.") from None
 
 
-def _spelled(word: str, aliases: dict[str, str]) -> str:
-    if not word.startswith("--"):
-        return word
-    flag, equals, value = word.partition("=")
-    flag = "--" + flag[2:].replace("-", "_")
-    return aliases.get(flag, flag) + equals + value
-
-
 def _given(
     settings: type[Any], words: Sequence[str], prog: str, aliases: dict[str, str]
 ) -> dict[str, Any]:
-    """The fields that `words` set.
-
-    Raises:
-        TumorlensError: a sentence on what is not understood.
-    """
+    """The fields that `words` set."""
     every: dict[str, Field[Any]] = {item.name: item for item in fields(settings)}
     found, unknown = tyro.cli(
         _grouped(settings, every, aliases),
@@ -91,13 +82,13 @@ def _given(
 
 def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[str, str]) -> Any:
     """A class for tyro, which makes a heading in help of each class within it."""
-    docs, hints = docs_of(settings), get_type_hints(settings)
+    docs, hints, trains = docs_of(settings), get_type_hints(settings), "recipe" in every
     groups: dict[str, list[tuple[str, Any, Any]]] = {
         name: [] for name in ("required", *GROUPS, "other")
     }
     for name, item in every.items():
         flag = aliases.get(f"--{name}", f"--{name}")
-        told, hint = docs[name], _default(item, "recipe" in every)
+        told, hint = docs[name], _default(item, trains)
         if not hint:  # tyro adds a space all the same, which may become an empty line
             told, _, hint = told.rpartition(" ")
         mark = tyro.conf.arg(
@@ -108,7 +99,9 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
         )
         on_off = hints[name] is bool
         kind = bool if on_off else Annotated[object, _reader(hints[name], flag)]
-        groups[_group(item, "recipe" in every)].append(
+        named = (group for group, names in GROUPS.items() if name in names)
+        group = next((one for one in named if trains or one != "training"), "other")
+        groups["required" if is_required(item) else group].append(
             (name, Annotated[kind, mark], field(default=False if on_off else None))
         )
     inner = [
@@ -117,13 +110,6 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
         if those
     ]
     return make_dataclass(settings.__name__, inner, namespace={"__doc__": settings.__doc__})
-
-
-def _group(item: Field[Any], trains: bool) -> str:
-    if is_required(item):
-        return "required"
-    named = (group for group, names in GROUPS.items() if item.name in names)
-    return next((group for group in named if trains or group != "training"), "other")
 
 
 def _default(item: Field[Any], trains: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from tumorlens.cli.flags import parse
 from tumorlens.settings import GradcamSettings
 
-# Figure to heading and width. The intervals of those without are in explain.json: a terminal has
+# Metric to heading and width. The intervals of those without are in explain.json: a terminal has
 # 80 columns.
 _COLUMNS = {
     "energy_pointing_game": ("energy in box", 19),
@@ -82,7 +82,7 @@ def _print_fits(name: str, metrics: Mapping[str, Any]) -> None:
     rows = {**metrics["network"], "centre prior": metrics["centre_prior"]["all"]}
     for subset, row in rows.items():
         cells = [
-            f"{_cell(row[key]) if key in _WITH_INTERVAL else _plain(row[key]):>{width}}"
+            f"{_cell(row[key], interval=key in _WITH_INTERVAL):>{width}}"
             for key, (_, width) in columns.items()
         ]
         print(f"{subset[:13]:14}{row['energy_pointing_game']['n']:>4}" + "".join(cells))
@@ -92,11 +92,8 @@ def _print_fits(name: str, metrics: Mapping[str, Any]) -> None:
         print(caveat)
 
 
-def _cell(estimate: Mapping[str, float]) -> str:
+def _cell(estimate: Mapping[str, float], *, interval: bool = True) -> str:
     if isnan(estimate["value"]):
         return "-"
-    return f"{estimate['value']:.3f} ({estimate['low']:.2f}, {estimate['high']:.2f})"
-
-
-def _plain(estimate: Mapping[str, float]) -> str:
-    return "-" if isnan(estimate["value"]) else f"{estimate['value']:.3f}"
+    ends = f" ({estimate['low']:.2f}, {estimate['high']:.2f})" if interval else ""
+    return f"{estimate['value']:.3f}{ends}"

@@ -42,6 +42,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         _print(rows, sum(found.decisions.values()), console)
     counts = ", ".join(f"{number:,} {decision}" for decision, number in found.decisions.items())
     console.print(f"{found.network}: {counts}.")
+    if found.left_out:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.left_out.items())
+        console.print(f"Not taken from folders: {reasons}.")
     if found.note:
         console.print(f"Note: {found.note}")
     if not found.calibrated:

@@ -1,6 +1,6 @@
 """Scores as tables for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 
 from rich.console import Group, RenderableType
@@ -11,11 +11,10 @@ from tumorlens.cli.console import titled_table
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.text import metric_title, title
 from tumorlens.evaluation.intervals import Estimate
-from tumorlens.evaluation.metrics import OVERALL
 from tumorlens.evaluation.scores import Scores, Subset
 from tumorlens.evaluation.subgroups import SubgroupRecall
 
-_NAMES = {
+_OVERALL = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
@@ -28,9 +27,20 @@ _NAMES = {
 
 def scores(found: Scores) -> RenderableType:
     """Headline metrics, metrics by class, class-wise bias, and what the near-duplicates do."""
-    parts: list[RenderableType] = [_headline(found), _by_class(found)]
+    parts: list[RenderableType] = [
+        _of_subsets("Overall, with 95% intervals", _OVERALL, found),
+        _by_class(found),
+    ]
     if found.bias_pair:
-        parts.append(_bias(found, *found.bias_pair))
+        one, other = found.bias_pair
+        rows = {
+            f"recall_{one}": f"{one} recall",
+            f"recall_{other}": f"{other} recall",
+            f"recall_gap_{other}_minus_{one}": f"gap, {other} minus {one}",
+            f"{one}->{other}": f"{one} taken for {other}",
+            f"{other}->{one}": f"{other} taken for {one}",
+        }
+        parts.append(_of_subsets(f"Class-wise bias: {one} against {other}", rows, found))
     parts.append(_decision(found))
     parts.append(f"Intervals resample {found.unit}.")
     every = [one for _, subset in _subsets(found) for one in subset.metrics.values()]
@@ -60,17 +70,12 @@ def differences(found: Comparison, images: str) -> RenderableType:
     for name in ("A", "B", "points (95%)", "p, Holm"):
         table.add_column(name, justify="right", no_wrap=True)
     for metric, one in found.differences.items():
-        low, high = 100 * one.low, 100 * one.high
-        if not one.has_value:
-            table.add_row(metric_title(metric), _number(one.a), _number(one.b), "-", "-")
-            continue
-        table.add_row(
-            metric_title(metric),
-            _number(one.a),
-            _number(one.b),
-            f"{100 * one.value:+.1f} [dim]({low:+.1f}, {high:+.1f})[/dim]",
-            f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.significant else ' '}",
-        )
+        points, p = "-", "-"
+        if one.has_value:
+            interval = f"({100 * one.low:+.1f}, {100 * one.high:+.1f})"
+            points = f"{100 * one.value:+.1f} [dim]{interval}[/dim]"
+            p = f"{one.p_holm:.3f}{'[bold]*[/bold]' if one.significant else ' '}"
+        table.add_row(metric_title(metric), _number(one.a), _number(one.b), points, p)
     return table
 
 
@@ -81,19 +86,15 @@ def _subsets(found: Scores) -> list[tuple[str, Subset]]:
     return listed
 
 
-def _table(title: str, found: Scores) -> Table:
+def _of_subsets(title: str, rows: Mapping[str, str], found: Scores) -> Table:
+    """A row a metric that there is, by its label; a column a subset of the images."""
     table = titled_table(title)
     table.add_column("")
     for name, subset in _subsets(found):
         table.add_column(f"{name}\nn = {subset.n}", justify="right", no_wrap=True)
-    return table
-
-
-def _headline(found: Scores) -> Table:
-    table = _table("Overall, with 95% intervals", found)
-    rows = {name: _NAMES[name] for name in OVERALL}
     for metric, label in rows.items():
-        table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
+        if metric in found.all.metrics:
+            table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
     return table
 
 
@@ -117,21 +118,6 @@ def _by_class(found: Scores) -> Table:
     return table
 
 
-def _bias(found: Scores, one: str, other: str) -> Table:
-    table = _table(f"Class-wise bias: {one} against {other}", found)
-    rows = {
-        f"recall_{one}": f"{one} recall",
-        f"recall_{other}": f"{other} recall",
-        f"recall_gap_{other}_minus_{one}": f"gap, {other} minus {one}",
-        f"{one}->{other}": f"{one} taken for {other}",
-        f"{other}->{one}": f"{other} taken for {one}",
-    }
-    for metric, label in rows.items():
-        if metric in found.all.metrics:
-            table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
-    return table
-
-
 def _decision(found: Scores) -> str:
     if found.duplicates is None:
         return (
@@ -147,12 +133,10 @@ def _decision(found: Scores) -> str:
     )
     if found.without_near_duplicates is None:
         return f"{counts}: none is left to score without them."
+    gains = (found.leakage_inflation[name] for name in ("accuracy", "balanced_accuracy"))
     accuracy, balanced = (
         f"{100 * gain.value:.1f} points (95% {100 * gain.low:.1f} to {100 * gain.high:.1f})"
-        for gain in (
-            found.leakage_inflation["accuracy"],
-            found.leakage_inflation["balanced_accuracy"],
-        )
+        for gain in gains
     )
     return (
         f"{counts}. They flatter accuracy by {accuracy} and balanced accuracy, which does not "

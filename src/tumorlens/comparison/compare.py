@@ -1,20 +1,28 @@
 """The command compare: two networks' predictions, paired and put into files."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from tumorlens.comparison import plot as comparison_plots
-from tumorlens.comparison.paired import Comparison, Pair, compare, pair_up
+from tumorlens.comparison.paired import Comparison, Pair, compare, order_of, pair_up
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
-from tumorlens.comparison.text import confusion_sentence, sentence, title, whom
+from tumorlens.comparison.text import (
+    confusion_sentence,
+    metric_title,
+    runs_in_words,
+    sentence,
+    title,
+    whom,
+)
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.plots import save
+from tumorlens.evaluation.plots import COLOURS, save
 from tumorlens.evaluation.predictions import (
     Predictions,
     absent_caveats,
@@ -35,26 +43,24 @@ from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
 
 _ORDER = ("resnet18", "se_resnet18")
+_MARKERS = "osD^"
+_SUBSETS = {
+    "all": "all images",
+    "without_near_duplicates": "without near-duplicates of training images",
+}
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What the command found.
+    """What the command found."""
 
-    Attributes:
-        all: the comparison on all images.
-        without_near_duplicates: on those that neither network's training has a near-duplicate of;
-            None: not known, none left, or there are no near-duplicates.
-        sentence: the answer in plain words.
-        caveats: what a reader must know, a sentence each.
-        out_dir: where the files are.
-    """
-
-    all: Comparison
+    all: Comparison  # the comparison on all images
+    # On those that neither network's training has a near-duplicate of; None: not known, none left,
+    # or there are no near-duplicates.
     without_near_duplicates: Comparison | None
-    sentence: str
-    caveats: tuple[str, ...]
-    out_dir: Path
+    sentence: str  # the answer in plain words
+    caveats: tuple[str, ...]  # what a reader must know, a sentence each
+    out_dir: Path  # where the files are
 
 
 def compare_and_write(settings: CompareSettings, progress: Progress = silent) -> Compared:
@@ -67,10 +73,10 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
     caveats = []
     if settings.groups is not None:
         named = read_groups(settings.groups)
-        pairs = [one.grouped(named) for one in pairs]
+        pairs = [pair.each(lambda one: one.grouped(named)) for pair in pairs]
     if settings.patients is not None:
         table = read_patients(settings.patients)
-        pairs = [one.of_patients(table) for one in pairs]
+        pairs = [pair.each(lambda one: one.of_patients(table)) for pair in pairs]
     if any(one.a.groups is None and one.a.patients is None for one in pairs):
         caveats.append(
             "Neither patients nor near-duplicates are known (no column `patient` or `group`, no "
@@ -84,11 +90,9 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
     caveats += absent_caveats([two for one in pairs for two in (one.a, one.b)])
     check_claim(settings.out_dir, "compare")
     found = compare(pairs, names, resamples=settings.resamples, seed=settings.seed)
-    clean = _without_near_duplicates(pairs)
-    without = None
-    if len(clean) == len(pairs) and sum(len(one.a.paths) for one in clean) < sum(
-        len(one.a.paths) for one in pairs
-    ):
+    clean, without = _without_near_duplicates(pairs), None
+    images = [sum(len(one.a.paths) for one in kept) for kept in (clean, pairs)]
+    if len(clean) == len(pairs) and images[0] < images[1]:
         without = compare(clean, names, resamples=settings.resamples, seed=settings.seed)
     result = Compared(found, without, sentence(found), tuple(caveats), settings.out_dir)
     _write(result, settings)
@@ -98,10 +102,8 @@ def compare_and_write(settings: CompareSettings, progress: Progress = silent) ->
 def compared_record(found: Comparison) -> dict[str, Any]:
     """A comparison as JSON primitives."""
     record = asdict(found)
-    record["differences"] = {
-        name: asdict(one) | {"significant": one.significant}
-        for name, one in found.differences.items()
-    }
+    for name, one in found.differences.items():
+        record["differences"][name]["significant"] = one.significant
     return record | {
         "sentence": sentence(found),
         "whom": whom(found),
@@ -128,6 +130,53 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
     return csv_text(header, rows)
 
 
+def differences_plot(subsets: Mapping[str, Comparison]) -> Figure:
+    """A row a metric, b minus a in points; filled where it is more than chance.
+
+    Args:
+        subsets: name of the images to the comparison on them; the first decides the rows.
+    """
+    first = next(iter(subsets.values()))
+    rows = [name for name, one in first.differences.items() if one.has_value]
+    drawn = Figure(figsize=(7.6, 1.6 + 0.34 * len(rows)), layout="constrained")
+    axes = drawn.subplots()
+    axes.axvline(0, color="#666666", linewidth=1)
+    for index, (name, found) in enumerate(subsets.items()):
+        colour = COLOURS[(1, 0, 2, 3)[index % 4]]
+        shift = 0.24 * (index - (len(subsets) - 1) / 2)
+        for row, metric in enumerate(rows):
+            one = found.differences.get(metric)
+            if one is None or not one.has_value:
+                continue
+            axes.errorbar(
+                100 * one.value,
+                row + shift,
+                xerr=[[100 * max(0.0, end)] for end in (one.value - one.low, one.high - one.value)],
+                fmt=_MARKERS[index % len(_MARKERS)],
+                color=colour,
+                markerfacecolor=colour if one.significant else "white",
+                capsize=2,
+                markersize=5,
+            )
+        label = f"{_SUBSETS.get(name, name)}, n = {found.images:,}"
+        axes.plot([], [], _MARKERS[index % len(_MARKERS)], color=colour, label=label)
+    axes.set_yticks(range(len(rows)), [metric_title(metric) for metric in rows])
+    axes.invert_yaxis()
+    a, b = title(first.a), title(first.b)  # paths at times, and long ones
+    heading = textwrap.fill(f"{b} minus {a}", 80, break_on_hyphens=False)
+    drawn.supxlabel(
+        f"{heading}\npoints, with 95% intervals, each "
+        f"metric's own; filled: more than chance after Holm's correction for {len(rows)} metrics",
+        fontsize=9,
+    )
+    names = textwrap.fill(f"{b} against {a}", 60, break_on_hyphens=False)
+    axes.set_title(f"{names}\n{runs_in_words(first)}", fontsize=10)
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, loc="best")
+    return drawn
+
+
 def pairs_of_study(
     runs: Sequence[RunFiles], predictions: Mapping[str, Predictions] | None = None
 ) -> tuple[list[Pair], tuple[str, str]]:
@@ -146,28 +195,28 @@ def pairs_of_study(
             f"{runs[0].predictions_file.parent}: a study of {', '.join(there)} alone; two "
             "networks are compared, so name a second study, or run the other network too."
         )
-    first, second = there
-    return _matched(
-        {(run.fold, run.seed): run for run in runs if run.model == first},
-        {(run.fold, run.seed): run for run in runs if run.model == second},
-        predictions,
-    ), (first, second)
+    first, second = ([run for run in runs if run.model == name] for name in there)
+    return _matched(first, second, predictions), (there[0], there[1])
 
 
 def _matched(
-    a: Mapping[tuple[int | None, int], RunFiles],
-    b: Mapping[tuple[int | None, int], RunFiles],
-    predictions: Mapping[str, Predictions] | None = None,
+    a: Sequence[RunFiles], b: Sequence[RunFiles], predictions: Mapping[str, Predictions] | None
 ) -> list[Pair]:
-    def of(run: RunFiles) -> Predictions:
-        return run.predictions() if predictions is None else predictions[run.name]
-
-    shared = sorted(set(a) & set(b), key=lambda key: (-1 if key[0] is None else key[0], key[1]))
+    """The runs of one fold and seed side by side."""
+    of_a, of_b = ({(run.fold, run.seed): run for run in runs} for runs in (a, b))
+    shared = sorted(of_a.keys() & of_b, key=lambda key: (-1 if key[0] is None else key[0], key[1]))
     if not shared:
         raise TumorlensError(
             "the two networks have no fold and seed in common; run both on the same ones."
         )
-    return [pair_up(of(a[key]), of(b[key]), fold=key[0], seed=key[1]) for key in shared]
+    pairs = []
+    for fold, seed in shared:
+        one, other = (
+            run.predictions() if predictions is None else predictions[run.name]
+            for run in (of_a[fold, seed], of_b[fold, seed])
+        )
+        pairs.append(pair_up(one, other, fold=fold, seed=seed))
+    return pairs
 
 
 def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], tuple[str, str]]:
@@ -188,15 +237,11 @@ def _pairs(settings: CompareSettings, progress: Progress) -> tuple[list[Pair], t
                     f"{path}: holds two networks; compare it alone, or name one by --model."
                 )
         names = _distinct(first[0].model, second[0].model, settings.a, settings.b)
-        return _matched(
-            {(run.fold, run.seed): run for run in first},
-            {(run.fold, run.seed): run for run in second},
-        ), names
+        return _matched(first, second, None), names
     one, name_of_one = _predictions(settings.a, settings, progress)
     other, name_of_other = _predictions(settings.b, settings, progress)
-    one, other = _same_images(one, other)
     names = _distinct(name_of_one, name_of_other, settings.a, settings.b)
-    return [pair_up(one, other)], names
+    return [pair_up(_with_facts_of(other, one), other)], names
 
 
 def _study_runs(path: Path, settings: CompareSettings) -> list[RunFiles] | None:
@@ -244,20 +289,17 @@ def _predictions(
         return predictions_of(session), session.checkpoint.model_name
 
 
-def _same_images(one: Predictions, other: Predictions) -> tuple[Predictions, Predictions]:
-    """What one of the two knows of the images holds for both: it is theirs, not the network's."""
+def _with_facts_of(other: Predictions, one: Predictions) -> Predictions:
+    """`one` with what `other` alone knows of the images: it is theirs, not the network's."""
     if set(other.paths) != set(one.paths):  # refused by `pair_up`, which says what differs
-        return one, other
-    place = {path: index for index, path in enumerate(other.paths)}
-    order = [place[path] for path in one.paths]
-    other_way = other.only(np.array(order, dtype=np.int64))
-    known = replace(
+        return one
+    ordered = other.only(order_of(other.paths, like=one.paths))
+    return replace(
         one,
-        groups=one.groups or other_way.groups,
-        patients=one.patients or other_way.patients,
-        sites=one.sites or other_way.sites,
+        groups=one.groups or ordered.groups,
+        patients=one.patients or ordered.patients,
+        sites=one.sites or ordered.sites,
     )
-    return known, other
 
 
 def _distinct(a: str, b: str, path_a: Path, path_b: Path) -> tuple[str, str]:
@@ -299,5 +341,5 @@ def _write(result: Compared, settings: CompareSettings) -> None:
         },
     )
     write_text(result.out_dir / "comparison.csv", differences_csv(subsets))
-    save(comparison_plots.differences(subsets), result.out_dir / "comparison.png")
+    save(differences_plot(subsets), result.out_dir / "comparison.png")
     write_manifest(result.out_dir, "compare", settings=primitives(settings), seed=settings.seed)

@@ -8,7 +8,7 @@ wide, as it must be. Both together make the interval: sums of a draw of images a
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from tumorlens.comparison.tests import (
     two_sided,
     votes,
 )
-from tumorlens.data.patients import PatientTable, unit_words
+from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
@@ -41,29 +41,28 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks' predictions to the same images, in the same order.
+    """Two networks' predictions to the same images, in the same order."""
 
-    Attributes:
-        a, b: the predictions; differences are b minus a.
-        fold, seed: of the two runs; None where that is not known or has no meaning.
-    """
-
+    # a, b: the predictions; differences are b minus a
     a: Predictions
     b: Predictions
+    # fold, seed: of the two runs; None where that is not known or has no meaning
     fold: int | None = None
     seed: int | None = None
 
     def only(self, keep: Mask) -> "Pair":
         """The images that `keep` marks."""
-        return replace(self, a=self.a.only(keep), b=self.b.only(keep))
+        return self.each(lambda one: one.only(keep))
 
-    def grouped(self, named: Mapping[str, str]) -> "Pair":
-        """The same with the groups of `named`, by path; who is not named there is alone."""
-        return replace(self, a=self.a.grouped(named), b=self.b.grouped(named))
+    def each(self, changed: Callable[[Predictions], Predictions]) -> "Pair":
+        """The same with what becomes of both networks' predictions."""
+        return replace(self, a=changed(self.a), b=changed(self.b))
 
-    def of_patients(self, table: PatientTable) -> "Pair":
-        """The same with the patients of a table, which knows images by path."""
-        return replace(self, a=self.a.of_patients(table), b=self.b.of_patients(table))
+
+def order_of(names: Sequence[str], like: Sequence[str]) -> npt.NDArray[np.int64]:
+    """(len(like),) where in `names` each of `like` is."""
+    place = {name: index for index, name in enumerate(names)}
+    return np.array([place[name] for name in like], dtype=np.int64)
 
 
 def pair_up(
@@ -87,15 +86,12 @@ def pair_up(
             f"{a.source} and {b.source}: have the classes {', '.join(a.classes)} and "
             f"{', '.join(b.classes)}; networks are compared on the same classes."
         )
-    place = {path: index for index, path in enumerate(b.paths)}
-    ordered = b.only(np.array([place[path] for path in a.paths], dtype=np.int64))
-    columns = [b.classes.index(name) for name in a.classes]
-    back = np.array([a.classes.index(name) for name in b.classes], dtype=np.int64)
+    ordered = b.only(order_of(b.paths, like=a.paths))
     ordered = replace(
         ordered,
         classes=a.classes,
-        labels=back[ordered.labels],
-        probabilities=ordered.probabilities[:, columns],
+        labels=order_of(a.classes, like=b.classes)[ordered.labels],
+        probabilities=ordered.probabilities[:, order_of(b.classes, like=a.classes)],
     )
     differing = np.flatnonzero(ordered.labels != a.labels)
     if len(differing):
@@ -108,37 +104,30 @@ def pair_up(
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of both networks, means over runs, and b minus a.
+    """One metric of both networks, means over runs, and b minus a."""
 
-    Attributes:
-        a, b: the metric of each.
-        value, low, high: the difference and its 95% interval over images and, with several runs,
-            seeds.
-        std: of the runs' differences; None with one run.
-        t_low, t_high: 95% t interval of the mean over runs alone; None with one run.
-        better: probability that b is better, in the sense of the same draws.
-        p: of no difference, two-sided; exact McNemar for a proportion in one pair of runs, else
-            from the draws.
-        p_holm: p after Holm's correction for all the metrics looked at.
-        test: which of the two p is.
-    """
-
+    # a, b: the metric of each
     a: float
     b: float
+    # value, low, high: the difference and its 95% interval over images and, with several runs,
+    # seeds.
     value: float
     low: float
     high: float
-    std: float | None
+    std: float | None  # of the runs' differences; None with one run
+    # t_low, t_high: 95% t interval of the mean over runs alone; None with one run
     t_low: float | None
     t_high: float | None
-    better: float
+    better: float  # probability that b is better, in the sense of the same draws
+    # Of no difference, two-sided; exact McNemar for a proportion in one pair of runs, else from the
+    # draws.
     p: float
-    p_holm: float
-    test: str
+    p_holm: float  # p after Holm's correction for all the metrics looked at
+    test: str  # which of the two p is
 
     @property
     def has_value(self) -> bool:
-        """False for, say, the precision of a class that a network never predictions."""
+        """False for, say, the precision of a class that a network never predicts."""
         return not math.isnan(self.value)
 
     @property
@@ -149,34 +138,25 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found of two networks.
+    """What `compare` found of two networks."""
 
-    Attributes:
-        a, b: what they are called.
-        classes: K names.
-        images: how many, over all folds.
-        unit: what is resampled, in words, over all folds.
-        runs: pairs of runs.
-        seeds, folds: how many of each.
-        differences: by metric.
-        mcnemar: exact, for each pair of runs: "all" and each class to b_only (groups in which b is
-            right more often), a_only, p.
-        bias_pair: the two classes whose confusion is among the metrics, by name.
-        resamples: draws behind each interval.
-    """
-
+    # a, b: what they are called
     a: str
     b: str
-    classes: tuple[str, ...]
-    images: int
-    unit: str
-    runs: int
+    classes: tuple[str, ...]  # K names
+    images: int  # how many, over all folds
+    unit: str  # what is resampled, in words, over all folds
+    runs: int  # pairs of runs
+    # seeds, folds: how many of each
     seeds: int
     folds: int
-    differences: dict[str, Difference]
+    differences: dict[str, Difference]  # by metric
+    # Exact, for each pair of runs: "all" and each class to b_only (groups in which b is right more
+    # often), a_only, p.
     mcnemar: tuple[dict[str, Any], ...]
+    # The two classes whose confusion is among the metrics, by name
     bias_pair: tuple[str, str] | None
-    resamples: int
+    resamples: int  # draws behind each interval
 
     @property
     def looked_at(self) -> int:
@@ -203,9 +183,20 @@ def compare(
         TumorlensError: pairs of one fold have different images.
     """
     folds = _by_fold(pairs)
-    bias = metrics.bias(_confusion(pairs), pairs[0].a.classes)
+    classes = pairs[0].a.classes
+    total = np.zeros((len(classes),) * 2)
+    for one in (predictions for pair in pairs for predictions in (pair.a, pair.b)):
+        predicted, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.labels)))
+        total += metrics.confusion(one.labels, predicted, len(classes), ones)[0]
+    bias = metrics.bias(total, classes)
     rng = np.random.default_rng(seed)
-    point, drawn = _resampled(folds, bias, resamples, seed)
+    rates = [f"{one}->{other}" for one, other in (bias, bias[::-1])] if bias else []
+    wanted = [
+        *("accuracy", "balanced_accuracy", "macro_f1", "tumor_accuracy"),
+        *(*map("recall_{}".format, classes), *rates),
+        *(f"{metric}_{name}" for name in classes for metric in ("precision", "auroc")),
+    ]
+    point, drawn = _resampled(folds, wanted, resamples, seed)
     differences = {
         name: _difference(
             name,
@@ -222,7 +213,7 @@ def compare(
     return Comparison(
         a=names[0],
         b=names[1],
-        classes=pairs[0].a.classes,
+        classes=classes,
         images=images,
         unit=unit_words(sum(known for known, _ in counts), sum(n for _, n in counts), images),
         runs=len(pairs),
@@ -236,19 +227,19 @@ def compare(
 
 
 def _resampled(
-    folds: list[list[Pair]], bias: tuple[str, str] | None, resamples: int, seed: int
+    folds: list[list[Pair]], wanted: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[list[tuple[dict[str, Floats], dict[str, Floats]]]], dict[str, Floats]]:
     """Metrics of a and b, fold by fold and run by run; (resamples,) draws of each's difference."""
     point = []
     drawn: dict[str, Floats] = {}
     for index, units in enumerate(folds):
         members = units[0].a.units()
-        metrics = [(_metrics(one.a, bias), _metrics(one.b, bias)) for one in units]
+        networks = [[weighted_metrics(one, wanted) for one in (two.a, two.b)] for two in units]
         ones = np.ones((1, len(members)))
-        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in metrics])
+        point.append([(of_a(ones), of_b(ones)) for of_a, of_b in networks])
         start = 0
         for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            found = [(of_a(weights), of_b(weights)) for of_a, of_b in metrics]
+            found = [(of_a(weights), of_b(weights)) for of_a, of_b in networks]
             for name in found[0][0]:
                 mean = np.mean([b[name] - a[name] for a, b in found], axis=0)
                 values = drawn.setdefault(name, np.zeros(resamples))
@@ -265,49 +256,36 @@ def higher_is_better(metric: str) -> bool:
 def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
     folds: dict[int | None, list[Pair]] = {}
     for one in pairs:
-        folds.setdefault(one.fold, []).append(one)
-    for units in folds.values():
-        for one in units[1:]:
-            if one.a.paths != units[0].a.paths:
-                # The same images in another order are put in order; others are refused.
-                raise TumorlensError(
-                    f"{units[0].a.source} and {one.a.source}: have different images, or in "
-                    "different order; runs of one fold are scored on the same images."
-                )
+        first = folds.setdefault(one.fold, [one])[0]
+        if one is not first:
+            folds[one.fold].append(one)
+        if one.a.paths != first.a.paths:
+            raise TumorlensError(
+                f"{first.a.source} and {one.a.source}: have different images, or in different "
+                "order; runs of one fold are scored on the same images."
+            )
     return [folds[key] for key in sorted(folds, key=lambda fold: -1 if fold is None else fold)]
 
 
-def _confusion(pairs: Sequence[Pair]) -> Floats:
-    total = np.zeros((len(pairs[0].a.classes),) * 2)
-    for one in (predictions for pair in pairs for predictions in (pair.a, pair.b)):
-        predicted, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.labels)))
-        total += metrics.confusion(one.labels, predicted, len(one.classes), ones)[0]
-    return total
-
-
-def _metrics(
-    predictions: Predictions, bias: tuple[str, str] | None
+def weighted_metrics(
+    predictions: Predictions, wanted: Sequence[str]
 ) -> Callable[[Floats], dict[str, Floats]]:
-    """From (B, N) weights to (B,) values of every metric that is compared."""
+    """From (B, N) weights of the images to (B,) values of those metrics wanted that there are."""
     classes, labels = predictions.classes, predictions.labels
-    probabilities = predictions.probabilities
-    predicted = probabilities.argmax(axis=1)
+    predicted = predictions.probabilities.argmax(axis=1)
     tumors = predictions.share("tumor_accuracy")
-    rates = [f"{one}->{other}" for one, other in (bias, bias[::-1])] if bias else []
 
     def values_of(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
         with np.errstate(invalid="ignore", divide="ignore"):
-            counted = metrics.from_confusion(table, classes)
-            found = {name: counted[name] for name in ("accuracy", "balanced_accuracy", "macro_f1")}
+            found = dict(metrics.from_confusion(table, classes))
             if tumors is not None:
                 found["tumor_accuracy"] = (weights @ tumors[1]) / (weights @ tumors[0])
-            found |= {name: counted[name] for name in (*map("recall_{}".format, classes), *rates)}
             for index, name in enumerate(classes):
-                found[f"precision_{name}"] = counted[f"precision_{name}"]
-                scores = probabilities[:, index]
-                found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
-        return found
+                if f"auroc_{name}" in wanted:
+                    scores = predictions.probabilities[:, index]
+                    found[f"auroc_{name}"] = metrics.ranking(labels == index, scores, weights)[0]
+        return {name: found[name] for name in wanted if name in found}
 
     return values_of
 
@@ -327,18 +305,16 @@ def _difference(
     ]
     value = float(np.mean([np.mean(fold) for fold in runs]))
     std = t_low = t_high = None
-    draws = drawn
+    draws, test = drawn, "draws of images"
     every = [one for fold in runs for one in fold]
     if len(every) > 1:
         std = float(np.std(every, ddof=1))
         error, freedom = error_of_runs(runs)
         reach = float(t.ppf(0.975, freedom)) * error
         t_low, t_high = value - reach, value + reach
-        draws = drawn + run_draws(runs, len(drawn), rng)
+        draws, test = drawn + run_draws(runs, len(drawn), rng), "draws of images and seeds"
     low, high = percentile_interval(draws)
-    p, test = two_sided(draws), "draws of images"
-    if len(every) > 1:
-        test = "draws of images and seeds"
+    p = two_sided(draws)
     # A precision is of other images for each network.
     pair = () if single is None or name.startswith("precision_") else (single.a, single.b)
     shares = [one for one in (network.share(name) for network in pair) if one is not None]
@@ -372,11 +348,8 @@ def _difference(
 
 def _mcnemar(one: Pair) -> dict[str, Any]:
     found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
-    right = [
-        predictions.probabilities.argmax(axis=1) == predictions.labels
-        for predictions in (one.a, one.b)
-    ]
-    gain = right[1].astype(int) - right[0]
+    before, after = (each.probabilities.argmax(axis=1) == each.labels for each in (one.a, one.b))
+    gain = after.astype(int) - before
     members = one.a.units()
     masks = {"all": np.ones(len(gain), dtype=bool)}
     masks |= {name: one.a.labels == index for index, name in enumerate(one.a.classes)}

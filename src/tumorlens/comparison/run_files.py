@@ -25,25 +25,15 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class RunFiles:
-    """One finished run of a study.
+    """One finished run of a study."""
 
-    Attributes:
-        name: MODEL-PROTOCOL[-foldK]-seedS.
-        model: "resnet18" or "se_resnet18".
-        protocol: "official" or "patients".
-        fold: None for the official protocol.
-        seed: of the run.
-        record: the JSON as a whole.
-        predictions_file: the CSV.
-    """
-
-    name: str
+    name: str  # MODEL-PROTOCOL[-foldK]-seedS
     model: str
     protocol: str
-    fold: int | None
+    fold: int | None  # None for the official protocol
     seed: int
-    record: dict[str, Any]
-    predictions_file: Path
+    record: dict[str, Any]  # the JSON as a whole
+    predictions_file: Path  # the CSV
 
     def predictions(self) -> Predictions:
         """What the run's network answered to its test images."""

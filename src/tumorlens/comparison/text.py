@@ -1,8 +1,8 @@
 """What a comparison says, in plain words."""
 
 from tumorlens.comparison.paired import Comparison, Difference, higher_is_better
+from tumorlens.labels import MODEL_TITLES
 
-_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
 _METRICS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -13,7 +13,7 @@ _METRICS = {
 
 def title(name: str) -> str:
     """A network's name as it is written in a text."""
-    return _TITLES.get(name, name)
+    return MODEL_TITLES.get(name, name)
 
 
 def metric_title(metric: str) -> str:
@@ -37,11 +37,11 @@ def change(metric: str, difference: Difference) -> str:
     size = f"{abs(100 * difference.value):.1f}"
     if size == "0.0":
         return f"leaves {metric_title(metric)} where it is (95% {interval})"
-    command = "raises" if difference.value > 0 else "lowers"
-    return f"{command} {metric_title(metric)} by {size} points (95% {interval})"
+    moves = "raises" if difference.value > 0 else "lowers"
+    return f"{moves} {metric_title(metric)} by {size} points (95% {interval})"
 
 
-def runs(found: Comparison) -> str:
+def runs_in_words(found: Comparison) -> str:
     """How often each was trained: "3 seeds each, 5 folds"."""
     if found.runs < found.seeds * found.folds:  # a grid that is not finished
         return f"{found.runs} runs each (up to {found.seeds} seeds in {found.folds} folds)"
@@ -62,7 +62,7 @@ def sentence(found: Comparison) -> str:
         decision += f"; that of {unsure} could be chance" if unsure else ""
     unit = "" if found.unit == f"{found.images} images" else f" (intervals over {found.unit})"
     return (
-        f"{title(found.b)}, against {title(found.a)}, {listed}; with {runs(found)} and "
+        f"{title(found.b)}, against {title(found.a)}, {listed}; with {runs_in_words(found)} and "
         f"{found.images:,} images{unit} {decision} (Holm's correction for {found.looked_at} "
         "metrics; the intervals are each metric's own)."
     )

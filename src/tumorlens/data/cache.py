@@ -8,11 +8,8 @@ by itself. A file that cannot be decoded is not kept; it is tried again the next
 import hashlib
 import os
 import re
-import shutil
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +21,7 @@ import platformdirs
 from tumorlens.data import cache_file
 from tumorlens.data.cache_file import CacheFile, Entry
 from tumorlens.data.hashing import fingerprint
-from tumorlens.data.readers import ImageFacts, fit_square, read_grey_with_facts
+from tumorlens.data.readers import ImageFacts, decoders_silent, fit_square, read_grey_with_facts
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.progress import Progress, silent
 
@@ -36,6 +33,7 @@ _WRITTEN_AT_ONCE = 256  # in one transaction: what a power failure may lose
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Faults = dict[str, str]  # path to why it cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -93,8 +91,8 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
         root: the data folder.
         paths: relative to `root`, forward slashes.
         size: side of the square, pixels.
-        progress: told of the stages "reading" and "decoding", a step a file. Where it raises, what
-            was decoded so far is kept.
+        progress: called at the stages "reading" and "decoding", a step a file. Where it raises,
+            what was decoded so far is kept.
 
     Never raises for a bad image (see `faults`) nor for a cache that cannot be used (`note`).
 
@@ -106,7 +104,7 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
     images = np.zeros((len(paths), size, size), dtype=np.uint8)
     fingerprints = np.zeros((len(paths), 32), dtype=np.uint8)
     facts: list[ImageFacts | None] = [None] * len(paths)
-    faults: dict[str, str] = {}
+    faults: Faults = {}
     rows: dict[bytes, list[int]] = {}
     for row, digest in enumerate(digests):
         if digest is not None:
@@ -118,41 +116,22 @@ def load(root: Path, paths: Sequence[str], size: int, progress: Progress = silen
             fingerprints[row] = entry.fingerprint
             facts[row] = entry.facts
 
-    def decode(task: list[int]) -> Entry | dict[str, str]:
-        """Rows of one content: the first that can be decoded speaks for all."""
-        sentences = {}
-        for row in task:
-            try:
-                return _decode(root / paths[row], digests[row], images[row])
-            except UnreadableImageError as error:
-                sentences[paths[row]] = str(error)
-        return sentences
+    def decode(same: list[int]) -> Entry | Faults:
+        return _first_decoded(root, [paths[row] for row in same], digests[same[0]], images[same[0]])
 
-    with CacheFile(cache_folder(), size) as file:
-        found = set()
+    with CacheFile(cache_folder(), size) as file, decoders_silent():
         for entry in file.read(rows):
             place(entry)
-            found.add(entry.digest)
-        tasks = [same for digest, same in rows.items() if digest not in found]
+        missing = [same for same in rows.values() if facts[same[0]] is None]
         # What cannot even be read has no content to be known by.
-        tasks += [[row] for row, digest in enumerate(digests) if digest is None]
-        fresh: list[Entry] = []
+        missing += [[row] for row, digest in enumerate(digests) if digest is None]
         decoded = 0
-        with _pillow_silent():
-            try:
-                for made in _in_order(decode, tasks, "decoding", progress):
-                    if isinstance(made, dict):
-                        faults.update(made)
-                        continue
-                    decoded += 1
-                    place(made)
-                    fresh.append(made)
-                    if len(fresh) == _WRITTEN_AT_ONCE:
-                        file.write(fresh)
-                        fresh = []
-            finally:  # also when the user interrupts
-                if fresh:
-                    file.write(fresh)
+        for made in _kept(_in_order(decode, missing, "decoding", progress), file):
+            if isinstance(made, Entry):
+                decoded += 1
+                place(made)
+            else:
+                faults.update(made)
         file.tidy(bound, rows)
     joined = b"".join(digest or bytes(_DIGEST_BYTES) for digest in digests)
     return CachedImages(
@@ -175,8 +154,6 @@ def clear() -> tuple[int, int]:
     entries, size = contents()
     try:
         cache_file.remove(cache_folder())
-        if _old_folder().is_dir():
-            shutil.rmtree(_old_folder())
     except OSError as error:
         raise TumorlensError(
             f"{error.filename or cache_folder()}: cannot be removed ({error.strerror or error}); "
@@ -186,30 +163,24 @@ def clear() -> tuple[int, int]:
 
 
 def contents() -> tuple[int, int]:
-    """How many entries there are, one a file content and size, and the bytes they take on disk.
-
-    What earlier versions left is in the bytes alone.
-    """
-    entries, size = cache_file.contents(cache_folder())
-    old = [file for file in _old_folder().rglob("*") if file.is_file()]
-    return entries, size + sum(file.stat().st_size for file in old)
+    """How many entries there are, one a file content and size, and the bytes they take on disk."""
+    return cache_file.contents(cache_folder())
 
 
-def _old_folder() -> Path:
-    """Where earlier versions kept a folder for each list of files."""
-    return cache_folder() / "images"
-
-
-@contextmanager
-def _pillow_silent() -> Iterator[None]:
-    """Pillow warns of large or odd images; what cannot be used is refused with a sentence.
-
-    Filters are the whole process's: they are changed here, before the threads start and after they
-    end, and never in a thread.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
+def _kept(made: Iterator[Entry | Faults], file: CacheFile) -> Iterator[Entry | Faults]:
+    """Pass on what is made, and keep it on disk, some at a time."""
+    fresh: list[Entry] = []
+    try:
+        for one in made:
+            if isinstance(one, Entry):
+                fresh.append(one)
+            if len(fresh) == _WRITTEN_AT_ONCE:
+                file.write(fresh)
+                fresh = []
+            yield one
+    finally:  # also when the user interrupts
+        if fresh:
+            file.write(fresh)
 
 
 def _in_order(
@@ -251,6 +222,19 @@ def _digests(root: Path, paths: Sequence[str], progress: Progress) -> list[bytes
         found += block
         progress("reading", len(found), len(paths))
     return found
+
+
+def _first_decoded(
+    root: Path, same: Sequence[str], digest: bytes | None, square: npt.NDArray[np.uint8]
+) -> Entry | Faults:
+    """Paths of one content: the first that can be decoded speaks for all."""
+    faults = {}
+    for path in same:
+        try:
+            return _decode(root / path, digest, square)
+        except UnreadableImageError as error:
+            faults[path] = str(error)
+    return faults
 
 
 def _decode(path: Path, digest: bytes | None, square: npt.NDArray[np.uint8]) -> Entry:

@@ -22,7 +22,7 @@ from tumorlens.data.readers import ImageFacts
 NAME = "images-v2.sqlite"
 
 # Part of every key: raise it when decoding, fitting or fingerprinting changes.
-DECODER = 1
+DECODER = 2
 
 # `pixels` come last: what stands before them is read without them.
 _TABLES = """

@@ -190,6 +190,24 @@ def load_for_training(
         merged = {file.path: file.split.replace("valid", "train") for file in source.folder.files}
         source = replace(source, folder=source.folder.with_splits(merged))
     data = load(source, size, progress=progress)
+    data = _refuse_faults(source, data, on_bad_image)
+    if train_on_valid:
+        protocol = f"{data.protocol}, but they train too and the last epoch is kept"
+        data = replace(data, protocol=protocol)
+    elif "valid" not in there:
+        data = _with_validation(data, seed)
+    if data.patients is None:
+        return data
+    overlap = check_overlap(
+        data.patients.names, data.splits, data.patients.source, allowed=allow_patient_overlap
+    )
+    return replace(data, overlap=overlap)
+
+
+def _refuse_faults(
+    source: SplitFolder, data: Dataset, on_bad_image: Literal["stop", "skip"]
+) -> Dataset:
+    """Raise with every fault of folder, splits and images; the same with what is left out said."""
     whole = source.folder.without(data.skipped)
     needed = [split for split in ("train", "valid", "test") if split in whole.layout.split()]
     faults = class_faults(whole, needed)
@@ -206,18 +224,8 @@ def load_for_training(
         if source.missing:
             gone = f"{source.source} lists {len(source.missing_faults)} files that are not there."
             data = replace(data, unused=f"{data.unused} {gone}".strip())
-    refuse(root, faults, hint)
-    if train_on_valid:
-        protocol = f"{data.protocol}, but they train too and the last epoch is kept"
-        data = replace(data, protocol=protocol)
-    elif "valid" not in there:
-        data = _with_validation(data, seed)
-    if data.patients is None:
-        return data
-    overlap = check_overlap(
-        data.patients.names, data.splits, data.patients.source, allowed=allow_patient_overlap
-    )
-    return replace(data, overlap=overlap)
+    refuse(source.folder.root, faults, hint)
+    return data
 
 
 def _refuse_untrainable(root: Path, there: Sequence[str]) -> None:

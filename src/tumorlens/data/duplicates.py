@@ -64,7 +64,7 @@ def candidates(
     Args:
         fingerprints: (N, 32) uint8.
         radius: largest distance, bits.
-        progress: told of the stage "comparing".
+        progress: called with the stage "comparing".
     """
     return Candidates(*_near(fingerprints, fingerprints, radius, progress, once=True).T)
 

@@ -33,7 +33,7 @@ SPLIT_NAMES = {name: name for name in SPLITS} | {
     "testing": "test",
 }
 # Left behind by file managers and file systems; what starts with a dot is too.
-_OF_SYSTEMS = frozenset(
+OF_SYSTEMS = frozenset(
     [
         "thumbs.db",
         "ehthumbs.db",
@@ -59,7 +59,7 @@ _SAME_NAME = "names that another file has in another form of Unicode"
 _OUTSIDE, _TWICE = "images outside the class folders", "links to folders listed already"
 # Of these something has to be done about.
 _ADVICE = {
-    _OTHER: "not a PNG, JPEG, TIFF, BMP or WebP image; move it elsewhere.",
+    _OTHER: "not a PNG, JPEG, TIFF, BMP, GIF or WebP image; move it elsewhere.",
     _BAD_NAME: "its name is not UTF-8 or has a backslash; rename it.",
     _CLOSED: "cannot be read; check its permissions.",
     _SAME_NAME: "another file has this name in another form of Unicode; rename one.",
@@ -238,7 +238,7 @@ def _tree(root: Path) -> _Tree:
             found.folders[above].append(name)
         for entry in entries:
             # Windows shows a file's streams as name:stream.
-            if entry.name[0] == "." or entry.name.lower().partition(":")[0] in _OF_SYSTEMS:
+            if entry.name[0] == "." or entry.name.lower().partition(":")[0] in OF_SYSTEMS:
                 continue
             path = f"{here}/{entry.name}" if here else entry.name
             if not entry.is_dir():

@@ -87,7 +87,7 @@ def find_pairs(
         fingerprints: (N, 32) uint8.
         digests: (N, D) uint8, equal for byte-identical files.
         splits: (N,) split of each image; decides only how large groups of one content are listed.
-        progress: told of the stages "comparing" and "confirming".
+        progress: called with the stages "comparing" and "confirming".
     """
     _, kept, content = np.unique(digests, axis=0, return_index=True, return_inverse=True)
     members = _members(content.reshape(-1), len(kept))
@@ -124,11 +124,11 @@ def _confirmed(
         needed, place = np.unique(
             np.concatenate([found.first[rows], found.second[rows]]), return_inverse=True
         )
-        seen = details(np.asarray(images[kept[needed]]))
+        local = details(np.asarray(images[kept[needed]]))
         one, other = place[: len(rows)], place[len(rows) :]
         for code in np.unique(found.transform[rows]):
             these = np.flatnonzero(found.transform[rows] == code)
-            value[rows[these]] = similarity(seen, one[these], other[these], _NAMES[code])
+            value[rows[these]] = similarity(local, one[these], other[these], _NAMES[code])
         progress("confirming", start + len(rows), len(order))
     best = np.lexsort((found.transform, -value, found.second, found.first))
     best = best[value[best] >= SAME_DETAILS]
@@ -191,7 +191,7 @@ def _details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def similarity(
-    seen: npt.NDArray[np.float32],
+    local: npt.NDArray[np.float32],
     first: npt.NDArray[np.int64],
     second: npt.NDArray[np.int64],
     transform: str,
@@ -199,19 +199,19 @@ def similarity(
     """(P,) correlation of the details of pairs of images.
 
     Args:
-        seen: (N, S, S) from `details`.
+        local: (N, S, S) from `details`.
         first: (P,) indices; these images are turned or mirrored by `transform` first.
         second: (P,) indices of what they are compared with.
         transform: a name in `TRANSFORMS`.
     """
     transpose, left_right, up_down = TRANSFORMS[transform]
-    turned = seen.transpose(0, 2, 1) if transpose else seen
+    turned = local.transpose(0, 2, 1) if transpose else local
     turned = turned[:, :, ::-1] if left_right else turned
     turned = turned[:, ::-1] if up_down else turned
     values = np.zeros(len(first))
     for start in range(0, len(first), _PRODUCTS_AT_ONCE):
         rows = slice(start, start + _PRODUCTS_AT_ONCE)
-        values[rows] = np.einsum("nij,nij->n", turned[first[rows]], seen[second[rows]])
+        values[rows] = np.einsum("nij,nij->n", turned[first[rows]], local[second[rows]])
     return values
 
 

@@ -1,1 +1,1 @@
-"""Where a network looks."""
+"""Attribution maps and what is measured of them."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tumorlens.checkpoint.file import Preprocessing
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
-from tumorlens.explain import plots as drawing
+from tumorlens.explain import plots
 from tumorlens.explain.map_metrics import centre_map, frame, head
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
@@ -56,7 +56,7 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
     Returns:
         JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low, high, n; and
-        their metric.
+        their figure.
     """
     curves: dict[str, Faithfulness] = {}
     areas: dict[str, Any] = {}
@@ -89,16 +89,16 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
         for game in GAMES
     }
     axes = ("share of the pixels taken out or put back", "mean probability of the true class")
-    how = samples[-1].how
-    title = f"Deletion (low is good) and insertion (high is good): {how}"
+    count = len(samples[-1].maps)
+    title = f"Deletion: lower is better; insertion: higher is better; {count} images"
     at = next(iter(curves.values())).at
     content = {
         "source": "Petsiuk et al. 2018; deletion to the training mean, insertion into a blurred "
-        "image; area below the probability of the true class",
-        "sample": how,
+        "image; area below the probability of the true class, not calibrated",
+        "sample": samples[-1].how,
         "networks": areas,
     }
-    return content, drawing.curves(lines, panels, at, axes, title)
+    return content, plots.curves(lines, panels, at, axes, title)
 
 
 def faithfulness(
@@ -110,7 +110,7 @@ def faithfulness(
     the places differ and not the grain; `centre_prior` outward from the middle of the head.
 
     Args:
-        session: the network and N images; told of "faithfulness".
+        session: the network and N images; its progress gets "faithfulness".
         maps: (N, h, w) of these images.
         map_size: side of the squares that the maps were made for, pixels; None: the network's own.
         seed: of the random orders.

@@ -12,7 +12,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +19,10 @@ from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
 from tumorlens.models.resnet import ResNet
-from tumorlens.settings import MapMethod
+from tumorlens.settings import METHOD_NAMES, MapMethod
 
 # The last stage of a ResNet: its output is the last block's, after the addition.
 DEFAULT_LAYER = "layer4"
-METHODS: tuple[MapMethod, ...] = get_args(MapMethod)
-TITLES: dict[MapMethod, str] = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "layercam": "LayerCAM",
-    "hirescam": "HiResCAM",
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +45,7 @@ def grad_cam(
     layer: str | None = None,
     method: MapMethod = "gradcam",
 ) -> Tensor:
-    """Where did `model` look when it scored `class_index`? (Selvaraju et al. 2017, eq. 1-2)
+    """On which places does the logit of `class_index` rest? (Selvaraju et al. 2017, eq. 1-2)
 
     Args:
         model: (N, C, H, W) to (N, K) logits; evaluated in evaluation mode, left in its own.
@@ -182,7 +174,7 @@ def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
     elif method == "hirescam":
         weights = gradient
     else:
-        raise ValueError(f"method {method}: expected one of {', '.join(METHODS)}.")
+        raise ValueError(f"method {method}: expected one of {', '.join(METHOD_NAMES)}.")
     if weights.shape[2:] == (1, 1):  # a product of matrices, without the features' size in between
         return torch.einsum("nc,nchw->nhw", weights[:, :, 0, 0], features).relu()
     return (weights * features).sum(dim=1).relu()

@@ -1,12 +1,12 @@
-"""Does a network look at the tumor? Its maps measured against boxes or masks, and against chance.
+"""Do a network's maps lie on the tumor? Measured against boxes or masks, and against chance.
 
-Every map is that of the image's true class. Images without a box count in the bias of looking
-alone. A centre prior, one Gaussian in the middle of every head, is measured beside the network:
-what it reaches is no skill of a network.
+Every map is that of the image's true class. Images without a box count for the attribution outside
+the tumor alone. A centre prior, one Gaussian in the middle of every head, is measured beside the
+network: what it reaches is no skill of a network.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,11 @@ from tumorlens.explain.map_metrics import (
     Attribution,
     Fit,
     Mask,
-    border,
+    attribution,
     centre_map,
     fit,
     frame,
     head,
-    look,
-    skull,
 )
 from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
@@ -38,19 +36,13 @@ from tumorlens.explain.regions import Boxes
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
-FIT = (
-    "energy_pointing_game",
-    "box_area_share",
-    "pointing_game",
-    "pointing_area_share",
-    "average_precision",
-)
+METRICS = ("energy_pointing_game", "pointing_game", "average_precision")
+AREAS = ("box_area_share", "pointing_area_share")
 ATTRIBUTION = ("outside_head", "border", "skull")
 SPREAD = ("entropy", "spread")
 SIZES = ("small", "medium", "large")
 CENTRE = "centre_prior_"
 RATIOS = {"energy_ratio": ("energy_pointing_game", "box_area_share")}
-_LOOKING_RATIOS = {f"{name}_over_chance": (name, f"{name}_area") for name in ATTRIBUTION}
 
 
 @dataclass(frozen=True)
@@ -59,18 +51,16 @@ class Scene:
 
     Attributes:
         head: (H, W) in the frame, see `map_metrics.head`.
-        areas: shares of the image that lie outside the head, at the border, on the skull.
-        centre: how the centre prior fits; None: the image has no box.
+        even: of a map that is the same everywhere: the shares of the area.
     """
 
     head: Mask
-    areas: dict[str, float]
-    centre: Fit | None
+    even: Attribution
 
 
 @dataclass(frozen=True)
 class Localization:
-    """What `localize` found.
+    """How the maps of a network lie.
 
     Attributes:
         name: of the network.
@@ -100,7 +90,7 @@ def localize(
     """Measure a network's maps on all images of a session.
 
     Args:
-        session: the network and the images; told of "explaining" and "measuring".
+        session: the network and the images; its progress gets "explaining" and "measuring".
         boxes: where the tumors are.
         way: how maps are made.
         resamples, seed: of the intervals, bootstrap over patients, else near-duplicates.
@@ -110,10 +100,10 @@ def localize(
         TumorlensError: faults of the boxes or the data; no image of the split has a box.
     """
     checkpoint, data = session.checkpoint, session.data
-    boxed = np.array([path in boxes for path in data.paths])
-    if not boxed.any():
+    with_box = sum(path in boxes for path in data.paths)
+    if not with_box:
         raise TumorlensError(
-            f"--boxes {boxes.source}: none of the {len(boxed)} {session.split} images in "
+            f"--boxes {boxes.source}: none of the {len(data.paths)} {session.split} images in "
             f"{data.root} has a box; it lists {next(iter(boxes.boxes or boxes.masks))}, the split "
             f"has {data.paths[0]}. Paths are relative to the data folder; --split names another "
             "split."
@@ -125,12 +115,12 @@ def localize(
     rows = _rows(session, measured, cuts)
     caveats = split_caveats(checkpoint, session.split)
     if checkpoint.data is None:
-        caveats.append("The checkpoint does not tell which images it was trained on.")
+        caveats.append("The checkpoint does not say which images it was trained on.")
     metrics = {
         "network": checkpoint.model_name,
         "split": session.split,
         "images": len(rows),
-        "images_with_box": int(boxed.sum()),
+        "images_with_box": with_box,
         "skipped": data.skipped,
         "boxes": boxes.source.name,
         "target": "the true class of each image",
@@ -143,17 +133,17 @@ def localize(
         f"of near-duplicates, {resamples} resamples",
         "iou_threshold": {"network": cuts[""], "centre_prior": cuts[CENTRE], "chosen_on": why},
         "caveats": caveats,
-        **summarize(rows, resamples=resamples, seed=seed),
+        **_summary(rows, resamples=resamples, seed=seed),
     }
     return Localization(checkpoint.model_name, metrics, rows, maps, way.size_for(checkpoint))
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """One image's metrics; `fits` by prefix, empty where it has no box."""
+    """One image; `fits` by prefix of their columns, empty where it has no box."""
 
-    looking: Attribution
-    areas: dict[str, float]
+    scene: Scene
+    attribution: Attribution
     fits: dict[str, Fit]
     highest: float
 
@@ -161,46 +151,31 @@ class _Measured:
 def _measure(
     session: Session, maps: Maps, way: Way, boxes: Boxes, scenes: dict[Path, Scene]
 ) -> list[_Measured]:
-    size = way.size_for(session.checkpoint)
-    found = []
+    measured = []
     for index, path in enumerate(session.data.paths):
         file = session.data.root / path
         if file not in scenes:
-            scenes[file] = _scene(file, path, boxes)
+            grey = read_grey(file)
+            head_mask = head(resize(grey, *frame(*grey.shape)))
+            scenes[file] = Scene(head_mask, attribution(np.zeros(head_mask.shape), head_mask))
         scene = scenes[file]
         height, width = scene.head.shape
-        relevance = on_image(maps[index], height, width, size)
-        fits = {}
-        if scene.centre is not None:
+        relevance = on_image(maps[index], height, width, way.size_for(session.checkpoint))
+        lies, fits = attribution(relevance, scene.head), {}
+        if path in boxes:
             region = boxes.region(path, height, width)
-            fits = {"": fit(relevance, region), CENTRE: scene.centre}
-        looking = look(relevance, scene.head)
-        found.append(_Measured(looking, scene.areas, fits, float(maps[index].max(initial=0))))
+            fits = {"": fit(relevance, region), CENTRE: fit(centre_map(scene.head), region)}
+        measured.append(_Measured(scene, lies, fits, float(maps[index].max(initial=0))))
         session.progress("measuring", index + 1, len(maps))
-    return found
-
-
-def _scene(file: Path, path: str, boxes: Boxes) -> Scene:
-    grey = read_grey(file)
-    height, width = frame(*grey.shape)
-    head_mask = head(resize(grey, height, width))
-    centre = None
-    if path in boxes:
-        centre = fit(centre_map(head_mask), boxes.region(path, height, width))
-    areas = {
-        "outside_head_area": float((~head_mask).mean()),
-        "border_area": float(border(head_mask.shape).mean()),
-        "skull_area": float(skull(head_mask).mean()),
-    }
-    return Scene(head_mask, areas, centre)
+    return measured
 
 
 def _thresholds(
     session: Session, boxes: Boxes, way: Way, scenes: dict[Path, Scene]
 ) -> tuple[dict[str, float | None], str]:
-    """Where the maps of network and centre are cut, for IoU; and who chose it, in words.
+    """Where the maps of network and centre prior are cut, for IoU; and what chose it.
 
-    Boxed validation images choose: the threshold of the highest mean intersection over union.
+    Validation images with a box choose: the threshold of the highest mean IoU.
     """
     none: dict[str, float | None] = {"": None, CENTRE: None}
     if session.split == "valid":
@@ -214,8 +189,8 @@ def _thresholds(
     valid = valid.only(keep)
     measured = _measure(valid, maps_of(valid, way, session.progress), way, boxes, scenes)
     means = {prefix: np.mean([one.fits[prefix].overlap for one in measured], 0) for prefix in none}
-    found = {prefix: float(THRESHOLDS[mean.argmax()].round(2)) for prefix, mean in means.items()}
-    return {**found}, f"the {len(keep)} validation images with a box"
+    best = {prefix: float(THRESHOLDS[mean.argmax()].round(2)) for prefix, mean in means.items()}
+    return {**best}, f"the {len(keep)} validation images with a box"
 
 
 def _rows(
@@ -223,63 +198,51 @@ def _rows(
 ) -> tuple[Row, ...]:
     data, classes = session.data, session.checkpoint.classes
     probabilities, groups = session.probabilities, data.units()
-    areas = [one.fits[""].area if one.fits else np.nan for one in measured]
-    cuts = np.nanquantile(areas, [1 / 3, 2 / 3])
+    areas = [one.fits[""].box_area_share if one.fits else np.nan for one in measured]
+    thirds = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []
     for index, one in enumerate(measured):
-        label = classes[data.labels[index]]
-        prediction = classes[int(probabilities[index].argmax())]
+        label, best = int(data.labels[index]), int(probabilities[index].argmax())
         row: Row = {
             "path": data.paths[index],
-            "label": label,
-            "prediction": prediction,
-            "right": prediction == label,
-            "probability_of_label": float(probabilities[index, data.labels[index]]),
+            "label": classes[label],
+            "prediction": classes[best],
+            "right": label == best,
+            "probability": float(probabilities[index, best]),
+            "probability_of_label": float(probabilities[index, label]),
             "group": int(groups[index]),
-            "size": SIZES[int((areas[index] > cuts).sum())] if one.fits else None,
+            "size": SIZES[int((areas[index] > thirds).sum())] if one.fits else None,
             "map_highest": one.highest,
-            "empty_map": one.looking.empty,
+            "empty_map": one.attribution.empty,
         }
-        row |= {name: None for prefix in ("", CENTRE) for name in _named(prefix, None, None)}
-        for prefix, found in one.fits.items():
-            row |= _named(prefix, found, thresholds[prefix])
-        looking = asdict(one.looking)
-        row |= {name: looking[name] for name in (*ATTRIBUTION, *SPREAD)} | one.areas
+        row |= {name: getattr(one.fits.get(""), name, None) for name in AREAS}
+        for prefix, threshold in thresholds.items():
+            found = one.fits.get(prefix)
+            row |= {f"{prefix}{name}": getattr(found, name, None) for name in METRICS}
+            row[f"{prefix}iou"] = None
+            if found is not None and threshold is not None:
+                at = int(np.abs(THRESHOLDS - threshold).argmin())
+                row[f"{prefix}iou"] = float(found.overlap[at])
+        row |= {name: getattr(one.attribution, name) for name in (*ATTRIBUTION, *SPREAD)}
+        row |= {f"{name}_area": getattr(one.scene.even, name) for name in ATTRIBUTION}
         rows.append(row)
     return tuple(rows)
 
 
-def _named(prefix: str, found: Fit | None, threshold: float | None) -> Row:
-    """A fit's metrics by column; the chance levels have no prefix, they are the image's."""
-    values: Row = {"energy_pointing_game": None, "pointing_game": None, "average_precision": None}
-    values["iou"] = None
-    chance: Row = {"box_area_share": None, "pointing_area_share": None}
-    if found is not None:
-        at = None if threshold is None else int(np.abs(THRESHOLDS - threshold).argmin())
-        values = {
-            "energy_pointing_game": found.energy,
-            "pointing_game": found.hit,
-            "average_precision": found.precision,
-            "iou": None if at is None else float(found.overlap[at]),
-        }
-        chance = {"box_area_share": found.area, "pointing_area_share": found.pointing_area}
-    return {f"{prefix}{name}": value for name, value in values.items()} | chance
-
-
-def summarize(rows: Sequence[Row], *, resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+def _summary(rows: Sequence[Row], *, resamples: int, seed: int) -> dict[str, Any]:
     """The metrics behind rows: `network`, `centre_prior` and `attribution`, as JSON primitives.
 
-    Subsets of the boxed images: all, each class, tumors by size (thirds of the boxed images), right
-    and wrong predictions. `attribution` covers all images and each class, and for each class its
-    gap to the other classes.
+    Subsets of the images with a box: all, each class, tumors by size (thirds of these images),
+    right and wrong predictions. `attribution` covers all images and each class, and for each class
+    its gap to the other classes.
     """
-    boxed = [row for row in rows if row["box_area_share"] is not None]
-    splits = {
-        "network": _fits(boxed, "", resamples, seed),
-        "centre_prior": _fits(boxed, CENTRE, resamples, seed),
-        "attribution": _looking(rows, resamples, seed),
+    with_box = [row for row in rows if row["box_area_share"] is not None]
+    found = {
+        "network": _of_fits(with_box, "", resamples, seed),
+        "centre_prior": _of_fits(with_box, CENTRE, resamples, seed),
+        "attribution": _of_attribution(rows, resamples, seed),
     }
-    return {name: primitives(found) for name, found in splits.items()}
+    return {name: primitives(one) for name, one in found.items()}
 
 
 def column(rows: Sequence[Row], name: str) -> Floats:
@@ -288,12 +251,10 @@ def column(rows: Sequence[Row], name: str) -> Floats:
 
 
 def subsets(rows: Sequence[Row]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Who is in which subset of the boxed images."""
+    """(N,) which of the images with a box are in which subset."""
     found = {"all": np.ones(len(rows), dtype=bool)}
-    for name in sorted({row["label"] for row in rows}):
-        found[name] = np.array([row["label"] == name for row in rows])
-    for name in SIZES:
-        found[name] = np.array([row["size"] == name for row in rows])
+    for key, names in (("label", sorted({row["label"] for row in rows})), ("size", SIZES)):
+        found |= {name: np.array([row[key] == name for row in rows]) for name in names}
     found["right"] = np.array([bool(row["right"]) for row in rows])
     found["wrong"] = ~found["right"]
     return found
@@ -304,14 +265,15 @@ def groups_of(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
     return np.array([row["group"] for row in rows], dtype=np.int64)
 
 
-def _fits(boxed: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estimates:
-    shared = ("box_area_share", "pointing_area_share")
-    names = [*FIT, *([] if boxed[0][f"{prefix}iou"] is None else ["iou"])]
-    columns = {name: column(boxed, name if name in shared else f"{prefix}{name}") for name in names}
+def _of_fits(rows: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estimates:
+    columns = {name: column(rows, f"{prefix}{name}") for name in METRICS}
+    columns |= {name: column(rows, name) for name in AREAS}
+    if rows[0][f"{prefix}iou"] is not None:
+        columns["iou"] = column(rows, f"{prefix}iou")
     return estimates(
         columns,
-        subsets(boxed),
-        groups_of(boxed),
+        subsets(rows),
+        groups_of(rows),
         ratios=RATIOS,
         proportions=("pointing_game",),
         resamples=resamples,
@@ -319,20 +281,19 @@ def _fits(boxed: Sequence[Row], prefix: str, resamples: int, seed: int) -> Estim
     )
 
 
-def _looking(rows: Sequence[Row], resamples: int, seed: int) -> Estimates:
+def _of_attribution(rows: Sequence[Row], resamples: int, seed: int) -> Estimates:
     names = [*ATTRIBUTION, *(f"{name}_area" for name in ATTRIBUTION), *SPREAD]
-    labels = sorted({row["label"] for row in rows})
     inside = {"all": np.ones(len(rows), dtype=bool)}
     contrasts = {}
-    for name in labels:
-        inside[name] = np.array([row["label"] == name for row in rows])
-        inside[f"not {name}"] = ~inside[name]
-        contrasts[f"{name} minus the others"] = (name, f"not {name}")
+    for label in sorted({row["label"] for row in rows}):
+        inside[label] = np.array([row["label"] == label for row in rows])
+        inside[f"not {label}"] = ~inside[label]
+        contrasts[f"{label} minus the others"] = (label, f"not {label}")
     found = estimates(
         {name: column(rows, name) for name in names},
         inside,
         groups_of(rows),
-        ratios=_LOOKING_RATIOS,
+        ratios={f"{name}_over_chance": (name, f"{name}_area") for name in ATTRIBUTION},
         contrasts=contrasts,
         resamples=resamples,
         seed=seed,

@@ -34,26 +34,24 @@ class Fit:
     """A map against a region.
 
     Attributes:
-        energy: share of the map's sum that lies in the region, 0..1; of an empty map the region's
-            share of the area.
-        area: the region's share of the image, 0..1: what `energy` is by chance.
-        hit: 1.0 where the map's highest place is in the region or at most `TOLERANCE` pixels away
-            (Zhang et al. 2018); an empty map points nowhere: 0.
-        pointing_area: share of the image where pointing is a hit.
-        precision: average precision of the pixels, scored by the map (as scikit-learn's, on 1,000
-            levels); of an empty map `area`.
+        energy_pointing_game: share of the map's sum that lies in the region, 0..1 (Wang et al.
+            2020, "Score-CAM", section 4.2); of an empty map the region's share of the area.
+        box_area_share: the region's share of the image, 0..1: what that is by chance.
+        pointing_game: 1.0 where the map's highest place is in the region or at most `TOLERANCE`
+            pixels away (Zhang et al. 2018); an empty map points nowhere: 0.
+        pointing_area_share: share of the image where pointing is a hit.
+        average_precision: of the pixels, scored by the map (as scikit-learn's, on 1,000 levels);
+            of an empty map `box_area_share`.
         overlap: intersection over union with the places of at least t times the highest value, for
             each t of `THRESHOLDS`.
-        empty: the map is zero everywhere in the image.
     """
 
-    energy: float
-    area: float
-    hit: float
-    pointing_area: float
-    precision: float
+    energy_pointing_game: float
+    box_area_share: float
+    pointing_game: float
+    pointing_area_share: float
+    average_precision: float
     overlap: Floats
-    empty: bool
 
 
 def frame(height: int, width: int) -> tuple[int, int]:
@@ -72,12 +70,9 @@ def fit(relevance: Floats, region: Floats) -> Fit:
     area = float(region.mean())
     inside = region >= 0.5 if (region >= 0.5).any() else region > 0
     reach = ndimage.distance_transform_edt(~inside) <= TOLERANCE
-    highest = float(relevance.max())
-    empty = highest <= 0
-    if empty:
-        return Fit(
-            area, area, 0.0, float(reach.mean()), area, np.zeros(len(THRESHOLDS)), empty=True
-        )
+    reached, highest = float(reach.mean()), float(relevance.max())
+    if highest <= 0:
+        return Fit(area, area, 0.0, reached, area, np.zeros(len(THRESHOLDS)))
     level = np.minimum((relevance * (_LEVELS / highest)).astype(np.int64), _LEVELS - 1)
     # Descending: how many pixels, and how many of the tumor's, reach each level.
     selected = np.bincount(level.ravel(), minlength=_LEVELS)[::-1].cumsum()
@@ -87,13 +82,12 @@ def fit(relevance: Floats, region: Floats) -> Fit:
     at = _LEVELS - 1 - np.rint(THRESHOLDS * _LEVELS).astype(np.int64)
     overlap = tumor[at] / (selected[at] + inside.sum() - tumor[at])
     return Fit(
-        energy=float((relevance * region).sum() / relevance.sum()),
-        area=area,
-        hit=float(reach.ravel()[relevance.argmax()]),
-        pointing_area=float(reach.mean()),
-        precision=float((np.diff(recall, prepend=0.0) * precision).sum()),
+        energy_pointing_game=float((relevance * region).sum() / relevance.sum()),
+        box_area_share=area,
+        pointing_game=float(reach.ravel()[relevance.argmax()]),
+        pointing_area_share=reached,
+        average_precision=float((np.diff(recall, prepend=0.0) * precision).sum()),
         overlap=overlap.astype(np.float64),
-        empty=False,
     )
 
 
@@ -156,7 +150,7 @@ def _otsu(values: Floats) -> float:
     return float(edges[int(np.nanargmax(apart)) + 1])
 
 
-def look(relevance: Floats, head_mask: Mask) -> Attribution:
+def attribution(relevance: Floats, head_mask: Mask) -> Attribution:
     """Measure where a map lies.
 
     Args:
@@ -197,8 +191,7 @@ def skull(head_mask: Mask) -> Mask:
 def centre_map(head_mask: Mask) -> Floats:
     """The centre prior: a fixed Gaussian in the middle of the head, the same for every class.
 
-    What a map that looks at nothing would get for guessing that tumors lie in the middle; pituitary
-    tumors nearly always do.
+    What a map gets that guesses that tumors lie in the middle; pituitary tumors nearly always do.
     """
     rows, columns = (np.flatnonzero(head_mask.any(axis=axis)) for axis in (1, 0))
     bumps = []

@@ -16,7 +16,13 @@ from tumorlens.evaluation.intervals import estimates, primitives
 from tumorlens.explain.gradcam import grad_cam
 from tumorlens.explain.regions import Boxes
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import MAP_LAYER, MAP_METHOD, GradcamSettings, MapMethod
+from tumorlens.settings import (
+    MAP_LAYER,
+    MAP_METHOD,
+    METHOD_NAMES,
+    GradcamSettings,
+    MapMethod,
+)
 
 Maps = npt.NDArray[np.float32]
 
@@ -29,13 +35,18 @@ class Way:
         layer: module whose output is explained, see `gradcam.grad_cam`.
         method: see `gradcam.relevance`.
         size: side of the square that the network is shown for its map, pixels; None: the size it
-            was trained at. A larger one gives finer maps; what the network predicts is always told
+            was trained at. A larger one gives finer maps; predictions are always those
             at its own size.
     """
 
     layer: str = MAP_LAYER
     method: MapMethod = MAP_METHOD
     size: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The method's name and the layer."""
+        return f"{METHOD_NAMES[self.method]} at {self.layer}"
 
     def size_for(self, checkpoint: Checkpoint) -> int:
         """Side of the network's input for its map, pixels."""
@@ -48,7 +59,7 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     Args:
         session: N images and their network.
         way: layer, method and size.
-        progress: told of the stage "explaining".
+        progress: gets the stage "explaining".
 
     Returns:
         (N, h, w) float32 >= 0.

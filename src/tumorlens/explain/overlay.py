@@ -1,13 +1,14 @@
-"""Relevance laid over the image it explains, with its scale drawn. No torch."""
+"""Maps laid over the images that they explain, with their scale drawn. No torch."""
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -20,13 +21,15 @@ Floats = npt.NDArray[np.float64]
 COLOURS = "inferno"
 # The most opaque a map gets: anatomy stays visible under its hottest place.
 OPACITY = 0.65
-_RIGHT, _WRONG = "#0072B2", "#D55E00"
+_RIGHT, _WRONG, _GREY = "#0072B2", "#D55E00", "#555555"
 _STRIDES = (1, 2, 4, 8, 16, 32, 64)
+# Points, and how many letters of them fit above or below an image.
+_FONT, _LETTERS = 9, 27
 
 
 @dataclass(frozen=True)
 class Explained:
-    """One network's view of an image.
+    """One network's map of an image.
 
     Attributes:
         name: of the network.
@@ -36,6 +39,7 @@ class Explained:
         prediction: class with the highest probability.
         probability: of the prediction, 0..1, calibrated where the checkpoint has a temperature.
         target_probability: of the target, likewise.
+        note: below the map, instead of the target.
     """
 
     name: str
@@ -45,16 +49,17 @@ class Explained:
     prediction: str
     probability: float
     target_probability: float
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image and what one or two networks saw in it.
+    """An image and the maps of one or two networks.
 
     Attributes:
         grey: (H, W) uint8, the image in its own proportions.
         path: where it comes from, for the caption.
-        label: true class; None where nobody says.
+        label: true class; None: not known.
         views: one a network.
         outline: of its tumor, drawn where it is known.
     """
@@ -64,6 +69,12 @@ class Tile:
     label: str | None
     views: tuple[Explained, ...]
     outline: Outline | None = None
+
+    def placed(self) -> tuple[list[Floats], float]:
+        """Each map on the image, (H, W), and the value drawn hottest in all of them."""
+        height, width = self.grey.shape
+        maps = [on_image(view.map, height, width, view.size) for view in self.views]
+        return maps, full_heat(maps)
 
 
 def on_image(relevance: npt.NDArray[np.float32], height: int, width: int, size: int) -> Floats:
@@ -141,103 +152,118 @@ def _mixed(grey: Floats, heat: Floats) -> Floats:
     return mixed
 
 
-def panel(tiles: Sequence[Tile], title: str) -> Figure:
-    """Each image beside its heat map or maps, with what was said and what is true.
+def tiles_a_row(views: int) -> int:
+    """How many tiles of so many maps stand side by side."""
+    return math.ceil(8 / (1 + views))
 
-    The maps of one image are drawn on one scale, from 0 to `full_heat` of them. A map's own
-    highest value is written under it.
+
+def panel(tiles: Sequence[Tile], title: str) -> Figure:
+    """Images beside their maps, in rows; see `gallery`."""
+    across = tiles_a_row(len(tiles[0].views))
+    starts = range(0, len(tiles), across)
+    return _grid([("", tiles[start : start + across]) for start in starts], title)
+
+
+def gallery(rows: Mapping[str, Sequence[Tile]], title: str) -> Figure:
+    """Images beside their maps, with prediction and true class.
+
+    The maps of one image are drawn on one scale, from 0 to `full_heat` of them.
 
     Args:
-        tiles: 1 or more, all with the same number of views.
+        rows: name to 1 or more tiles, all with the same number of views; empty rows are left out.
         title: above all.
     """
-    views = len(tiles[0].views)
-    across = 1 + views
-    tiles_a_row = max(1, min(4 if views == 1 else 2, len(tiles)))
-    rows = math.ceil(len(tiles) / tiles_a_row)
+    return _grid([(name, tiles) for name, tiles in rows.items() if tiles], title)
+
+
+def _grid(rows: Sequence[tuple[str, Sequence[Tile]]], title: str) -> Figure:
+    across = 1 + len(rows[0][1][0].views)
+    columns = across * max(len(tiles) for _, tiles in rows)
+    views = [view for _, tiles in rows for tile in tiles for view in tile.views]
+    # Long names take more lines: of the network, its prediction and the class of the map.
+    longest = max(len(name) for view in views for name in (view.name, view.prediction, view.target))
+    height = 2.75 + 0.5 * (longest // _LETTERS)
     figure = Figure(
-        figsize=(max(5.2, 1.75 * across * tiles_a_row + 0.9), 2.2 * rows + 0.7),
-        layout="constrained",
+        figsize=(max(6.0, 2.1 * columns + 1.3), height * len(rows) + 0.6), layout="constrained"
     )
-    figure.suptitle(textwrap.fill(title, int(10 * figure.get_figwidth())), fontsize=10)
-    axes = figure.subplots(rows, across * tiles_a_row, squeeze=False)
-    for one in axes.ravel():
-        one.set_axis_off()
-    for number, tile in enumerate(tiles):
-        row, first = number // tiles_a_row, (number % tiles_a_row) * across
-        _draw(axes[row, first : first + across], tile)
-    heat_scale(figure, axes)
+    figure.suptitle(textwrap.fill(title, int(9 * figure.get_figwidth())), fontsize=12)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for (name, tiles), line in zip(rows, grid, strict=True):
+        line[0].text(
+            *(-0.1, 0.5, name),
+            rotation=90,
+            transform=line[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=11,
+            fontweight="bold",
+        )
+        for number, tile in enumerate(tiles):
+            _draw(line[number * across : (number + 1) * across], tile)
+    _heat_scale(figure, grid)
     return figure
 
 
-def heat_scale(figure: Figure, axes: npt.NDArray[np.object_]) -> None:
+def _heat_scale(figure: Figure, axes: npt.NDArray[np.object_]) -> None:
     """Draw the colours of `blend`, as they are over grey, beside `axes`."""
-    shades = np.linspace(0, 1, 256)
+    shades = _mixed(np.full(256, 0.3), np.linspace(0, 1, 256))
     bar = figure.colorbar(
-        ScalarMappable(Normalize(0, 1), ListedColormap(_mixed(np.full(256, 0.3), shades))),
+        ScalarMappable(Normalize(0, 1), ListedColormap(shades)),
         ax=axes,
-        fraction=0.015,
+        aspect=30,
+        fraction=0.02,
         pad=0.01,
         extend="max",
     )
-    bar.set_label("relevance; 1: the 99th percentile\nof the image's map", fontsize=7)
+    bar.set_label("relevance / 99th percentile\nof the image's maps", fontsize=_FONT)
+    bar.ax.tick_params(labelsize=_FONT)
 
 
 def _draw(axes: npt.NDArray[np.object_], tile: Tile) -> None:
-    height, width = tile.grey.shape
     axes[0].imshow(tile.grey, cmap="gray", vmin=0, vmax=255)
-    axes[0].set_title("no label given" if tile.label is None else f"true: {tile.label}", fontsize=8)
-    axes[0].text(
-        0.5,
-        -0.06,
-        _short(tile.path),
-        transform=axes[0].transAxes,
-        ha="center",
-        va="top",
-        fontsize=6,
-        color="#666666",
+    _caption(
+        axes[0],
+        "no label given" if tile.label is None else f"true: {tile.label}",
+        tile.path if len(tile.path) <= _LETTERS else "..." + tile.path[3 - _LETTERS :],
     )
-    placed = [on_image(view.map, height, width, view.size) for view in tile.views]
-    hottest = full_heat(placed)
+    placed, hottest = tile.placed()
     for one, view, heat in zip(axes[1:], tile.views, placed, strict=True):
         one.imshow(blend(tile.grey, heat, hottest))
-        said = f"{view.prediction} {view.probability:.2f}"
-        if tile.label is None:
-            decision, colour = f"said: {said}", "black"
-        elif view.prediction == tile.label:
-            decision, colour = f"right: {said}", _RIGHT
-        else:
-            decision, colour = f"WRONG: {said}", _WRONG
-        name = f"{view.name}\n" if len(tile.views) > 1 else ""
-        one.set_title(name + decision, fontsize=8, color=colour)
-        one.text(
-            0.5,
-            -0.06,
-            f"for {view.target} (p = {view.target_probability:.2f}), highest {view.map.max():.2g}",
-            transform=one.transAxes,
-            ha="center",
-            va="top",
-            fontsize=6,
-            color="#666666",
-        )
-        # Right and wrong are told apart by the frame's stroke too, not by colour alone. It stays
-        # off the image: maps are hot at its edge at times.
+        decision, colour = "predicted", "black"
+        if tile.label is not None:
+            right = view.prediction == tile.label
+            decision, colour = ("right", _RIGHT) if right else ("WRONG", _WRONG)
+        name = f"{textwrap.fill(view.name, _LETTERS)}\n" if len(tile.views) > 1 else ""
+        target = f"map of {view.target}, p {view.target_probability:.2f}"
+        note = view.note or f"{target}\nmaximum {view.map.max():.2g}"
+        above = f"{decision}: {view.prediction} {view.probability:.2f}"
+        _caption(one, name + textwrap.fill(above, _LETTERS), note, colour)
+        # Right and wrong differ by the frame's stroke too, not by colour alone. It stays off the
+        # image: maps are hot at its edge at times.
         frame = Rectangle(
-            (-0.02, -0.02),
-            1.04,
-            1.04,
+            *((-0.02, -0.02), 1.04, 1.04),
             transform=one.transAxes,
             fill=False,
             edgecolor=colour,
             linewidth=1.6,
-            linestyle="--" if decision.startswith("WRONG") else "-",
+            linestyle="--" if decision == "WRONG" else "-",
             clip_on=False,
         )
         one.add_patch(frame)
     if tile.outline is not None:
         for one in axes:
-            tile.outline.draw(one, height, width)
+            tile.outline.draw(one, *tile.grey.shape)
 
 
-def _short(path: str, length: int = 30) -> str:
-    return path if len(path) <= length else "..." + path[-(length - 3) :]
+def _caption(axes: Axes, above: str, below: str, colour: str = "black") -> None:
+    axes.set_title(above, fontsize=_FONT, color=colour)
+    axes.text(
+        *(0.5, -0.05, "\n".join(textwrap.fill(line, _LETTERS) for line in below.split("\n"))),
+        transform=axes.transAxes,
+        ha="center",
+        va="top",
+        fontsize=_FONT,
+        color=_GREY,
+    )

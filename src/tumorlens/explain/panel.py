@@ -1,9 +1,9 @@
-"""The Grad-CAM command: choose images, explain them, leave panel, overlays and maps."""
+"""The command gradcam: choose images, explain them, write panel, overlays and maps."""
 
 import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.readers import SUFFIXES, fit_square, read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
-from tumorlens.evaluation import plots
+from tumorlens.evaluation.plots import save
 from tumorlens.explain import report
-from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
-from tumorlens.explain.overlay import Explained, Tile, blend, full_heat, on_image, panel
-from tumorlens.explain.regions import Boxes, read_boxes
+from tumorlens.explain.gradcam import find_layer, grad_cam
+from tumorlens.explain.maps import Way
+from tumorlens.explain.overlay import Explained, Tile, blend, panel
+from tumorlens.explain.regions import read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
 from tumorlens.models.resnet import ResNet
@@ -34,15 +35,15 @@ from tumorlens.uncertainty.calibration import softmax
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the command left.
+    """What the command wrote.
 
     Attributes:
         out_dir: the folder.
-        panel: the image to look at first.
+        panel: the figure of the images and their maps.
         tiles: everything in it.
         chosen: in words, how the images were chosen.
         skipped: path to the reason it could not be explained.
-        measured: the content of `explain.json`, JSON primitives; None: no measure was asked for.
+        measured: the content of `explain.json`, JSON primitives; None: nothing was to be measured.
     """
 
     out_dir: Path
@@ -55,9 +56,12 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Chosen:
+    """Images; labels are None where they are not known. `what` and `how` name them in words."""
+
     images: list[npt.NDArray[np.uint8]]
     paths: list[str]
     labels: list[str | None]
+    what: str
     how: str
     skipped: dict[str, str]
 
@@ -69,49 +73,69 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
         TumorlensError: faults of checkpoints, flags, images or the output folder.
     """
     files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
-    networks = [checkpoints.load(file) for file in files]
-    settings = _checked(settings, networks)
+    loaded = [checkpoints.load(file) for file in files]
+    settings = _checked(settings, loaded)
+    names = distinct_names(loaded)
+    seeds = _seeds(settings.agree, loaded[0])
     boxes = read_boxes(settings.boxes) if settings.boxes else None
-    seeds = _seeds(settings.agree, networks[0])
-    device, names = pick_device(settings.device), distinct_names(networks)
-    models = [loaded.network().to(device) for loaded in networks]
-    for model, layer in itertools.product(models, settings.layer.split("*")):
-        find_layer(model, layer)  # before anything is decoded
-    wanted = boxes or settings.faithfulness or settings.sanity or settings.agree
+    device = pick_device(settings.device)
+    networks = [one.network().to(device) for one in loaded]
+    for network, layer in itertools.product(networks, settings.layer.split("*")):
+        find_layer(network, layer)  # before anything is decoded
+    measures = boxes or settings.faithfulness or settings.sanity or settings.agree
     with cpu_threads(settings.threads):
-        choice = ImageChoice(
-            settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
-        )
         # Each network has the split that it remembers; without measures, the first's counts alone.
-        asked = 0 if settings.images else len(networks) if wanted else 1
+        needed = 0 if settings.images else len(loaded) if measures else 1
         sessions = {
-            name: open_session(
-                loaded,
-                choice,
-                device=device,
-                batch_size=settings.batch_size,
-                progress=progress,
-                network=model,
-            )
-            for name, loaded, model in list(zip(names, networks, models, strict=True))[:asked]
+            name: _opened(settings, one, network, progress)
+            for name, one, network in list(zip(names, loaded, networks, strict=True))[:needed]
         }
         chosen = _choose(settings, sessions[names[0]]) if sessions else _named(settings.images)
         out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
         for name in report.FILES:
             (out_dir / name).unlink(missing_ok=True)
         views = [
-            _views(loaded, model, name, chosen, settings, progress)
-            for loaded, model, name in zip(networks, models, names, strict=True)
+            _views(one, network, name, chosen, settings, progress)
+            for one, network, name in zip(loaded, networks, names, strict=True)
         ]
-        tiles = _tiles(chosen, views, boxes)
-        title = f"{TITLES[settings.method]} of {' and '.join(names)} at {settings.layer}"
-        drawn = panel(tiles[: settings.count], f"{title}: {chosen.how}")
-        plots.save(drawn, out_dir / "panel.png")
+        tiles = tuple(
+            Tile(
+                image,
+                path,
+                label,
+                tuple(of_image),
+                boxes.outline(path, *image.shape) if boxes else None,
+            )
+            for image, path, label, *of_image in zip(
+                chosen.images, chosen.paths, chosen.labels, *views, strict=True
+            )
+        )
+        way = Way(settings.layer, settings.method, settings.map_size)
+        shown = tiles[: settings.count]
+        title = f"{way.title}: {len(shown)} {chosen.what}"
+        save(panel(shown, title), out_dir / "panel.png", dpi=100)
         measured = None
-        if wanted:
-            measured = report.measure(settings, sessions, boxes, seeds, out_dir)
-    _write(tiles, settings, out_dir, chosen)
+        if measures:
+            measured = report.measure(settings, way, sessions, boxes, seeds, out_dir)
+    _write(tiles, settings, way, out_dir, chosen)
     return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
+
+
+def _opened(
+    settings: GradcamSettings, loaded: Checkpoint, network: ResNet, progress: Progress
+) -> Session:
+    choice = ImageChoice(
+        settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
+    )
+    device = network.fc.weight.device
+    return open_session(
+        loaded,
+        choice,
+        device=device,
+        batch_size=settings.batch_size,
+        progress=progress,
+        network=network,
+    )
 
 
 def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> GradcamSettings:
@@ -182,20 +206,22 @@ def _choose(settings: GradcamSettings, session: Session) -> _Chosen:
             f"--class {name}: no {session.split} image in {data.root} has this label; name "
             "another class or --split."
         )
-    # The measures will ask for all images' logits, the panel alone for the class's.
+    # What is measured needs all images' logits, the panel alone the class's.
     logits = session.logits[candidates] if settings.boxes else session.only(candidates).logits
     right = logits.argmax(axis=1) == data.labels[candidates]
     picked = candidates[_mix(right, settings.count, settings.seed)]
     of = f"labelled {name}" if name else "of all classes"
-    return _Chosen(
-        [read_grey(data.root / data.paths[index]) for index in picked],
-        [data.paths[index] for index in picked],
-        [classes[data.labels[index]] for index in picked],
+    chosen = _decoded(
+        {data.paths[index]: data.root / data.paths[index] for index in picked},
+        {data.paths[index]: classes[data.labels[index]] for index in picked},
+        f"{session.split} images" + (f" of {name}" if name else ""),
+    )
+    how = (
         f"{len(picked)} of {len(candidates)} {session.split} images {of}, drawn with seed "
         f"{settings.seed} ({right.sum()} right, {(~right).sum()} wrong by "
-        f"{session.checkpoint.model_name}; errors shown in proportion, at least one)",
-        data.skipped,
+        f"{session.checkpoint.model_name}; errors shown in proportion, at least one)"
     )
+    return replace(chosen, how=how, skipped=data.skipped | chosen.skipped)
 
 
 def _mix(right: npt.NDArray[np.bool_], count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -213,54 +239,56 @@ def _mix(right: npt.NDArray[np.bool_], count: int, seed: int) -> npt.NDArray[np.
 
 
 def _named(images: Sequence[Path]) -> _Chosen:
-    paths: list[Path] = []
+    files: list[Path] = []
     for image in images:
-        if image.is_dir():
-            inside = sorted(p for p in image.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not inside:
-                raise TumorlensError(
-                    f"--images {image}: no image in this folder; expected PNG, JPEG, TIFF, BMP or "
-                    "WebP files."
-                )
-            paths += inside
-        else:
-            paths.append(image)
-    decoded, kept, skipped = [], [], {}
-    for path in paths:
+        inside = sorted(p for p in image.rglob("*") if p.suffix.lower() in SUFFIXES)
+        if image.is_dir() and not inside:
+            raise TumorlensError(
+                f"--images {image}: no image in this folder; expected PNG, JPEG, TIFF, BMP or "
+                "WebP files."
+            )
+        files += inside or [image]
+    return _decoded({file.as_posix(): file for file in files}, {}, "given images")
+
+
+def _decoded(files: Mapping[str, Path], labels: Mapping[str, str], what: str) -> _Chosen:
+    images, skipped = {}, {}
+    for path, file in files.items():
         try:
-            decoded.append(read_grey(path))
-            kept.append(path.as_posix())
+            images[path] = read_grey(file)
         except UnreadableImageError as error:
-            skipped[path.as_posix()] = str(error)
-    if not kept:
+            skipped[path] = str(error)
+    if not images:
         raise TumorlensError("--images: none can be decoded: " + " ".join(skipped.values()))
-    return _Chosen(decoded, kept, [None] * len(kept), f"{len(kept)} given images", skipped)
+    known = [labels.get(path) for path in images]
+    return _Chosen([*images.values()], [*images], known, what, f"{len(images)} {what}", skipped)
 
 
 def _views(
     loaded: Checkpoint,
-    model: ResNet,
+    network: ResNet,
     name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
     progress: Progress,
 ) -> list[Explained]:
-    device, own = model.fc.weight.device, loaded.preprocessing.image_size
+    device, own = network.fc.weight.device, loaded.preprocessing.image_size
     size = settings.map_size or own
     views: list[Explained] = []
     for start in range(0, len(chosen.images), settings.batch_size):
         images = chosen.images[start : start + settings.batch_size]
-
-        def inputs(side: int, images: list[npt.NDArray[np.uint8]] = images) -> torch.Tensor:
-            squares = np.stack([fit_square(image, side) for image in images])
-            return loaded.preprocessing(torch.from_numpy(squares).to(device))
-
-        # What the network predictions is told at its own size, whatever the map's.
+        inputs = [
+            loaded.preprocessing(
+                torch.from_numpy(np.stack([fit_square(image, side) for image in images])).to(device)
+            )
+            for side in (own, size)
+        ]
+        # The prediction is that at the network's own size, whatever the map's.
         with torch.no_grad():
-            logits = model(inputs(own))
+            logits = network(inputs[0])
         labels = chosen.labels[start : start + len(images)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
-        maps = grad_cam(model, inputs(size), targets, settings.layer, settings.method)
+        maps = grad_cam(network, inputs[1], targets, settings.layer, settings.method)
         probabilities = softmax(logits.cpu().double().numpy(), loaded.temperature or 1.0)
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())
@@ -277,23 +305,6 @@ def _views(
             )
         progress("explaining", start + len(images), len(chosen.images))
     return views
-
-
-def _tiles(
-    chosen: _Chosen, views: Sequence[Sequence[Explained]], boxes: Boxes | None
-) -> tuple[Tile, ...]:
-    return tuple(
-        Tile(
-            image,
-            path,
-            label,
-            tuple(of_network[index] for of_network in views),
-            boxes.outline(path, *image.shape) if boxes else None,
-        )
-        for index, (image, path, label) in enumerate(
-            zip(chosen.images, chosen.paths, chosen.labels, strict=True)
-        )
-    )
 
 
 def _targets(
@@ -315,20 +326,16 @@ def _targets(
 
 
 def _write(
-    tiles: Sequence[Tile], settings: GradcamSettings, out_dir: Path, chosen: _Chosen
+    tiles: Sequence[Tile], settings: GradcamSettings, way: Way, out_dir: Path, chosen: _Chosen
 ) -> None:
     for leftover in ("overlays", "maps"):  # of an earlier run into the same folder
         shutil.rmtree(out_dir / leftover, ignore_errors=True)
     rows = []
     for number, tile in enumerate(tiles):
-        height, width = tile.grey.shape
-        placed = [on_image(view.map, height, width, view.size) for view in tile.views]
-        hottest = full_heat(placed)
+        placed, hottest = tile.placed()
         for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
-            # A name that tells of a file has slashes, and may be long.
-            network = re.sub(r"[^\w.-]+", "-", view.name)[-80:]
-            suffix = f"-{which + 1}-{network}" if len(tile.views) > 1 else ""
-            name = f"{number:03d}-{Path(tile.path).stem}{suffix}"
+            suffix = f"-{which + 1}-{_short(view.name)}" if len(tile.views) > 1 else ""
+            name = f"{number:03d}-{_short(Path(tile.path).stem)}{suffix}"
             overlay = blend(tile.grey, heat, hottest)
             with replacing(out_dir / "overlays" / f"{name}.png") as beside:
                 Image.fromarray(overlay).save(beside, format="PNG")
@@ -354,6 +361,7 @@ def _write(
         {
             "schema": 1,
             "chosen": chosen.how,
+            "title": way.title,
             "layer": settings.layer,
             "method": settings.method,
             "map_size": settings.map_size,
@@ -367,5 +375,11 @@ def _write(
         settings=primitives(settings),
         checkpoint_sha256=checkpoints.sha256(settings.checkpoint),
         compare_sha256=checkpoints.sha256(settings.compare) if settings.compare else None,
+        map=way.title,
         seed=settings.seed,
     )
+
+
+def _short(name: str) -> str:
+    """The end of a name, at most 100 bytes: a file's name has at most 255, and no slash."""
+    return re.sub(r"[^\w.-]+", "-", name).encode()[-100:].decode(errors="ignore")

@@ -93,7 +93,7 @@ class Boxes:
             return covered
         file = self.masks[Path(path).with_suffix("").as_posix()]
         try:
-            mask = read_grey(file)
+            mask = read_grey(file, flat_ok=True)
         except UnreadableImageError as error:
             raise TumorlensError(f"--boxes {self.source}: {error}") from error
         tumor = np.where(mask > 127, np.uint8(255), np.uint8(0))

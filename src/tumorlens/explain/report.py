@@ -1,6 +1,7 @@
-"""The measures of the command gradcam: explain.json, localization.csv and their figures."""
+"""What the command gradcam measures: explain.json, localization.csv and their figures."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,13 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import read_grey
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import plots
 from tumorlens.evaluation.intervals import Estimate, estimates, primitives
-from tumorlens.explain import plots as drawing
+from tumorlens.evaluation.plots import save
+from tumorlens.explain import overlay, plots
 from tumorlens.explain.faithfulness import of_faithfulness
-from tumorlens.explain.gradcam import TITLES
 from tumorlens.explain.localization import (
     ATTRIBUTION,
+    METRICS,
     RATIOS,
     SPREAD,
     Floats,
@@ -33,35 +34,27 @@ from tumorlens.explain.maps import Way, draw
 from tumorlens.explain.regions import Boxes
 from tumorlens.explain.sanity import of_agreement, of_sanity
 from tumorlens.files import SCHEMA, csv_text, write_json, write_text
+from tumorlens.labels import MODEL_TITLES
 from tumorlens.settings import GradcamSettings
 
-# What the measures write; removed before each run, so that a folder tells of one run alone.
-FILES = (
-    "explain.json",
-    "localization.csv",
-    "localization.png",
-    "attribution.png",
-    "gallery.png",
-    "faithfulness.png",
-    "sanity.png",
-    "agreement.png",
-)
-# Images in each row of the gallery.
-_GALLERY = 4
-_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
+FIGURES = ("localization", "attribution", "gallery", "faithfulness", "sanity", "agreement")
+# What is measured is written here; removed before each run, so that a folder is of one run alone.
+FILES = ("explain.json", "localization.csv", *(f"{name}.png" for name in FIGURES))
 
 
 def measure(
     settings: GradcamSettings,
+    way: Way,
     sessions: Mapping[str, Session],
     boxes: Boxes | None,
     seeds: Mapping[Path, Checkpoint],
     out_dir: Path,
 ) -> dict[str, Any]:
-    """Take every measure that the settings ask for, and write the files.
+    """Measure all that the settings ask for, and write the files.
 
     Args:
         settings: of the command.
+        way: how its maps are made.
         sessions: of one or two networks, by name.
         boxes: what --boxes names.
         seeds: what --agree names.
@@ -74,27 +67,27 @@ def measure(
         TumorlensError: no image has a box, or too few are there to measure on.
     """
     content: dict[str, Any] = {"schema": SCHEMA, "networks": list(sessions)}
-    way = Way(settings.layer, settings.method, settings.map_size)
     resampling = {"resamples": settings.resamples, "seed": settings.seed}
     found: dict[str, Localization] = {}
     figures: dict[str, Figure] = {}
     if boxes is not None:
         scenes: dict[Path, Scene] = {}
         for name, session in sessions.items():
-            found[name] = localize(session, boxes, way, scenes=scenes, **resampling)
-        write_text(out_dir / "localization.csv", _table(found))
-        root = next(iter(sessions.values())).data.root
-        figures = _figures(found, root, boxes, f"{TITLES[way.method]} at {way.layer}")
+            one = localize(session, boxes, way, scenes=scenes, **resampling)
+            found[name] = replace(one, name=name)
         content["localization"] = {name: one.metrics for name, one in found.items()}
         content["comparison"] = None
         if len(found) > 1:
             first, second = found.values()
             content["comparison"] = compare(first, second, **resampling)
+        write_text(out_dir / "localization.csv", _table(found))
+        figures = _figures(found, next(iter(sessions.values())).data.root, boxes, way)
     if settings.faithfulness or settings.sanity or settings.agree:
-        both = settings.faithfulness or settings.sanity  # the seeds are the first's alone
+        # The seeds are the first's alone.
+        several = settings.faithfulness or settings.sanity
         samples = [
             draw(name, session, way, settings, boxes, found[name].maps if found else None)
-            for name, session in list(sessions.items())[: None if both else 1]
+            for name, session in list(sessions.items())[: None if several else 1]
         ]
         if settings.faithfulness:
             content["faithfulness"], figures["faithfulness"] = of_faithfulness(samples)
@@ -103,74 +96,85 @@ def measure(
         if settings.agree:
             content["agreement"], figures["agreement"] = of_agreement(samples[0], seeds)
     for name, figure in figures.items():
-        plots.save(figure, out_dir / f"{name}.png", dpi=120 if name == "gallery" else 150)
+        save(figure, out_dir / f"{name}.png", dpi=100 if name == "gallery" else 150)
     write_json(out_dir / "explain.json", content)
     return content
 
 
 def _table(found: Mapping[str, Localization]) -> str:
     """`localization.csv`: a row an image and network."""
-    rows = [
-        [name, *(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())]
-        for name, one in found.items()
-        for row in one.rows
-    ]
     header = ["network", *next(iter(found.values())).rows[0]]
-    return csv_text(header, [["" if value is None else value for value in row] for row in rows])
+    rows = [[name, *row.values()] for name, one in found.items() for row in one.rows]
+    return csv_text(
+        header,
+        [[f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows],
+    )
 
 
 def _figures(
-    found: Mapping[str, Localization], root: Path, boxes: Boxes, how: str
+    found: Mapping[str, Localization], root: Path, boxes: Boxes, way: Way
 ) -> dict[str, Figure]:
-    first = next(iter(found.values()))
-    what = f"{how}, {first.metrics['split']} images, maps of the true class"
+    metrics = next(iter(found.values())).metrics
+    what = f"{way.title}, {metrics['split']} images"
+    fits = {name: one.metrics["network"] for name, one in found.items()}
+    lies = {name: one.metrics["attribution"] for name, one in found.items()}
     return {
-        "localization": drawing.fits(
-            {name: one.metrics["network"] for name, one in found.items()},
-            first.metrics["centre_prior"],
-            f"Do the maps lie on the tumors? {what}",
+        "localization": plots.localization(
+            fits, metrics["centre_prior"], f"Localization of tumors: {what}"
         ),
-        "attribution": drawing.looking(
-            {name: one.metrics["attribution"] for name, one in found.items()},
-            f"Where else do the maps lie? {what}",
-        ),
-        "gallery": _gallery(found, root, boxes, what),
+        "attribution": plots.attribution(lies, f"Attribution outside tumors: {what}"),
+        "gallery": overlay.gallery(_tiles(found, root, boxes), f"Best to worst maps: {what}"),
     }
 
 
-def _gallery(found: Mapping[str, Localization], root: Path, boxes: Boxes, what: str) -> Figure:
-    first = next(iter(found.values()))
-    by_path = {
-        name: {row["path"]: index for index, row in enumerate(one.rows)}
-        for name, one in found.items()
-    }
-    boxed = [
+def _tiles(
+    found: Mapping[str, Localization], root: Path, boxes: Boxes
+) -> dict[str, list[overlay.Tile]]:
+    """Best, median and worst images by the first network's energy in the box."""
+    places = [{row["path"]: at for at, row in enumerate(one.rows)} for one in found.values()]
+    rows = next(iter(found.values())).rows
+    with_box = [
         row
-        for row in first.rows
-        if row["box_area_share"] is not None
-        and all(row["path"] in places for places in by_path.values())
+        for row in rows
+        if row["box_area_share"] is not None and all(row["path"] in of for of in places)
     ]
-    chosen = drawing.ranked(_GALLERY, [row["energy_pointing_game"] for row in boxed])
 
-    def shown(index: int) -> drawing.Found:
-        row = boxed[index]
-        path = row["path"]
-        at = {name: (one, by_path[name][path]) for name, one in found.items()}
+    def tile(index: int) -> overlay.Tile:
+        path = with_box[index]["path"]
         grey = read_grey(root / path)
-        return drawing.Found(
-            grey=grey,
-            outline=boxes.outline(path, *grey.shape),
-            words=drawing.words_of(row),
-            maps={name: one.maps[place] for name, (one, place) in at.items()},
-            energies={
-                name: one.rows[place]["energy_pointing_game"] for name, (one, place) in at.items()
-            },
-            sizes={name: one.size for name, one in found.items()},
-        )
+        outline = boxes.outline(path, *grey.shape)
+        views = []
+        for (name, one), of in zip(found.items(), places, strict=True):
+            row = one.rows[of[path]]
+            views.append(
+                overlay.Explained(
+                    name=name,
+                    map=one.maps[of[path]],
+                    size=one.size,
+                    target=row["label"],
+                    prediction=row["prediction"],
+                    probability=row["probability"],
+                    target_probability=row["probability_of_label"],
+                    note=f"{row['energy_pointing_game']:.0%} of the map in the tumor",
+                )
+            )
+        return overlay.Tile(grey, path, with_box[index]["label"], tuple(views), outline)
 
-    rows = {name: [shown(index) for index in indices] for name, indices in chosen.items()}
-    ranks = f"ranked by {first.name}'s energy in the box, {len(boxed)} images" if boxed else ""
-    return drawing.gallery(rows, f"{what}, {ranks}")
+    chosen = ranked(
+        overlay.tiles_a_row(len(found)), [row["energy_pointing_game"] for row in with_box]
+    )
+    return {name: [tile(index) for index in indices] for name, indices in chosen.items()}
+
+
+def ranked(count: int, energies: Sequence[float]) -> dict[str, list[int]]:
+    """Which images are best, in the middle and worst, up to `count` each, none twice."""
+    order = [int(index) for index in np.argsort(-np.asarray(energies), kind="stable")]
+    each = max(1, min(count, len(order) // 3))
+    middle = (len(order) - each) // 2
+    median = [index for index in order[middle : middle + each] if index not in order[:each]]
+    best_to_median = {*order[:each], *median}
+    worst = [index for index in order[-each:] if index not in best_to_median]
+    return {"best": order[:each], "median": median, "worst": worst}
 
 
 def compare(
@@ -187,19 +191,17 @@ def compare(
     """
     after = {row["path"]: row for row in second.rows}
     pairs = [(row, after[row["path"]]) for row in first.rows if row["path"] in after]
-    boxed = [pair for pair in pairs if pair[0]["box_area_share"] is not None]
-    if not boxed:
+    with_box = [pair for pair in pairs if pair[0]["box_area_share"] is not None]
+    if not with_box:
         raise TumorlensError(
             "--compare: the two checkpoints share no image with a box; compare networks with the "
             "same split."
         )
-    names = ["energy_pointing_game", "pointing_game", "average_precision"]
-    if all(row["iou"] is not None for row in boxed[0]):
-        names.append("iou")
-    before, before_all = ([row for row, _ in some] for some in (boxed, pairs))
+    iou = ("iou",) if all(row["iou"] is not None for row in with_box[0]) else ()
+    before, before_all = ([row for row, _ in some] for some in (with_box, pairs))
     found = estimates(
         # The box is the same in both, so that the gap of the ratios is the ratio of the gap.
-        _gaps(boxed, names) | {"box_area_share": column(before, "box_area_share")},
+        _gaps(with_box, (*METRICS, *iou)) | {"box_area_share": column(before, "box_area_share")},
         # Right and wrong are each network's own; they do not pair.
         {name: one for name, one in subsets(before).items() if name not in ("right", "wrong")},
         groups_of(before),
@@ -210,7 +212,7 @@ def compare(
     for metrics in found.values():
         del metrics["box_area_share"]
     labels = np.array([row["label"] for row in before_all])
-    looking = estimates(
+    lies = estimates(
         _gaps(pairs, (*ATTRIBUTION, *SPREAD)),
         {"all": np.ones(len(pairs), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
@@ -221,10 +223,10 @@ def compare(
     return {
         "minuend": second.name,
         "subtrahend": first.name,
-        "n": len(boxed),
+        "n": len(with_box),
         "sentence": sentence(first.name, second.name, found["all"]["energy_pointing_game"]),
         "localization": primitives(found),
-        "attribution": primitives(looking),
+        "attribution": primitives(lies),
     }
 
 
@@ -245,7 +247,7 @@ def sentence(first: str, second: str, gain: Estimate) -> str:
     if first == "se_resnet18" != second:
         value, low, high = -gain.value, -gain.high, -gain.low
         subject, other = first, second
-    titles = [_TITLES.get(name, name) for name in (subject, other)]
+    titles = [MODEL_TITLES.get(name, name) for name in (subject, other)]
     if titles[0] == titles[1]:
         titles = [f"the second {titles[0]}", f"the first {titles[1]}"]
     does = "does" if low > 0 else "does not"

@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.explain import plots as drawing
+from tumorlens.explain import plots
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import build_model
@@ -47,7 +47,7 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
     Returns:
         JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
-        images, which is where maps that have fallen apart end; and the first network's metric.
+        images, where maps of random weights end; and the first network's figure.
     """
     content: dict[str, Any] = {}
     for one in samples:
@@ -61,18 +61,18 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
             "maps_of_different_images": _means(one, floor(one.maps, one.size, one.seed)),
             "empty_maps": int((one.maps.max(axis=(1, 2)) <= 0).sum()),
         }
-    how, first = samples[-1].how, content[samples[0].name]
-    metric = drawing.steps(
+    first = content[samples[0].name]
+    figure = plots.steps(
         {
             words: {name: step[key] for name, step in first["steps"].items()}
             for key, words in _WORDS.items()
         },
         {words: first["maps_of_different_images"][key]["value"] for key, words in _WORDS.items()},
-        "similarity to the map of the trained network",
-        f"{samples[0].name}, weights made random from the last layer to the first: {how}",
+        "similarity to the trained network's map, -1 to 1",
+        f"Sanity check of {samples[0].name}: weights made random step by step",
     )
     source = "Adebayo et al. 2018, cascading randomisation; each step keeps the ones before"
-    return {"source": source, "sample": how, "networks": content}, metric
+    return {"source": source, "sample": samples[-1].how, "networks": content}, figure
 
 
 def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict[str, Any], Figure]:
@@ -80,7 +80,7 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
 
     Returns:
         JSON primitives: `between_networks`, the mean over pairs, and `maps_of_different_images`;
-        and their metric.
+        and their figure.
     """
     maps = [sample.maps]
     for number, loaded in enumerate(seeds.values(), 1):
@@ -89,11 +89,11 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
     together = _means(sample, between(maps, sample.size))
     apart = _means(sample, floor(maps[0], sample.size, sample.seed))
     first = sample.session.checkpoint
-    metric = drawing.steps(
+    figure = plots.steps(
         {words: {f"{len(maps)} seeds": together[key]} for key, words in _WORDS.items()},
         {words: apart[key]["value"] for key, words in _WORDS.items()},
-        "mean similarity over pairs of networks",
-        f"Do seeds of {first.model_name} agree? {sample.how}",
+        "mean similarity over pairs, -1 to 1",
+        f"Agreement of {len(maps)} seeds of {first.model_name}, {len(sample.maps)} images",
     )
     content = {
         "checkpoints": [str(first.path), *map(str, seeds)],
@@ -101,7 +101,7 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
         "between_networks": together,
         "maps_of_different_images": apart,
     }
-    return content, metric
+    return content, figure
 
 
 def _means(sample: Sample, found: Similarity) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Cost:
         images: how many.
         rarest: of them, those of the class that has fewest.
         before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8.
-        changed: share of the images with another answer.
+        changed: share of the images with another prediction.
+        trained: validation images left out because they show training images.
     """
 
     images: int
@@ -54,6 +55,7 @@ class Cost:
     before: dict[str, float]
     after: dict[str, float]
     changed: float
+    trained: int = 0
 
     def lost(self) -> dict[str, float]:
         """Metrics that fell by more than `MOST_LOST`, and by how much."""
@@ -62,7 +64,7 @@ class Cost:
         return {name: drop for name, drop in fallen.items() if not drop <= MOST_LOST + 1e-9}
 
 
-class _Pictures(CalibrationDataReader):  # type: ignore[misc]
+class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """The calibration images, a batch at a time."""
 
     def __init__(self, squares: Squares, progress: Progress) -> None:
@@ -88,7 +90,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
     Args:
         source, target: ONNX files.
         squares: (N, S, S) training images, of every class.
-        progress: told of the stage "calibrating".
+        progress: gets the stage "calibrating".
     """
     graph = onnx.load(source).graph
     first = next(place for place, node in enumerate(graph.node) if node.op_type == "Conv")
@@ -97,7 +99,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
     quantize_static(
         target,
         target,
-        _Pictures(squares, progress),
+        _Calibration(squares, progress),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=_OPERATIONS,
         nodes_to_exclude=[node.name for node in graph.node[:first]],
@@ -112,7 +114,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
 def logits_of(
     path: Path, squares: Squares, threads: int | None, progress: Progress, stage: str
 ) -> Floats:
-    """(N, S, S) images to (N, K) logits of an ONNX file; `progress` is told of `stage`."""
+    """(N, S, S) images to (N, K) logits of an ONNX file; `progress` gets `stage`."""
     running = onnx_session(path, threads)
     found = []
     for start in range(0, len(squares), _BATCH):

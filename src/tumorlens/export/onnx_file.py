@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import (
     ImageChoice,
-    describe,
     described,
     images_of,
     near_duplicates_of_training,
@@ -28,7 +26,14 @@ from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
 from tumorlens.export import int8
-from tumorlens.export.parity import Exported, Parity, checkpoint_and_images, spread_out
+from tumorlens.export.parity import (
+    Exported,
+    Parity,
+    Squares,
+    checkpoint_and_images,
+    compared,
+    spread_out,
+)
 from tumorlens.files import replacing
 from tumorlens.inference.backends import OnnxBackend, onnx_session
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
@@ -46,10 +51,10 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
         TumorlensError: faults of the checkpoint, the data, the flags; or the file would not answer
             as the checkpoint does, and was not kept.
     """
-    data = None
+    data, trained = None, 0
     if settings.int8:
         loaded = checkpoints.load(settings.checkpoint)
-        data = _train_and_valid(loaded, settings, progress)
+        data, trained = _train_and_valid(loaded, settings, progress)
         squares, images = spread_out(data.images[data.indices("valid")]), "validation images"
     else:
         loaded, squares, images = checkpoint_and_images(settings, progress)
@@ -68,7 +73,7 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
         cost = None
         if data is not None:
             small = Path(scratch) / "small.onnx"
-            cost = _small(exact, small, data, settings, progress)
+            cost = replace(_small(exact, small, data, settings, progress), trained=trained)
             model = onnx.load(small)
             progress("exporting", 3, 3)
         _describe(model, loaded, found, cost)
@@ -84,14 +89,25 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     )
 
 
-def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Progress) -> Dataset:
-    """Training and validation images, as the checkpoint was trained with or as the flags say."""
+def _train_and_valid(
+    loaded: Checkpoint, settings: ExportSettings, progress: Progress
+) -> tuple[Dataset, int]:
+    """Training and validation images, as the checkpoint was trained with or as the flags say.
+
+    Returns:
+        The images, and how many validation images are left out because they were trained on.
+    """
+    record = loaded.data
+    if record is None and settings.data_dir is not None:
+        raise TumorlensError(
+            f"--int8: {loaded.path} does not say which images it was trained on, so that nothing "
+            "can tell what eight bits cost; export without --int8."
+        )
     if loaded.trained_on_valid:
         raise TumorlensError(
             f"--int8: {loaded.path} was trained on its validation images too (--train_on_valid), "
             "so that nothing can tell what eight bits cost; export without --int8."
         )
-    record = loaded.data
     source = images_of(
         loaded, ImageChoice(settings.data_dir, splits=settings.splits, fold=settings.fold), progress
     )
@@ -105,8 +121,9 @@ def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Pro
         allow_patient_overlap=True,
         progress=progress,
     )
-    if record is not None and (not source.source or settings.splits is not None):
-        # Another folder, or another split of it, than the run's: what trained tells of no loss.
+    trained = np.array([], dtype=np.int64)
+    if record is not None:  # else `images_of` found no folder
+        # Another folder or split than the run's may validate on what trained: it shows no loss.
         valid = data.indices("valid")
         trained = valid[near_duplicates_of_training(record, data.only(valid)) != ""]
         data = data.only(np.setdiff1d(np.arange(len(data.paths)), trained))
@@ -119,11 +136,12 @@ def _train_and_valid(loaded: Checkpoint, settings: ExportSettings, progress: Pro
         there = set(data.labels[data.indices(split)].tolist())
         lacking = [name for index, name in enumerate(data.classes) if index not in there]
         if lacking:
+            but = f" but {len(trained)} that were trained on" if len(trained) else ""
             raise TumorlensError(
-                f"--data_dir {root}: no {split} image of {', '.join(lacking)}; --int8 measures the "
-                "recall of every class and needs some of each."
+                f"--data_dir {root}: no {split} image of {', '.join(lacking)}{but}; --int8 "
+                "measures the recall of every class and needs some of each."
             )
-    return data
+    return data, len(trained)
 
 
 def _small(
@@ -260,11 +278,7 @@ def _quietly() -> Iterator[None]:
 
 
 def parity(
-    path: Path,
-    checkpoint: Checkpoint,
-    squares: npt.NDArray[np.uint8],
-    images: str,
-    threads: int | None = None,
+    path: Path, checkpoint: Checkpoint, squares: Squares, images: str, threads: int | None = None
 ) -> Parity:
     """Compare an ONNX file with the checkpoint that it was made of, one by one and as a batch.
 
@@ -279,24 +293,14 @@ def parity(
         TumorlensError: they differ by more than `TOLERANCE`.
     """
     running = onnx_session(path, threads)
-    expected = describe(
-        checkpoint.network(), checkpoint.preprocessing, squares, device=torch.device("cpu")
-    )
-    whole = running.run([LOGITS, FEATURES], {SQUARES: squares})
-    alone = running.run([LOGITS, FEATURES], {SQUARES: squares[:1]})
-    logits, features = (
-        max(
-            float(np.abs(together - wanted).max()),
-            float(np.abs(single - wanted[:1]).max()),
-        )
-        for together, single, wanted in zip(whole, alone, expected, strict=True)
-    )
-    if not (logits <= TOLERANCE and features <= TOLERANCE):  # NaN is no agreement
+    batches = [running.run([LOGITS, FEATURES], {SQUARES: some}) for some in (squares, squares[:1])]
+    found = compared(checkpoint, squares, images, batches)
+    if not (found.logits <= TOLERANCE and found.features <= TOLERANCE):  # NaN is no agreement
         raise TumorlensError(
             f"--checkpoint {checkpoint.path}: the exported network differs from the checkpoint's "
-            f"by {logits:.2g} in a logit and {features:.2g} in a feature on {len(squares)} "
-            f"{images}, expected at most {TOLERANCE:g}; it was not kept. The checkpoint's "
-            "weights may be out of range; train again, or report this with the versions of torch "
-            "and onnxruntime."
+            f"by {found.logits:.2g} in a logit and {found.features:.2g} in a feature on "
+            f"{found.count} {images}, expected at most {TOLERANCE:g}; it was not kept. The "
+            "checkpoint's weights may be out of range; train again, or report this with the "
+            "versions of torch and onnxruntime."
         )
-    return Parity(images, len(squares), logits, features)
+    return found

@@ -1,18 +1,20 @@
 """What an export is compared with its checkpoint on, before it is kept."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint, load
-from tumorlens.checkpoint.session import ImageChoice, open_session
+from tumorlens.checkpoint.session import ImageChoice, describe, open_session
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
+from tumorlens.uncertainty.calibration import softmax
 
 if TYPE_CHECKING:
     from tumorlens.export.int8 import Cost
@@ -33,7 +35,7 @@ class Exported:
         precision: "fp32", "fp16" or "int8".
         parity: how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is.
         cost: what 8 bits cost; None: not 8 bits.
-        skipped: path of each image that could not be decoded to the reason; int8 alone looks.
+        skipped: path of each image that could not be decoded to the reason; for int8 alone.
     """
 
     path: Path
@@ -49,15 +51,47 @@ class Parity:
     """How far an exported network is from its checkpoint.
 
     Attributes:
-        images: what it was shown, in words.
+        images: what was compared, in words.
         count: how many.
-        logits, features: largest absolute difference from PyTorch's.
+        logits, features, probabilities: largest absolute difference from PyTorch's; probabilities
+            are calibrated where the checkpoint has a temperature.
     """
 
     images: str
     count: int
     logits: float
     features: float
+    probabilities: float
+
+
+def compared(
+    checkpoint: Checkpoint,
+    squares: Squares,
+    images: str,
+    batches: Iterable[Sequence[npt.NDArray[np.floating[Any]]]],
+) -> Parity:
+    """How far outputs are from those of a checkpoint's network in PyTorch.
+
+    Args:
+        checkpoint: the original.
+        squares: (N, S, S).
+        images: what they are, in words.
+        batches: logits (n, K) and features (n, D) of the first n squares each.
+    """
+    wanted = describe(
+        checkpoint.network(), checkpoint.preprocessing, squares, device=torch.device("cpu")
+    )
+    temperature = checkpoint.temperature or 1.0
+    differences = []
+    for logits, features in batches:
+        own, its = (
+            softmax(one[: len(logits)].astype(np.float64), temperature)
+            for one in (logits, wanted[0])
+        )
+        pairs = ((logits, wanted[0]), (features, wanted[1]), (own, its))
+        differences.append([np.abs(mine - one[: len(mine)]).max() for mine, one in pairs])
+    # NaN stays NaN.
+    return Parity(images, len(squares), *(float(one) for one in np.max(differences, axis=0)))
 
 
 def checkpoint_and_images(

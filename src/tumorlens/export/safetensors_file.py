@@ -1,9 +1,8 @@
-"""A checkpoint in half precision, to be handed on: without the data folder, checked, then kept."""
+"""A checkpoint in half precision, to be shared: without the data folder, checked, then kept."""
 
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
@@ -12,7 +11,7 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import describe
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
-from tumorlens.export.parity import Exported, Parity, checkpoint_and_images
+from tumorlens.export.parity import Exported, checkpoint_and_images, compared
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
 
@@ -31,30 +30,24 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     """
     loaded, squares, images = checkpoint_and_images(settings, progress)
     progress("exporting", 0, 2)
-    light = light_one(loaded)
+    half = half_precision_of(loaded)
     with cpu_threads(settings.threads):
-        found, wanted = (
-            describe(one.network(), one.preprocessing, squares, device=torch.device("cpu"))
-            for one in (light, loaded)
-        )
+        found = describe(half.network(), half.preprocessing, squares, device=torch.device("cpu"))
+        parity = compared(loaded, squares, images, [found])
     progress("exporting", 1, 2)
-    logits, features = (
-        float(np.abs(mine - its).max()) for mine, its in zip(found, wanted, strict=True)
-    )
-    if not logits <= TOLERANCE:  # NaN is no agreement
+    if not parity.logits <= TOLERANCE:  # NaN is no agreement
         raise TumorlensError(
             f"--checkpoint {settings.checkpoint}: in half precision a logit differs by "
-            f"{logits:.2g} on {len(squares)} {images}, expected at most {TOLERANCE:g}; the "
-            "file was not kept. Hand on the checkpoint as it is."
+            f"{parity.logits:.2g} on {len(squares)} {images}, expected at most {TOLERANCE:g}; the "
+            "file was not kept. Share the checkpoint as it is."
         )
-    checkpoints.save(light, out)
+    checkpoints.save(half, out)
     progress("exporting", 2, 2)
-    parity = Parity(images, len(squares), logits, features)
     return Exported(out, out.stat().st_size, "fp16", parity)
 
 
-def light_one(loaded: Checkpoint) -> Checkpoint:
-    """The checkpoint as it will be read from its light file.
+def half_precision_of(loaded: Checkpoint) -> Checkpoint:
+    """The checkpoint as it will be read from its fp16 file.
 
     Its weights are rounded to half precision; folders of this machine are left out, paths of
     images within the data folder stay.

@@ -1,25 +1,27 @@
 """Files, folders and patterns as grey slices, one after another. No torch.
 
-Of the images nothing is kept but the slice at hand: a million files take little more memory than
+Of the images nothing is kept but the file at hand: a million files take little more memory than
 the largest of them.
 """
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data import readers
-from tumorlens.data import volumes as scans
+from tumorlens.data import dicom, readers, volumes
+from tumorlens.data.folder import OF_SYSTEMS
 from tumorlens.data.volumes import Axis
-from tumorlens.errors import TumorlensError, UnreadableImageError
+from tumorlens.errors import ScanError, TumorlensError
 
 # Of a folder's files, those with these endings are taken, and DICOM files without any.
 _SCANS = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
+_EXPECTED = f"files that end in {', '.join([*sorted(readers.SUFFIXES), *_SCANS])}, or DICOM files"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Found:
         path: of the file, as it was reached.
         index: of the slice within its file, 0-based; None: the file is one image.
         image: (H, W) uint8; None: unreadable.
-        reason: why it is unreadable; empty where it is not.
+        reason: why it is unreadable, or what of its header is not used; else empty.
     """
 
     path: Path
@@ -39,65 +41,100 @@ class Found:
     reason: str = ""
 
 
-def files(paths: Sequence[Path]) -> Iterator[Path]:
-    """Every file that `paths` name, in their order; folders are gone through by name.
+@dataclass(frozen=True)
+class Listing:
+    """The files that paths name.
 
-    Within a folder the files of a DICOM series come in the order in which they lie in the body.
+    Attributes:
+        files: in the order of the paths; folders by name, a DICOM series from end to end.
+        left_out: how many of what folders have are not taken, by reason.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def listing(paths: Sequence[Path]) -> Listing:
+    """Every file that `paths` name.
 
     Raises:
         TumorlensError: a path or pattern that names nothing, or a folder without an image.
     """
+    found = Listing()
     for path in paths:
-        if path.is_dir():
-            found = False
-            for file in _in_folder(path):
-                found = True
-                yield file
-            if not found:
-                raise TumorlensError(
-                    f"{path}: has no image in it; expected files that end in "
-                    f"{', '.join(sorted(readers.SUFFIXES) + list(_SCANS))}, or DICOM files."
-                )
-        elif path.exists():
-            yield path
+        if os.path.lexists(path):
+            matches = [path]
         else:
-            matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (any depth)
-            if not matches:
-                raise TumorlensError(
-                    f"{path}: found nothing there; expected a file, a folder or a pattern such as "
-                    "'scans/*.dcm'."
-                )
-            for match in matches:
-                file = Path(match)
-                yield from _in_folder(file) if file.is_dir() else (file,)
+            matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 (any depth)
+        if not matches:
+            raise TumorlensError(
+                f"{path}: found nothing there; expected a file, a folder or a pattern such as "
+                "'scans/*.dcm'."
+            )
+        before = len(found.files)
+        for match in matches:
+            if match.is_dir():
+                _add_folder(match, found)
+            else:
+                found.files.append(match)
+        if len(found.files) == before:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.items())
+            raise TumorlensError(
+                f"{path}: has no image in it{f', only {why}' if why else ''}; expected {_EXPECTED}."
+            )
+    return found
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for here, inner, names in os.walk(folder):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        taken = [Path(here, name) for name in sorted(names) if _is_taken(Path(here, name))]
-        yield from _placed(taken)
+def _add_folder(folder: Path, found: Listing) -> None:
+    """Add a folder's files, those of folders in it too; linked folders once."""
+    seen = set()
+
+    def closed(_error: OSError) -> None:
+        found.left_out["folders that cannot be opened"] += 1
+
+    for here, inner, names in os.walk(folder, onerror=closed, followlinks=True):
+        if os.path.realpath(here) in seen:
+            inner[:] = []
+            found.left_out["folders that a link names again"] += 1
+            continue
+        seen.add(os.path.realpath(here))
+        kept = sorted(name for name in inner if not _is_hidden(name))
+        if hidden := len(inner) - len(kept):
+            found.left_out["hidden folders"] += hidden
+        inner[:] = kept
+        taken: list[Path] = []
+        series: list[Path] = []
+        for file in (Path(here, name) for name in sorted(names)):
+            reason, is_dicom = _left_out(file)
+            if reason:
+                found.left_out[reason] += 1
+            else:
+                (series if is_dicom else taken).append(file)
+        found.files.extend(taken)
+        found.files.extend(sorted(series, key=dicom.series_position) if series[1:] else series)
 
 
-def _placed(taken: list[Path]) -> list[Path]:
-    """The same files, those of DICOM last and in the order of the body."""
-    series = [file for file in taken if scans.kind_of_file(file) == "dicom"]
-    if len(series) < 2:
-        return taken
-    among = set(series)
-    others = [file for file in taken if file not in among]
-    return others + sorted(series, key=scans.series_position)
-
-
-def _is_taken(file: Path) -> bool:
+def _left_out(file: Path) -> tuple[str, bool]:
+    """Why a folder's file is not taken, "" if it is; and whether it is DICOM."""
     name = file.name.lower()
-    if name.startswith("."):
-        return False
-    if name.endswith((*readers.SUFFIXES, *_SCANS)):
-        return True
+    if _is_hidden(name):
+        return "hidden files", False
+    if not file.is_file():
+        return "broken links, pipes or devices", False
     # Scanners name their files 00000001, or by the numbers of the object: 1.3.12.2.1107.5.
-    nameless = not file.suffix or file.suffix[1:].isdigit()
-    return nameless and scans.kind_of_file(file) == "dicom"
+    named = name.endswith((*readers.SUFFIXES, *_SCANS))
+    numbered = not file.suffix or file.suffix[1:].isdigit()
+    is_dicom = (named or numbered) and volumes.is_dicom(file)
+    if is_dicom and dicom.is_directory(file):
+        return "DICOMDIR (the index of a disc)", True
+    if named or is_dicom:
+        return "", is_dicom
+    return f"{file.suffix.lower() or 'other'} files", False
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether it is hidden or left behind by a file manager."""
+    return name.startswith(".") or name.lower().partition(":")[0] in OF_SYSTEMS
 
 
 def slices(file: Path, axis: Axis = "axial", only: int | None = None) -> Iterator[Found]:
@@ -108,30 +145,17 @@ def slices(file: Path, axis: Axis = "axial", only: int | None = None) -> Iterato
         axis: how a volume is cut.
         only: of a volume or a file of several frames, this one alone, 0-based.
     """
-    kind = scans.kind_of_file(file)
-    if kind is None:
-        try:
-            yield Found(file, None, readers.read_grey(file))
-        except UnreadableImageError as error:
-            yield Found(file, None, None, _without(str(error), file))
-        return
     try:
-        stack = scans.read(file.read_bytes(), kind, readers.MAX_PIXELS, axis).slices
-    except OSError as error:
-        yield Found(file, None, None, f"cannot be read ({error.strerror})")
+        scan = volumes.read(readers.content_of(file), axis=axis)
+    except ScanError as error:
+        pair = file.suffix.lower() == ".img"  # its content says nothing of what it is
+        yield Found(file, None, None, volumes.PAIR if pair else str(error))
         return
-    except scans.ScanError as error:
-        yield Found(file, None, None, str(error))
-        return
-    if kind == "dicom" and len(stack) == 1:
-        yield Found(file, None, stack[0])
-        return
-    if only is not None and only >= len(stack):
-        yield Found(file, only, None, f"has the slices 0 to {len(stack) - 1}, no {only}")
-        return
-    for index in range(len(stack)) if only is None else (only,):
-        yield Found(file, index, stack[index])
-
-
-def _without(sentence: str, file: Path) -> str:
-    return sentence.removeprefix(f"{file}: ").rstrip(".")
+    count = len(scan.slices)
+    if count == 1 and not scan.kind.startswith("NIfTI"):
+        yield Found(file, None, scan.slices[0], scan.note)
+    elif only is not None and only >= count:
+        yield Found(file, only, None, f"has the slices 0 to {count - 1}, no {only}")
+    else:
+        for index in range(count) if only is None else (only,):
+            yield Found(file, index, scan.slices[index], scan.note)

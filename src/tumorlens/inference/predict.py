@@ -1,12 +1,12 @@
 """The command predict: any number of files to classes, probabilities and decisions.
 
 No torch but where a checkpoint is run. Slices go through in batches and are forgotten; a file that
-cannot be read is told with its reason, and the others go on.
+cannot be read is listed with its reason, and the others go on.
 """
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.readers import fit_square
+from tumorlens.data.readers import decoders_silent, fit_square
 from tumorlens.errors import TumorlensError
-from tumorlens.files import check_claim, claim, replacing, write_manifest
+from tumorlens.files import check_claim, claim, replacing, write_image, write_manifest
 from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Backend, TorchBackend, backend_of
 from tumorlens.inference.inputs import Found
@@ -36,7 +36,8 @@ class Prediction:
         path: of its file, as it was reached, with forward slashes.
         index: of the slice in its file, 0-based; None: the file is one image.
         decided: class, decision and probabilities; None: the file is unreadable.
-        reason: why it is unreadable, uncertain or out of distribution; else empty.
+        reason: why it is unreadable, uncertain or out of distribution, and what of its header
+            makes no sense and was not used; else empty.
         classes: name of each probability.
     """
 
@@ -75,12 +76,14 @@ class Summary:
         decisions: decision to how many.
         network: its name.
         calibrated: whether the probabilities are.
+        left_out: how many files in folders were not taken, by reason.
         note: a flag that changed nothing, and why; else empty.
     """
 
     decisions: dict[str, int]
     network: str
     calibrated: bool
+    left_out: dict[str, int]
     note: str = ""
 
     @property
@@ -90,6 +93,7 @@ class Summary:
 
 
 def predictions(
+    files: Sequence[Path],
     settings: PredictSettings,
     backend: Backend,
     progress: Progress = silent,
@@ -98,15 +102,12 @@ def predictions(
     """Every slice of every file, in order, as fast as they are asked for.
 
     Args:
-        settings: which files, and how volumes are cut.
+        files: images, DICOM or NIfTI.
+        settings: how volumes are cut, and how many slices go through at once.
         backend: the network.
-        progress: told of "predicting", in files.
+        progress: called at the stage "predicting", in files.
         draw: given each batch's readable slices, their squares (N, S, S) and decisions.
-
-    Raises:
-        TumorlensError: a path that names nothing.
     """
-    files = list(sources.files(settings.paths))
 
     def found() -> Iterator[Found]:
         for count, file in enumerate(files, start=1):
@@ -126,21 +127,22 @@ def predictions(
         predictions = iter(decided)
         for one in batch:
             answer = None if one.image is None else next(predictions)
-            reason = backend.rule.why(answer) if answer else one.reason
+            why = backend.rule.why(answer) if answer else ""
+            reason = " ".join(filter(None, (why, one.reason)))
             yield Prediction(one.path.as_posix(), one.index, answer, reason, backend.rule.classes)
 
 
 def predict(
     settings: PredictSettings,
     progress: Progress = silent,
-    told: Callable[[Prediction], None] | None = None,
+    on_prediction: Callable[[Prediction], None] | None = None,
 ) -> Summary:
     """Predict, and leave what the flags ask for.
 
     Args:
-        settings: see `PredictSettings`; `json` is for who is told.
-        progress: told of "predicting", in files.
-        told: given each prediction as it comes.
+        settings: see `PredictSettings`; `json` is for the caller.
+        progress: called at the stage "predicting", in files.
+        on_prediction: given each prediction as it comes.
 
     Raises:
         TumorlensError: faults of the flags, the checkpoint or the paths; nothing is written then.
@@ -150,15 +152,18 @@ def predict(
     if settings.csv is not None and settings.csv.is_dir():
         raise TumorlensError(f"--csv {settings.csv}: is a folder; name a file in it.")
     backend = backend_of(settings)
+    listing = sources.listing(settings.paths)
     decisions: dict[str, int] = {}
-    with contextlib.ExitStack() as stack:
-        listeners: list[Callable[[Prediction], None]] = [] if told is None else [told]
+    with decoders_silent(), contextlib.ExitStack() as stack:
+        listeners: list[Callable[[Prediction], None]] = (
+            [] if on_prediction is None else [on_prediction]
+        )
         draw = None
         if settings.heatmaps is not None:
             draw = _Heatmaps(settings.heatmaps, backend).draw
         if settings.csv is not None:
             listeners.append(stack.enter_context(_table(settings.csv, backend.rule.classes)))
-        for one in predictions(settings, backend, progress, draw):
+        for one in predictions(listing.files, settings, backend, progress, draw):
             decisions[one.decision] = decisions.get(one.decision, 0) + 1
             for listener in listeners:
                 listener(one)
@@ -167,13 +172,18 @@ def predict(
     note = ""
     if settings.runs_onnx and settings.device not in ("auto", "cpu"):
         note = f"--device {settings.device}: an exported network runs on the CPU."
-    return Summary(decisions, backend.name, backend.rule.temperature is not None, note)
+    return Summary(
+        decisions, backend.name, backend.rule.temperature is not None, dict(listing.left_out), note
+    )
 
 
 @contextlib.contextmanager
 def _table(path: Path, classes: tuple[str, ...]) -> Iterator[Callable[[Prediction], None]]:
     """A CSV that is there when all is done, and not before."""
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(path) as beside,
+        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         probabilities = [f"prob_{name}" for name in classes]
         writer.writerow(
@@ -209,8 +219,6 @@ class _Heatmaps:
     def draw(
         self, readable: list[Found], squares: npt.NDArray[np.uint8], decided: list[Decided]
     ) -> None:
-        from PIL import Image  # noqa: PLC0415
-
         from tumorlens.explain import overlay  # noqa: PLC0415 (matplotlib)
 
         targets = np.array([int(one.probabilities.argmax()) for one in decided], dtype=np.int64)
@@ -222,7 +230,7 @@ class _Heatmaps:
             drawn = overlay.blend(found.image, placed, overlay.full_heat([placed]))
             self.count += 1
             part = "" if found.index is None else f"-slice{found.index:03d}"
-            name = f"{self.count:05d}-{found.path.stem}{part}-{answer.prediction}.png"
-            beside = np.concatenate([np.stack([found.image] * 3, axis=-1), drawn], axis=1)
-            with replacing(self.folder / name) as file:
-                Image.fromarray(beside).save(file, "PNG")
+            # A file's own name may be as long as the system allows.
+            name = f"{self.count:05d}-{found.path.stem[:40]}{part}-{answer.prediction[:20]}.png"
+            pair = np.concatenate([np.stack([found.image] * 3, axis=-1), drawn], axis=1)
+            write_image(self.folder / name, pair)

@@ -16,11 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from scipy import ndimage
 
 from tumorlens.errors import TumorlensError
-from tumorlens.files import claim, csv_text, replacing, write_manifest, write_text
+from tumorlens.files import claim, csv_text, write_image, write_manifest, write_text
 from tumorlens.labels import KNOWN_CLASSES
 from tumorlens.phantom.anatomy import Array, Ripples, load_template
 from tumorlens.phantom.head import draw_person, paint_head, survey
@@ -30,7 +29,7 @@ from tumorlens.phantom.view import draw_view
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PhantomSettings, primitives
 
-SMALLEST, LARGEST = 32, 1024  # pixels: below, no tumor can be seen; above, nothing is gained
+LARGEST = 1024  # pixels: above, nothing is gained
 
 
 @dataclass(frozen=True)
@@ -141,64 +140,26 @@ def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
 
 
 def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSummary:
-    """Write a phantom data set into a folder that is new or a phantom's, and its manifest.
-
-    Raises:
-        TumorlensError: a folder of something else, or a number out of range.
-    """
-    claim(settings.out, "phantom")
-    summary = make_phantom(
-        settings.out,
-        train=settings.train,
-        valid=settings.valid,
-        test=settings.test,
-        size=settings.size,
-        seed=settings.seed,
-        progress=progress,
-    )
-    write_manifest(settings.out, "phantom", settings=primitives(settings), seed=settings.seed)
-    return summary
-
-
-def make_phantom(
-    out: Path,
-    *,
-    train: int = 60,
-    valid: int = 20,
-    test: int = 20,
-    size: int = 224,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> PhantomSummary:
-    """Write a phantom data set into `out`; the same arguments write the same bytes.
+    """Write a phantom data set; the same settings write the same bytes.
 
     Layout: `SPLIT/CLASS/CLASS-NUMBER.png` (8-bit grey), `masks/SPLIT/CLASS/...` (0 and 255, tumor
     images only), `boxes.csv` (path, label, box_x0, box_y0, box_x1, box_y1: fractions of width and
-    height around the mask, empty without a tumor), `NOTICE.txt` (the template's). Images of these
-    names from an earlier, larger run are removed.
+    height around the mask, empty without a tumor), `NOTICE.txt` (the template's), and a manifest.
+    An image depends on its split, class, number and the seed, not on how many there are. Images of
+    these names from an earlier, larger run are removed.
 
     Args:
-        out: the folder; made where it is missing.
-        train: images of each class in `train`; likewise `valid` and `test`. An image depends on
-            its split, class and number, not on how many there are.
-        valid: see `train`.
-        test: see `train`.
-        size: side of the images, pixels.
-        seed: another seed, other images.
-        progress: told after each image.
+        settings: see `PhantomSettings`.
+        progress: called after each image.
 
     Raises:
-        TumorlensError: a number out of range.
+        TumorlensError: a folder of something else, or a size out of range.
     """
-    counts = {"train": train, "valid": valid, "test": test}
-    for name, count in counts.items():
-        if count < 0:
-            raise TumorlensError(f"--{name} {count}: expected 0 or more images of each class.")
-    if not SMALLEST <= size <= LARGEST:
-        raise TumorlensError(f"--size {size}: expected {SMALLEST} to {LARGEST} pixels.")
-    if seed < 0:
-        raise TumorlensError(f"--seed {seed}: expected 0 or more.")
-
+    out, size, seed = settings.out, settings.size, settings.seed
+    if size > LARGEST:
+        raise TumorlensError(f"--size {size}: expected at most {LARGEST} pixels.")
+    claim(out, "phantom")
+    counts = {"train": settings.train, "valid": settings.valid, "test": settings.test}
     tasks = [
         _Task(split, label, number, (seed, s, c, number))
         for s, (split, count) in enumerate(counts.items())
@@ -219,6 +180,7 @@ def make_phantom(
     header = ["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"]
     write_text(out / "boxes.csv", csv_text(header, boxes))
     write_text(out / "NOTICE.txt", NOTICE)
+    write_manifest(out, "phantom", settings=primitives(settings), seed=seed)
     images = {split: dict.fromkeys(KNOWN_CLASSES, count) for split, count in counts.items()}
     return PhantomSummary(out, size, seed, images)
 
@@ -246,15 +208,10 @@ def _clear(out: Path, split: str, count: int) -> None:
 
 def _write(out: Path, task: _Task, size: int) -> list[str]:
     made = phantom_slice(task.seed, task.label, size, duplicate=False)
-    _save(out / task.path, made.image)
+    write_image(out / task.path, made.image)
     if not made.mask.any():
         return [task.path, task.label, "", "", "", ""]
-    _save(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
+    write_image(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
     rows, columns = np.nonzero(made.mask)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     return [task.path, task.label, *(f"{edge / size:.4f}" for edge in box)]
-
-
-def _save(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
-    with replacing(path) as beside:
-        Image.fromarray(pixels).save(beside, format="PNG")

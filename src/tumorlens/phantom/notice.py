@@ -29,6 +29,6 @@ segmentation, IPMI 1999, LNCS 1613, pp. 210-223
 
 
 def is_phantom(folder: Path) -> bool:
-    """Whether `dataset.make_phantom` wrote this folder."""
+    """Whether `dataset.phantom` wrote this folder."""
     notice = folder / "NOTICE.txt"
     return notice.is_file() and notice.read_text(encoding="utf-8", errors="replace") == NOTICE

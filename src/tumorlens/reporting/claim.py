@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tumorlens.reporting import tables
 from tumorlens.reporting.evidence import Evidence
+from tumorlens.settings import METHOD_NAMES, MapMethod
 
 ITEMS = {
     1: ("Title", "Identified as a study of AI, with the kind of method"),
@@ -64,6 +65,12 @@ NETWORKS = {
     "se_resnet18": "ResNet18 with squeeze-and-excitation in every residual block (Hu et al. 2018), "
     "reduction 16",
 }
+_SOURCES: dict[MapMethod, str] = {
+    "gradcam": "Selvaraju et al. 2017",
+    "gradcam++": "Chattopadhay et al. 2018",
+    "layercam": "Jiang et al. 2021",
+    "hirescam": "Draelos and Carin 2020",
+}
 
 
 @dataclass(frozen=True)
@@ -86,52 +93,54 @@ class Item:
 
 def checklist(found: Evidence) -> tuple[Item, ...]:
     """All 44 items, in order."""
-    answers = dict(_answers(found))
+    answers = {number: (answer, more) for number, answer, more in _answers(found)}
     return tuple(
         Item(number, section, title, *answers.get(number, ("", "")))
         for number, (section, title) in ITEMS.items()
     )
 
 
-def _answers(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
+def _answers(found: Evidence) -> Iterator[tuple[int, str, str]]:
     yield from _data(found)
     yield from _model(found)
     if found.evaluation is not None:
         yield from _results(found, found.evaluation.content)
     if found.gradcam is not None:
-        layer = found.gradcam.content.get("layer", "layer4")
         drawn = found.gradcam.content.get("chosen", "")
-        yield 31, (f"Grad-CAM (Selvaraju et al. 2017) at {layer}: {drawn}.", _VALIDATED)
+        checked = "Whether the maps were checked against marked tumors."
+        yield 31, f"{maps_of(found)}: {drawn}.", checked
 
 
-_VALIDATED = "Whether the maps were checked against marked tumors."
+def maps_of(found: Evidence) -> str:
+    """Method, its source, and layer of the run's maps; "" where there are none."""
+    if found.gradcam is None:
+        return ""
+    content = found.gradcam.content
+    method: MapMethod = content.get("method", "gradcam")
+    title = f"{METHOD_NAMES.get(method, method)} ({_SOURCES.get(method, 'no source')})"
+    return f"{title} at {content.get('layer', 'layer4')}"
 
 
-def _data(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
-    data, prepared = found.summary.get("data") or {}, found.summary["preprocessing"]
+def _data(found: Evidence) -> Iterator[tuple[int, str, str]]:
+    data, prepared = found.data, found.summary["preprocessing"]
     size = prepared["image_size"]
     yield (
         9,
-        (
-            f"One grey channel, fitted into {size} x {size} pixels without changing proportions, "
-            f"divided by 255, minus {prepared['mean']:.4f}, divided by {prepared['std']:.4f} (of "
-            "the training images).",
-            "Anything done to the images before they came into the data folder.",
-        ),
+        f"One grey channel, fitted into {size} x {size} pixels without changing proportions, "
+        f"divided by 255, minus {prepared['mean']:.4f}, divided by {prepared['std']:.4f} (of "
+        "the training images).",
+        "Anything done to the images before they came into the data folder.",
     )
     if not data:
         return
-    images, skipped = data["images"], data.get("skipped", {})
-    counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
-    yield 12, (f"{len(skipped)} files could not be decoded and were left out.", "Clinical data.")
-    yield 19, (f"{counts} images; {data['protocol']}.", "")
-    yield 20, (_disjoint(found), "Whether patients are in one partition each.")
+    counts, skipped = found.counts, data.get("skipped", {})
+    yield 12, f"{len(skipped)} files could not be decoded and were left out.", "Clinical data."
+    yield 19, f"{counts} images; {data['protocol']}.", ""
+    yield 20, _disjoint(found), "Whether patients are in one partition each."
     yield (
         35,
-        (
-            f"{counts} images; {len(skipped)} left out as undecodable.",
-            "Patients or examinations, included and excluded.",
-        ),
+        f"{counts} images; {len(skipped)} left out as undecodable.",
+        "Patients or examinations, included and excluded.",
     )
 
 
@@ -144,39 +153,35 @@ def _disjoint(found: Evidence) -> str:
     return ""
 
 
-def _model(found: Evidence) -> Iterator[tuple[int, tuple[str, str]]]:
+def _model(found: Evidence) -> Iterator[tuple[int, str, str]]:
     name = str(found.summary["model_name"])
     recipe = found.recipe
     size, classes = found.summary["preprocessing"]["image_size"], found.summary["classes"]
     yield (
         22,
-        (
-            f"{NETWORKS.get(name, name)}; input {size} x {size} pixels; output {len(classes)} "
-            f"classes: {', '.join(classes)}.",
-            "",
-        ),
+        f"{NETWORKS.get(name, name)}; input {size} x {size} pixels; output {len(classes)} "
+        f"classes: {', '.join(classes)}.",
+        "",
     )
-    yield 23, (environment(found), "")
+    yield 23, environment(found), ""
     patience = "no early stopping" if found.nothing_chose else f"patience {recipe.get('patience')}"
-    yield 24, (f"Random, from seed {found.settings.get('seed')}; no pretraining.", "")
+    yield 24, f"Random, from seed {found.settings.get('seed')}; no pretraining.", ""
     yield (
         25,
-        (
-            f"At most {recipe.get('epochs')} epochs ({found.manifest.get('epochs', '?')} run), "
-            f"batches of {recipe.get('batch_size')}, {recipe.get('optimizer', 'Adam')}, "
-            f"learning rate {recipe.get('lr')} ({recipe.get('schedule')}), {patience}; "
-            "augmentation and all other settings are listed under Training.",
-            "How many models were trained, and what was tried before.",
-        ),
+        f"At most {recipe.get('epochs')} epochs ({found.manifest.get('epochs', '?')} run), "
+        f"batches of {recipe.get('batch_size')}, {recipe.get('optimizer', 'Adam')}, "
+        f"learning rate {recipe.get('lr')} ({recipe.get('schedule')}), {patience}; "
+        "augmentation and all other settings are listed under Training.",
+        "How many models were trained, and what was tried before.",
     )
-    yield 26, (f"{found.kept[0].upper()}{found.kept[1:]}.", "")
-    yield 27, ("None: one network.", "")
+    yield 26, f"{found.kept[0].upper()}{found.kept[1:]}.", ""
+    yield 27, "None: one network.", ""
 
 
-def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, tuple[str, str]]]:
+def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, str, str]]:
     split, n = metrics["split"], metrics["images"]
     main = tables.rows(metrics, tables.OVERALL)[:3]
-    said = "; ".join(f"{row.name} {row.all.text} ({row.all.interval})" for row in main)
+    scores = "; ".join(f"{row.name} {row.all.text} ({row.all.interval})" for row in main)
     of_class = "; ".join(
         f"{name} sensitivity {cells[0].text} ({cells[0].interval}), specificity {cells[2].text} "
         f"({cells[2].interval})"
@@ -184,48 +189,44 @@ def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, tup
     )
     yield (
         28,
-        (
-            "Accuracy, balanced accuracy, macro F1, Matthews correlation, recall, precision, "
-            "specificity, F1, AUROC and average precision of each class, calibration.",
-            "",
-        ),
+        "Accuracy, balanced accuracy, macro F1, Matthews correlation, recall, precision, "
+        "specificity, F1, AUROC and average precision of each class, calibration.",
+        "",
     )
-    yield 29, (f"Intervals: {metrics['interval']}.", "")
+    yield 29, f"Intervals: {metrics['interval']}.", ""
     if tables.clean_subset(metrics):
         yield (
             30,
-            (
-                "Scored again without the images that show a training image.",
-                "Other scanners, noise, subgroups.",
-            ),
+            "Scored again without the images that show a training image.",
+            "Other scanners, noise, subgroups.",
         )
     scored = _same_folder(found, metrics)
     note = "Whether these images come from another institution than the training images."
     if scored and split in ("valid", "test"):
-        yield 32, (f"{n:,} {split} images of the folder that the network was trained from.", "")
+        yield 32, f"{n:,} {split} images of the folder that the network was trained from.", ""
     elif not scored:
-        yield 33, (f"{n:,} {split} images of another folder than the training images.", note)
-    yield 37, (f"{n:,} {split} images: {said}.", "")
-    yield 38, (of_class + ".", "")
+        yield 33, f"{n:,} {split} images of another folder than the training images.", note
+    yield 37, f"{n:,} {split} images: {scores}.", ""
+    yield 38, of_class + ".", ""
     yield (
         39,
-        (
-            f"{tables.wrong(metrics)} of {n:,} images are predicted wrong; the most confident "
-            "errors are shown under Errors.",
-            "What they have in common.",
-        ),
+        f"{tables.wrong(metrics)} of {n:,} images are predicted wrong; the most confident "
+        "errors are shown under Errors.",
+        "What they have in common.",
     )
 
 
 def _same_folder(found: Evidence, metrics: tables.Record) -> bool:
-    known = (found.summary.get("data") or {}).get("data_dir")
+    known = found.data.get("data_dir")
     return known is not None and Path(str(metrics.get("data_dir"))).resolve() == Path(known)
 
 
 def environment(found: Evidence) -> str:
     """Python, packages and platform of the training run."""
     packages = found.manifest.get("packages", {})
-    said = [f"tumorlens {found.manifest.get('tumorlens', '?')}"]
-    said += [f"Python {found.manifest.get('python', '?')}"]
-    said += [f"{name} {version}" for name, version in packages.items()]
-    return ", ".join(said) + f"; {found.manifest.get('platform', '?')}."
+    parts = [
+        f"tumorlens {found.manifest.get('tumorlens', '?')}",
+        f"Python {found.manifest.get('python', '?')}",
+        *(f"{name} {version}" for name, version in packages.items()),
+    ]
+    return ", ".join(parts) + f"; {found.manifest.get('platform', '?')}."

@@ -1,8 +1,8 @@
 """What there is to report of a run: its own files, and the folders that other commands left.
 
 A folder is used only where its manifest names this very checkpoint (by SHA-256) or this very data
-folder; what was looked for and not found, or found and foreign, is said with the command that makes
-it. No torch: everything here is JSON, CSV and PNG.
+folder. What is missing, or of another run, is listed with the command that makes it. No torch:
+everything here is JSON, CSV and PNG.
 """
 
 import csv
@@ -21,11 +21,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """What a command left.
+    """What a command wrote.
 
     Attributes:
         path: the folder.
-        manifest: who wrote it, with which versions.
+        manifest: what wrote it, with which versions.
         content: its main JSON file.
     """
 
@@ -90,6 +90,17 @@ class Evidence:
         return dict(self.summary.get("settings", {}))
 
     @property
+    def data(self) -> Record:
+        """What the checkpoint remembers of its images; empty: nothing."""
+        return dict(self.summary.get("data") or {})
+
+    @property
+    def counts(self) -> str:
+        """How many images are in each split."""
+        images = self.data.get("images", {})
+        return ", ".join(f"{count:,} {split}" for split, count in images.items())
+
+    @property
     def recipe(self) -> Record:
         """What flags and recipe came to; patience only where something could run out of it."""
         resolved = dict(self.settings.get("recipe_resolved", {}))
@@ -137,17 +148,17 @@ def gather(settings: ReportSettings) -> Evidence:
     ) -> Folder | None:
         gap = Gap(what, "", f"tumorlens {command} --checkpoint {checkpoint}{more}")
 
-        def foreign(found: Folder) -> str:
+        def of_another(found: Folder) -> str:
             same = found.manifest.get("checkpoint_sha256") == digest
             return "" if same else f"{found.path} is of another checkpoint."
 
-        return _find(command, file, given, places, gaps, gap, foreign)
+        return _find(command, file, given, places, gaps, gap, of_another)
 
     evaluation = of_checkpoint(
         "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
     more = f" --class {_class_to_explain(summary)}"
-    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "Grad-CAM images", more)
+    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "attribution maps", more)
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
     if settings.compare is not None:
@@ -219,19 +230,19 @@ def _find(
     places: Sequence[Path],
     gaps: list[Gap],
     gap: Gap,
-    foreign: Callable[[Folder], str],
+    of_another: Callable[[Folder], str],
 ) -> Folder | None:
     """A command's folder, given or in one of `places`; None, and a gap more, where there is none.
 
     Args:
-        foreign: in a sentence why a folder is not the run's; "" where it is.
+        of_another: in a sentence why a folder is not the run's; "" where it is.
     """
     name = {"evaluate": "evaluation"}.get(command, command)
     reason = ""
     for path in [given] if given else [place / name for place in places]:
         found = _folder(path, command, file)
         if isinstance(found, Folder):
-            other = foreign(found)
+            other = of_another(found)
             if not other:
                 return found
             found = other
@@ -263,13 +274,13 @@ def _find_audit(
     command = f"tumorlens audit {known or 'DATA_DIR'} --out_dir {places[0] / 'audit'}"
     gap = Gap("the audit of the data: near-duplicates, conflicting labels, shortcuts", "", command)
 
-    def foreign(found: Folder) -> str:
+    def of_another(found: Folder) -> str:
         audited = str(found.content.get("data_dir", ""))
         if settings.audit or (known is not None and _same_place(audited, known, found.path)):
             return ""
         return f"{found.path} is of another data folder."
 
-    return _find("audit", "audit.json", settings.audit, (*places, Path()), gaps, gap, foreign)
+    return _find("audit", "audit.json", settings.audit, (*places, Path()), gaps, gap, of_another)
 
 
 def _same_place(audited: str, known: str, audit: Path) -> bool:

@@ -14,6 +14,7 @@ import jinja2
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_text
+from tumorlens.labels import MODEL_TITLES
 from tumorlens.progress import Progress, silent
 from tumorlens.reporting import claim, tables
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
@@ -24,19 +25,18 @@ CARD = "MODEL_CARD.md"
 _GENERATOR = '<meta name="generator" content="tumorlens report'
 # The card's last line: a digest of what stands above it, so that an author's own words are kept.
 _SEAL = re.compile(r"\n<!-- tumorlens report ([0-9a-f]{64}) -->\n?$")
-_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `report` left.
+    """What `report` wrote.
 
     Attributes:
         page: the HTML file.
         card: MODEL_CARD.md.
         card_kept: the card that was there has words of its author and was left as it is.
         gaps: what a full report would have too.
-        filled: items of the checklist that the run predictions, of 44.
+        filled: items of the checklist that the run answers, of 44.
     """
 
     page: Path
@@ -51,7 +51,7 @@ def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
 
     Args:
         settings: see `ReportSettings`.
-        progress: told of "reporting", files done of two.
+        progress: gets "reporting", files done of two.
 
     Raises:
         TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
@@ -122,16 +122,17 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     return environment.from_string(text).render(
         found=found,
         version=__version__,
-        title=_TITLES.get(model, model),
+        title=MODEL_TITLES.get(model, model),
         network=claim.NETWORKS.get(model, model),
         classes=classes,
-        data=found.summary.get("data"),
-        data_name=Path(str((found.summary.get("data") or {}).get("data_dir", ""))).name,
-        counts=_counts(found),
+        data=found.data,
+        data_name=Path(str(found.data.get("data_dir", ""))).name,
+        counts=found.counts,
         prepared=found.summary["preprocessing"],
         metrics=metrics,
         per_class=tables.PER_CLASS,
         items=items,
+        maps=claim.maps_of(found),
         figures=_figures(found),
         compared=_estimates(found.comparison.content if found.comparison else None),
         localised=tables.localised(
@@ -159,11 +160,6 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
         "wrong": tables.wrong(metrics),
         "headline": tables.rows(metrics, headline),
     }
-
-
-def _counts(found: Evidence) -> str:
-    images = (found.summary.get("data") or {}).get("images", {})
-    return ", ".join(f"{count:,} {split}" for split, count in images.items())
 
 
 def _figures(found: Evidence) -> dict[str, str]:

@@ -27,8 +27,8 @@ PER_CLASS = {
 }
 
 LOCALISATION = {
-    "energy_ratio": "energy on the tumor over chance",
-    "pointing_game": "pointing game, share of hits",
+    "energy_ratio": "energy-based pointing game, ratio to the area share",
+    "pointing_game": "pointing game, share of images",
     "average_precision": "average precision of the pixels",
 }
 
@@ -125,9 +125,9 @@ def localised(explained: Record | None, classes: list[str]) -> list[tuple[str, s
     for found in measured.values():
         tables["centre prior"] = found["centre_prior"]  # that of the images, whatever the network
     return [
-        (who, subset, [cell(table[subset].get(metric)) for metric in LOCALISATION])
+        (name, subset, [cell(table[subset].get(metric)) for metric in LOCALISATION])
         for subset in ("all", *classes)
-        for who, table in tables.items()
+        for name, table in tables.items()
         if subset in table
     ]
 
@@ -176,15 +176,15 @@ def leakage_sentence(metrics: Record) -> str:
     n = metrics["all"]["n"]
     if exact + near == 0:
         return "None of these images is a near-duplicate of a training image."
-    said = (
+    near_duplicates = (
         f"{exact + near:,} of these {n:,} images are near-duplicates of a training image "
         f"({exact:,} byte for byte, {near:,} mirrored, turned or re-encoded)"
     )
     gain = cell(metrics.get("leakage_inflation", {}).get("accuracy"))
     if gain.value is None or gain.low is None or gain.high is None:
-        return f"{said}; none is left to score without them."
+        return f"{near_duplicates}; none is left to score without them."
     return (
-        f"{said}. They flatter accuracy by {100 * gain.value:.1f} points (95% "
+        f"{near_duplicates}. They inflate accuracy by {100 * gain.value:.1f} points (95% "
         f"{100 * gain.low:.1f} to {100 * gain.high:.1f})."
     )
 

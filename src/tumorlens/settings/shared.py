@@ -13,9 +13,15 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
 RecipeName = Literal["fast", "plain", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
+METHOD_NAMES: dict[MapMethod, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
+}
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
-MAP_LAYER = "layer1*layer2"
-MAP_METHOD: MapMethod = "hirescam"
+MAP_LAYER = "layer2*layer3"
+MAP_METHOD: MapMethod = "gradcam"
 
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
@@ -31,13 +37,7 @@ GROUPS = {
         *("class_weights", "train_on_valid", "resume", "batch_size"),
     ),
     "hardware": (
-        "device",
-        "threads",
-        "devices",
-        "num_nodes",
-        "precision",
-        "batch_size",
-        "cluster",
+        *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
         "jobs",
     ),
     "output": (

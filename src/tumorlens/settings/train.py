@@ -114,12 +114,10 @@ class TrainSettings(TrainingOptions):
         at_least(self, fold=0, devices=1, num_nodes=1, seed=0)
         fold_needs_splits(self.fold, self.splits)
         if self.resume is not None:
-            given = [
-                item.name
-                for item in fields(self)
-                if item.name not in ("resume", "device", "threads")
-                and getattr(self, item.name) != item.default
-            ]
+            others = (
+                item for item in fields(self) if item.name not in ("resume", "device", "threads")
+            )
+            given = [item.name for item in others if getattr(self, item.name) != item.default]
             if given:
                 raise ValueError(
                     f"--resume goes on by the run's own settings; leave out --{', --'.join(given)}."

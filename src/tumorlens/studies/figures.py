@@ -35,9 +35,13 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
     shown = [view for view in _VIEWS if any(one.view.name == view for one in seen)]
     names = _VIEWS | ({"official": "Testing, as\neverybody\nscores it"} if published else {})
     drawn = Figure(figsize=(10.5, 4.2), layout="constrained")
-    panels = drawn.subplots(1, len(_METRICS), sharey=True)
+    there = {metric for one in seen for metric in one.metrics}
+    metrics = [name for name in _METRICS if name in there]
+    if len(metrics) < len(_METRICS):  # other classes than the public set's
+        metrics = ["accuracy", *sorted(name for name in there if name.startswith("recall_"))][:5]
+    panels = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     lowest = 1.0
-    for panel, metric in zip(panels, _METRICS, strict=True):
+    for panel, metric in zip(panels, metrics, strict=True):
         for index, model in enumerate(PUBLISHED):
             shift = 0.24 * index - 0.12
             if published:
@@ -141,7 +145,13 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
         axes.set_title(words, fontsize=10)
         axes.grid(axis="y", color="#dddddd")
         axes.set_axisbelow(True)
-        _scale(axes, name)
+        if name == "energy_ratio":
+            axes.set_yscale("log")
+            axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
+            axes.minorticks_off()
+            axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance
+        else:
+            axes.set_ylim(0, 1)
     drawn.legend(
         handles=[
             Line2D([], [], marker=style[who][0], color=style[who][1], linestyle="", label=who)
@@ -157,13 +167,3 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
         fontsize=10,
     )
     return drawn
-
-
-def _scale(axes: Axes, name: str) -> None:
-    if name != "energy_ratio":
-        axes.set_ylim(0, 1)
-        return
-    axes.set_yscale("log")
-    axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
-    axes.minorticks_off()
-    axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance

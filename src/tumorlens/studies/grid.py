@@ -1,10 +1,12 @@
 """The command study: which runs are asked for, which are finished, and doing what is missing."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from tumorlens.comparison.run_files import differing, finished_runs, read_run, run_name
+from tumorlens.comparison.run_files import RunFiles, differing, finished_runs, run_name
 from tumorlens.data import public_patients
 from tumorlens.data.splits import folds_in, refuse_withdrawn
 from tumorlens.device import pick_device, pick_precision, usable_cores
@@ -12,39 +14,26 @@ from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
-from tumorlens.studies.run import (
-    RESAMPLES,
-    Job,
-    do_run,
-    lacks_localization,
-    not_done,
-    training_record,
-)
+from tumorlens.studies.run import Job, do_run, lacks_localization, not_done, training_record
 from tumorlens.studies.schedule import run_all
+from tumorlens.studies.summary import RESAMPLES
+from tumorlens.training.recipes import resolve
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study has now.
+    """What a study has now."""
 
-    Attributes:
-        out_dir: where the runs' files are.
-        before: names of the runs that were finished already.
-        done: names of the runs finished now.
-        failed: name to the reason, of runs that could not be finished.
-    """
-
-    out_dir: Path
-    before: tuple[str, ...]
-    done: tuple[str, ...]
-    failed: dict[str, str]
+    out_dir: Path  # where the runs' files are
+    before: tuple[str, ...]  # names of the runs that were finished already
+    done: tuple[str, ...]  # names of the runs finished now
+    failed: dict[str, str]  # name to the reason, of runs that could not be finished
 
 
 def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
     """Do the runs of the grid that are not finished, and leave each one's files.
 
     Args:
-        settings: see `StudySettings`.
         progress: told of "study", in hundredths of a run over all runs to do, and of "epoch".
 
     Raises:
@@ -53,8 +42,9 @@ def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:
     """
     every = jobs(settings)
     check_claim(settings.out_dir, "study")
-    _refuse_other_training(settings, training_record(every[0].train))
-    before = tuple(job.name for job in every if finished(job))
+    there = {run.name: run for run in finished_runs(settings.out_dir)}
+    _refuse_other_training(settings, every[0].train, there.values())
+    before = tuple(job.name for job in every if _finished(job, there.get(job.name)))
     missing = [job for job in every if job.name not in before]
     if missing:
         # The commands and versions are in each run's own file; this one says whose folder it is.
@@ -78,40 +68,31 @@ def jobs(settings: StudySettings) -> list[Job]:
     Raises:
         TumorlensError: no such fold, or faults of the splits file.
     """
-    assert settings.data_dir is not None  # StudySettings.__post_init__ saw to it
     splits, folds = _folds(settings)
     runs_dir = settings.runs_dir or Path("model") / settings.out_dir.resolve().name
     given: dict[str, Any] = {
         item.name: getattr(settings, item.name) for item in fields(TrainingOptions)
-    }
-    given["splits"] = splits
+    } | {"splits": splits}
     # Settled here, so that runs on other machines compute alike or are refused.
     given["precision"] = pick_precision(settings.precision, pick_device(settings.device))
     if settings.jobs > 1 and settings.threads is None:
         given["threads"] = max(1, usable_cores() // settings.jobs)
     found = []
-    for seed in range(settings.seeds):
-        for fold in folds:
-            for model in settings.models:
-                name = run_name(model, settings.protocol, fold, seed)
-                train = TrainSettings(
-                    model=model,
-                    out_dir=runs_dir / name,
-                    fold=fold,
-                    seed=seed,
-                    **given,
-                )
-                found.append(
-                    Job(
-                        name=name,
-                        protocol=settings.protocol,
-                        train=train,
-                        out_dir=settings.out_dir,
-                        boxes=settings.boxes,
-                        resamples=settings.resamples or RESAMPLES,
-                        base=Path.cwd(),
-                    )
-                )
+    for seed, fold, model in itertools.product(range(settings.seeds), folds, settings.models):
+        name = run_name(model, settings.protocol, fold, seed)
+        found.append(
+            Job(
+                name=name,
+                protocol=settings.protocol,
+                train=TrainSettings(
+                    model=model, out_dir=runs_dir / name, fold=fold, seed=seed, **given
+                ),
+                out_dir=settings.out_dir,
+                boxes=settings.boxes,
+                resamples=settings.resamples or RESAMPLES,
+                base=Path.cwd(),
+            )
+        )
     return found
 
 
@@ -143,13 +124,12 @@ def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]
     return splits, settings.folds or there
 
 
-def finished(job: Job) -> bool:
+def _finished(job: Job, run: RunFiles | None) -> bool:
     """Whether a run's files are there, with where it looks if boxes are given.
 
     Raises:
         TumorlensError: they are there, of other images.
     """
-    run = read_run(job.out_dir, job.name)
     if run is None:
         return False
     assert job.train.data_dir is not None  # `jobs` saw to it
@@ -162,13 +142,14 @@ def finished(job: Job) -> bool:
     return not lacks_localization(job, run)
 
 
-def _refuse_other_training(settings: StudySettings, asked: dict[str, Any]) -> None:
+def _refuse_other_training(
+    settings: StudySettings, train: TrainSettings, there: Iterable[RunFiles]
+) -> None:
     """Whether asked for now or not: its report would take all runs of a protocol for one study."""
-    for run in finished_runs(settings.out_dir):
-        if run.protocol != settings.protocol:
-            continue
+    asked = training_record(train, resolve(train).record())
+    for run in there:
         other = differing(run.record["training"], asked)
-        if other is not None:
+        if run.protocol == settings.protocol and other is not None:
             name, value, now = other
             raise TumorlensError(
                 f"--out_dir {settings.out_dir}: {run.name} there was trained with {name} {value}, "

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tumorlens.comparison import plot as comparison_plots
-from tumorlens.comparison.compare import compared_record, differences_csv
+from tumorlens.comparison.compare import compared_record, differences_csv, differences_plot
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
 from tumorlens.comparison.text import confusion_sentence, metric_title, title
@@ -20,11 +19,11 @@ from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
 from tumorlens.studies.summary import (
     HEADLINE,
-    METRICS,
     PUBLISHED,
     RESAMPLES,
     Seen,
     answer,
+    metrics_of,
     on_public_testing,
     predictions_by_run,
     summarize,
@@ -37,30 +36,20 @@ _BY_VIEW = (*HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glio
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What the report says.
+    """What the report says."""
 
-    Attributes:
-        answer: does squeeze-and-excitation help, and whom? In plain words.
-        runs: how many finished runs it is from.
-        seen: every view of every network.
-        comparisons: by view's name; where both networks have runs.
-        by_site: recall of each class at each site; empty where sites are not known.
-        looks: where the networks look; empty where no run was given boxes.
-        unit: what intervals resample, protocol by protocol, in words.
-        public: whether the official runs are scored on the public set's `Testing`, so that the
-            published metrics may stand beside them.
-        folder: where the files are.
-    """
-
-    answer: str
-    runs: int
-    seen: tuple[Seen, ...]
-    comparisons: dict[str, Comparison]
+    answer: str  # does squeeze-and-excitation help, and whom? In plain words
+    runs: int  # how many finished runs it is from
+    seen: tuple[Seen, ...]  # every view of every network
+    comparisons: dict[str, Comparison]  # by view's name; where both networks have runs
+    # Recall of each class at each site; empty where sites are not known
     by_site: tuple[RecallBySite, ...]
-    looks: tuple[Look, ...]
-    unit: dict[str, str]
+    looks: tuple[Look, ...]  # where the networks look; empty where no run was given boxes
+    unit: dict[str, str]  # what intervals resample, protocol by protocol, in words
+    # Whether the official runs are scored on the public set's `Testing`, so that the published
+    # metrics may stand beside them.
     public: bool
-    folder: Path
+    folder: Path  # where the files are
 
 
 def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyReport:
@@ -98,22 +87,21 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
 
 def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySettings) -> None:
     folder = report.folder
-    write_text(folder / "means.csv", means_csv(report.seen))
-    write_text(folder / "runs.csv", runs_csv(runs))
+    write_text(folder / "means.csv", _means_csv(report.seen))
+    write_text(folder / "runs.csv", _runs_csv(runs))
     if report.comparisons:
         write_text(folder / "comparison.csv", differences_csv(report.comparisons))
-    write_text(folder / "report.md", page(report, runs))
+    write_text(folder / "report.md", _page(report, runs))
     write_json(folder / "report.json", _record(report, runs))
     save(figures.story(report.seen, published=report.public), folder / "story.png")
     if report.by_site:
-        write_text(folder / "by_site.csv", by_site_csv(report.by_site))
+        write_text(folder / "by_site.csv", _by_site_csv(report.by_site))
     if report.looks:
-        write_text(folder / "attribution_by_class.csv", attribution_csv(report.looks))
-    for name in dict.fromkeys(map(attribution_file, report.looks)):
-        mine = [one for one in report.looks if attribution_file(one) == name]
-        save(figures.attribution_by_class(mine), folder / name)
+        write_text(folder / "attribution_by_class.csv", _attribution_csv(report.looks))
+    for mine in _by_split(report.looks):
+        save(figures.attribution_by_class(mine), folder / _attribution_file(mine[0]))
     for name, found in report.comparisons.items():
-        save(comparison_plots.differences({name: found}), folder / f"comparison_{name}.png")
+        save(differences_plot({name: found}), folder / f"comparison_{name}.png")
     write_manifest(
         folder,
         "study",
@@ -150,16 +138,12 @@ def _record(report: StudyReport, runs: Sequence[RunFiles]) -> dict[str, Any]:
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Fractions with six decimals; what is not known is empty."""
-
-    def text(value: object) -> object:
-        return f"{value:.6f}" if isinstance(value, float) else value  # None is empty in a CSV
-
-    return csv_text(header, ([text(value) for value in row] for row in rows))
+    """Fractions with six decimals; what is not known, None, is empty."""
+    texts = ([f"{one:.6f}" if isinstance(one, float) else one for one in row] for row in rows)
+    return csv_text(header, texts)
 
 
-def means_csv(seen: Sequence[Seen]) -> str:
-    """One row a view, network and metric."""
+def _means_csv(seen: Sequence[Seen]) -> str:
     header = ["view", "model", "runs", "seeds", "folds", "images", "metric", "mean", "low", "high"]
     rows = []
     for one in seen:
@@ -170,9 +154,9 @@ def means_csv(seen: Sequence[Seen]) -> str:
     return _csv([*header, "std_of_runs", "n"], rows)
 
 
-def runs_csv(runs: Sequence[RunFiles]) -> str:
-    """One row a run: its metrics as `study` wrote them."""
+def _runs_csv(runs: Sequence[RunFiles]) -> str:
     header = ["run", "model", "protocol", "fold", "seed", "images", "epochs_selected"]
+    names = metrics_of({name for run in runs for name in run.record["classes"]})
     rows = []
     for run in runs:
         record = run.record
@@ -181,15 +165,14 @@ def runs_csv(runs: Sequence[RunFiles]) -> str:
         where = (record.get("localization") or {}).get("network", {}).get("all", {})
         facts = [run.name, run.model, run.protocol, run.fold, run.seed, scored["n"]]
         facts += [record["selected"].get("epoch")]
-        facts += [metrics.get(name, {}).get("value") for name in METRICS]
+        facts += [metrics.get(name, {}).get("value") for name in names]
         facts += [where.get(name, {}).get("value") for name in LOOKS]
         end = (str(record["minutes"]["training"]), record["device"], record["code"].get("commit"))
         rows.append([*facts, *end])
-    return _csv([*header, *METRICS, *LOOKS, "training_minutes", "device", "commit"], rows)
+    return _csv([*header, *names, *LOOKS, "training_minutes", "device", "commit"], rows)
 
 
-def by_site_csv(found: Sequence[RecallBySite]) -> str:
-    """One row a protocol, network, class and site."""
+def _by_site_csv(found: Sequence[RecallBySite]) -> str:
     header = ["protocol", "model", "class", "site", "images", "patients", "recall", "low", "high"]
     rows = []
     for one in found:
@@ -198,8 +181,7 @@ def by_site_csv(found: Sequence[RecallBySite]) -> str:
     return _csv(header, rows)
 
 
-def attribution_csv(found: Sequence[Look]) -> str:
-    """One row a protocol, split, class, network and metric."""
+def _attribution_csv(found: Sequence[Look]) -> str:
     header = ["protocol", "split", "class", "who", "runs", "metric", "mean", "low", "high", "folds"]
     rows = []
     for one in found:
@@ -210,13 +192,18 @@ def attribution_csv(found: Sequence[Look]) -> str:
     return _csv(header, rows)
 
 
-def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
+def _page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
     """The tables in the order of the question: published, no near-duplicates, unseen patients."""
     parts = [f"# Study\n\n{report.answer}\n\n![Story](story.png)\n"]
     official = [one for one in report.seen if one.view.name == "official"]
     if official and report.public:
         parts.append(_beside_published(official))
-    parts.append("## Means over runs\n\n" + _note(report))
+    units = "; ".join(f"protocol {name}: {unit}" for name, unit in report.unit.items())
+    parts.append(
+        "## Means over runs\n\nMean over runs ± standard deviation of runs, with the 95% interval "
+        f"of the mean. It resamples what is independent ({units}) and, with several seeds, the "
+        "seeds. n is the number of images scored.\n"
+    )
     views = {one.view.name: one.view.what for one in report.seen}
     for name, what in views.items():
         mine = [one for one in report.seen if one.view.name == name]
@@ -234,7 +221,7 @@ def page(report: StudyReport, runs: Sequence[RunFiles]) -> str:
     return "\n".join(parts)
 
 
-def cell(value: Estimate, std: float | None = None) -> str:
+def _cell(value: Estimate, std: float | None = None) -> str:
     """A metric as text: "0.9733 ± 0.0021 (0.964, 0.982)"; the ± is the runs' standard deviation."""
     if value.value != value.value:
         return "-"
@@ -256,7 +243,7 @@ def _beside_published(official: Sequence[Seen]) -> str:
         [
             f"**{title(one.model)}, ours**",
             str(one.runs),
-            *(cell(one.metrics[name], one.std(name)) for name in HEADLINE if name in one.metrics),
+            *(_cell(one.metrics[name], one.std(name)) for name in HEADLINE if name in one.metrics),
         ]
         for one in official
     ]
@@ -264,29 +251,21 @@ def _beside_published(official: Sequence[Seen]) -> str:
     return f"## Testing, as everybody scores it\n\n{_table(header, rows)}"
 
 
-def _note(report: StudyReport) -> str:
-    listed = "; ".join(f"protocol {name}: {unit}" for name, unit in report.unit.items())
-    return (
-        "Mean over runs ± standard deviation of runs, with the 95% interval of the mean. It "
-        f"resamples what is independent ({listed}) and, with several seeds, the seeds. n is the "
-        "number of images scored.\n"
-    )
-
-
 def _means(seen: Sequence[Seen]) -> str:
-    names = [name for name in _BY_VIEW if name in seen[0].metrics]
-    header = ["", *(f"{title(one.model)}, {_size(one)}" for one in seen)]
+    header = [""]
+    for one in seen:
+        official = one.folds == 1 and one.view.protocol == "official"
+        grid = _count(one.seeds, "seed") + ("" if official else f", {one.folds} folds")
+        header.append(f"{title(one.model)}, {_count(one.runs, 'run')} ({grid}), n = {one.images:,}")
+    metrics = seen[0].metrics
+    names = [name for name in _BY_VIEW if name in metrics]
+    if "recall_glioma" not in metrics:  # other classes than the public set's
+        names = [*metrics]
     rows = [
-        [metric_title(name), *(cell(one.metrics[name], one.std(name)) for one in seen)]
+        [metric_title(name), *(_cell(one.metrics[name], one.std(name)) for one in seen)]
         for name in names
     ]
     return _table(header, rows)
-
-
-def _size(one: Seen) -> str:
-    seeds = _count(one.seeds, "seed")
-    folds = "" if one.folds == 1 and one.view.protocol == "official" else f", {one.folds} folds"
-    return f"{_count(one.runs, 'run')} ({seeds}{folds}), n = {one.images:,}"
 
 
 def _count(count: int, what: str) -> str:
@@ -315,7 +294,6 @@ def _differences(found: Comparison) -> str:
 
 
 def _by_site(found: Sequence[RecallBySite]) -> str:
-    """A row a class and site, a column a network."""
     models = [model for model in PUBLISHED if any(one.model == model for one in found)]
     recall = {(one.protocol, one.model, one.label, one.site): one for one in found}
     rows = []
@@ -328,7 +306,7 @@ def _by_site(found: Sequence[RecallBySite]) -> str:
                 label,
                 site,
                 f"{there.recall.n:,} of {_count(there.patients, 'patient')}",
-                *(cell(one.recall) if one else "-" for one in of_models),
+                *(_cell(one.recall) if one else "-" for one in of_models),
             ]
         )
     header = ["protocol", "class", "site", "images", *map(title, models)]
@@ -342,8 +320,7 @@ def _by_site(found: Sequence[RecallBySite]) -> str:
 def _attribution_by_class(found: Sequence[Look]) -> str:
     """A table a protocol and split: networks, their difference and the centre, class by class."""
     parts = []
-    for protocol, split in dict.fromkeys((one.protocol, one.split) for one in found):
-        mine = [one for one in found if (one.protocol, one.split) == (protocol, split)]
+    for mine in _by_split(found):
         most = max(len(mean.folds) for one in mine for mean in one.metrics.values())
         note = (
             f"Means over {most} folds, with the 95% t interval over the folds"
@@ -361,14 +338,20 @@ def _attribution_by_class(found: Sequence[Look]) -> str:
         ]
         header = ["class", "", "runs", *(name.replace("_", " ") for name in LOOKS)]
         parts.append(
-            f"### {protocol}: boxed {split} images\n\n![Where they "
-            f"look]({attribution_file(mine[0])})\n\n{note}.\n\n{_table(header, rows)}"
+            f"### {mine[0].protocol}: boxed {mine[0].split} images\n\n![Where they "
+            f"look]({_attribution_file(mine[0])})\n\n{note}.\n\n{_table(header, rows)}"
         )
-    return "## Where they look\n\n" + "\n".join(parts) if parts else ""
+    return "## Where they look\n\n" + "\n".join(parts)
 
 
-def attribution_file(one: Look) -> str:
-    """Name of the image of its protocol and split."""
+def _by_split(found: Sequence[Look]) -> list[list[Look]]:
+    groups: dict[tuple[str, str], list[Look]] = {}
+    for one in found:
+        groups.setdefault((one.protocol, one.split), []).append(one)
+    return list(groups.values())
+
+
+def _attribution_file(one: Look) -> str:
     return f"attribution_{one.protocol}_{one.split}.png"
 
 

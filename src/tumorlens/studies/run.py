@@ -27,6 +27,7 @@ from tumorlens.comparison.run_files import (
     predictions_file,
     read_run,
 )
+from tumorlens.data.folder import SPLITS
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import Report, evaluate_session
@@ -39,10 +40,7 @@ from tumorlens.files import MANIFEST, SCHEMA, environment, read_json, write_json
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, TrainSettings, primitives
 from tumorlens.training.fit import train
-from tumorlens.training.recipes import resolve
 
-# Behind each interval of a run; differences of networks take more, for their p-values.
-RESAMPLES = 2000
 # What says where, how fast or which run of the grid, and not how it is trained.
 _NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
 # Percent of a run's time that is training, for its progress.
@@ -51,24 +49,14 @@ _TRAINING_PERCENT = 95
 
 @dataclass(frozen=True)
 class Job:
-    """One run to do.
+    """One run to do; its paths are relative to `base`, also on another machine."""
 
-    Attributes:
-        name: of its files.
-        protocol: "official" or "patients".
-        train: how to train it; its `out_dir` is the run's alone.
-        out_dir: where its two files go.
-        boxes: where the tumors are; None: not measured.
-        resamples: behind each interval.
-        base: folder that relative paths start from, also on another machine.
-    """
-
-    name: str
+    name: str  # of its files
     protocol: str
-    train: TrainSettings
-    out_dir: Path
-    boxes: Path | None
-    resamples: int
+    train: TrainSettings  # its `out_dir` is the run's alone
+    out_dir: Path  # where its two files go
+    boxes: Path | None  # where the tumors are; None: not measured
+    resamples: int  # behind each interval
     base: Path
 
 
@@ -83,9 +71,7 @@ class Outcome:
 def do_run(job: Job, progress: Progress = silent) -> Outcome:
     """Do what is missing of a run and leave its files; its JSON comes last, so that it is the mark.
 
-    Args:
-        job: the run.
-        progress: told of "study" from 0 to 100, and of "epoch".
+    `progress` is told of "study" from 0 to 100, and of "epoch".
     """
     code()  # before the run, whose record will tell it
     try:
@@ -136,13 +122,9 @@ def _localize_again(job: Job, run: RunFiles) -> None:
     write_json(job.out_dir / f"{job.name}.json", run.record | {"localization": where})
 
 
-def training_record(settings: TrainSettings) -> dict[str, Any]:
+def training_record(settings: TrainSettings, recipe: dict[str, Any]) -> dict[str, Any]:
     """All that decides how a run is trained but network, seed and fold, by flat names."""
-    return _record(_flags(settings), resolve(settings).record())
-
-
-def _record(flags: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
-    values = json.loads(json.dumps(flags | recipe))  # tuples and lists are the same in a file
+    values = json.loads(json.dumps(_flags(settings) | recipe))  # tuples are lists, as in a file
     flat = {name: value for name, value in values.items() if not isinstance(value, dict)}
     for name, inner in values.items():
         if isinstance(inner, dict):
@@ -169,25 +151,30 @@ def _trained(job: Job, progress: Progress) -> Path:
         elif stage == "epoch":
             progress("epoch", done, total, f"{job.name}: {note}")
 
-    left = _left_over(job)
-    if left is not None and left[1]:
-        return left[0]
     settings = job.train
+    left, complete = _left_over(job)
+    if left is not None and complete:
+        return left
     if left is not None:
-        settings = TrainSettings(resume=left[0], device=settings.device, threads=settings.threads)
+        settings = TrainSettings(resume=left, device=settings.device, threads=settings.threads)
     run_dir = train(settings, told).run_dir
     # 3 times the size of the weights, and of no more use: a complete run is not resumed.
     (run_dir / "last.ckpt").unlink(missing_ok=True)
     return run_dir
 
 
-def _left_over(job: Job) -> tuple[Path, bool] | None:
-    """The newest run folder of a job, and whether its training is complete; None: there is none.
+def _left_over(job: Job) -> tuple[Path | None, bool]:
+    """The newest run folder of a job, None if there is none; and whether its training is complete.
 
     Raises:
         TumorlensError: it was started with other settings.
     """
-    for folder in sorted((job.train.out_dir / "runs").glob("*"), key=_number, reverse=True):
+
+    def number(folder: Path) -> int:
+        tail = folder.name.rsplit("-", 1)[-1]
+        return int(tail) if tail.isdecimal() else -1
+
+    for folder in sorted((job.train.out_dir / "runs").glob("*"), key=number, reverse=True):
         try:
             manifest = read_json(folder / MANIFEST)
             settings, complete = manifest["settings"], bool(manifest["complete"])
@@ -206,12 +193,7 @@ def _left_over(job: Job) -> tuple[Path, bool] | None:
         if complete and not (folder / "best_model.pt").is_file():
             continue
         return folder, complete
-    return None
-
-
-def _number(folder: Path) -> int:
-    tail = folder.name.rsplit("-", 1)[-1]
-    return int(tail) if tail.isdecimal() else -1
+    return None, False
 
 
 def _score(job: Job, run_dir: Path, progress: Progress) -> None:
@@ -236,10 +218,12 @@ def _score(job: Job, run_dir: Path, progress: Progress) -> None:
         )
         where = None if job.boxes is None else _localization(job, job.boxes, session)
     write_text(predictions_file(job.out_dir, job.name), table(report.predictions))
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:  # all its sessions
+        training_seconds = sum(float(row["seconds"] or 0) for row in csv.DictReader(file))
     record = _run_record(job, session, report)
     record["localization"] = where
     record["minutes"] = {
-        "training": round(_training_seconds(run_dir) / 60, 2),
+        "training": round(training_seconds / 60, 2),
         "scoring": round((time.monotonic() - started) / 60, 2),
     }
     write_json(job.out_dir / f"{job.name}.json", record)
@@ -275,9 +259,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
         name: tumor_accuracy(subset, resamples=job.resamples) for name, subset in subsets.items()
     }
     data, device = loaded.data, session.device
-    counts = (
-        {split: len(getattr(data, split)) for split in ("train", "valid", "test")} if data else {}
-    )
+    counts = {split: len(getattr(data, split)) for split in SPLITS} if data else {}
     return {
         "what": WHAT,
         "schema": SCHEMA,
@@ -286,7 +268,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
         "protocol": job.protocol,
         "fold": settings.fold,
         "seed": settings.seed,
-        "training": _record(_flags(settings), loaded.settings["recipe_resolved"]),
+        "training": training_record(settings, loaded.settings["recipe_resolved"]),
         "data_dir": _relative(settings.data_dir),
         "data_fingerprint": report.data.fingerprint(),
         "images": counts,
@@ -316,20 +298,13 @@ def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
     Empty where those have none either.
     """
     annotated, data = read_boxes(boxes), session.checkpoint.data
-    scored = any(path in annotated for path in session.data.paths)
-    valid = data is not None and any(path in annotated for path in data.valid)
-    if not scored and not valid:
+    looked_at: Session | None = session
+    if not any(path in annotated for path in session.data.paths):
+        valid = data is not None and any(path in annotated for path in data.valid)
+        looked_at = session.of_split("valid") if valid else None
+    if looked_at is None:
         return {}
-    session_of = session if scored else session.of_split("valid")
-    if session_of is None:
-        return {}
-    return localize(session_of, annotated, Way(), resamples=job.resamples).metrics
-
-
-def _training_seconds(run_dir: Path) -> float:
-    """Seconds of all epochs of a run, of every session that it took."""
-    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        return sum(float(row["seconds"] or 0) for row in csv.DictReader(file))
+    return localize(looked_at, annotated, Way(), resamples=job.resamples).metrics
 
 
 def _relative(path: Path | None) -> str | None:

@@ -1,20 +1,26 @@
-"""Runs dealt out by joblib: one after another or side by side here, or on a Dask cluster."""
+"""Runs dealt out: one after another or side by side on this machine, or on a Dask cluster."""
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, TypeVar
 
 from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
+from joblib.externals.loky.backend import get_context
 
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
-from tumorlens.studies.side_by_side import side_by_side
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 # Seconds to wait for the scheduler, and for its first worker.
 _PATIENCE = 30
+# Seconds between two looks at what the processes of this machine tell.
+_LISTENING = 0.2
 
 
 def run_all(
@@ -28,15 +34,17 @@ def run_all(
     """Do `work` on each task; results come as they are ready.
 
     With a cluster, a task whose worker dies is given to another, which goes on from what the first
-    one left on the shared disk; only when several die of one task is it an error.
+    one left on the shared disk; only when several die of one task is it an error. With jobs, a task
+    that raises, or whose process dies, such as one that the system killed for memory, stops no
+    other; when the caller stops, by Ctrl-C or otherwise, the processes are killed.
 
     Args:
         tasks: the runs; with a cluster or several jobs they travel by pickle.
         work: from a task and a listener to its result.
         failed: the result of a task whose job's process raised or died.
         cluster: address of a Dask scheduler; None: here.
-        progress: told of "study" in hundredths of a task over all tasks. From a cluster's workers
-            nothing is heard before a task is done.
+        progress: told of "study" in hundredths of a task over all tasks, and here of what else
+            `work` tells. From a cluster's workers nothing is heard before a task is done.
         jobs: without a cluster, how many at a time, in processes of their own; 1: one after
             another, in this one.
 
@@ -46,24 +54,20 @@ def run_all(
     """
     if not tasks:
         return
-    if cluster is None and jobs > 1:
-        for task, found in side_by_side(tasks, work, jobs, progress):
-            yield failed(task, found) if isinstance(found, Exception) else found
-        return
-    if cluster is None:
-        one_by_one = Parallel(n_jobs=1, return_as="generator")
-        yield from one_by_one(
-            delayed(work)(task, _part(progress, index, len(tasks)))
-            for index, task in enumerate(tasks)
-        )
-        return
-    with _dask(cluster):
-        parallel = Parallel(return_as="generator_unordered", batch_size=1)
-        results = parallel(delayed(work)(task, silent) for task in tasks)
-        progress("study", 0, 100 * len(tasks), f"handed to {cluster}")
-        for count, result in enumerate(results, start=1):
-            progress("study", 100 * count, 100 * len(tasks), f"{count} of {len(tasks)} runs done")
-            yield result
+    if cluster is not None:
+        with _dask(cluster):
+            parallel = Parallel(return_as="generator_unordered", batch_size=1)
+            results = parallel(delayed(work)(task, silent) for task in tasks)
+            progress("study", 0, 100 * len(tasks), f"handed to {cluster}")
+            for count, result in enumerate(results, start=1):
+                note = f"{count} of {len(tasks)} runs done"
+                progress("study", 100 * count, 100 * len(tasks), note)
+                yield result
+    elif jobs > 1:
+        yield from _side_by_side(tasks, work, failed, progress, jobs)
+    else:
+        for index, task in enumerate(tasks):
+            yield work(task, _part(progress, index, len(tasks)))
 
 
 def _part(progress: Progress, index: int, count: int) -> Progress:
@@ -114,3 +118,116 @@ def _dask(address: str) -> Iterator[None]:
                     f"--cluster {address}: several workers died of the same run ({error}); see "
                     "their logs. Finished runs are kept, and the same command goes on."
                 ) from None
+
+
+def _side_by_side(
+    tasks: Sequence[Task],
+    work: Callable[[Task, Progress], Result],
+    failed: Callable[[Task, Exception], Result],
+    progress: Progress,
+    jobs: int,
+) -> Iterator[Result]:
+    waiting = iter(range(len(tasks)))
+    heard = _Heard(progress, len(tasks))
+    idle = [_Process() for _ in range(min(jobs, len(tasks)))]
+    busy: dict[Future[Result], tuple[int, _Process]] = {}
+    try:
+        while True:
+            while idle and (index := next(waiting, None)) is not None:
+                process = idle.pop()
+                busy[process.start(work, tasks[index])] = index, process
+            if not busy:
+                break
+            ready = wait(busy, timeout=_LISTENING, return_when=FIRST_COMPLETED).done
+            for index, process in busy.values():
+                for news in process.news():
+                    heard(index, *news)
+            for future in ready:
+                index, process = busy.pop(future)
+                heard.end(index)
+                error = future.exception()
+                if isinstance(error, BrokenProcessPool):
+                    process.kill()
+                    process = _Process()
+                    error = TumorlensError(
+                        f"--jobs {jobs}: its process died, for lack of memory perhaps; the same "
+                        "command goes on, with fewer --jobs if it dies again."
+                    )
+                idle.append(process)
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield failed(tasks[index], error) if error else future.result()
+    finally:
+        for process in (*idle, *(process for _, process in busy.values())):
+            process.kill()
+
+
+class _Process:
+    """A process that does one task after another, and what it tells meanwhile."""
+
+    def __init__(self) -> None:
+        context = get_context("loky")
+        self._queue = context.SimpleQueue()
+        # One process an executor: loky gives up all of an executor's when one dies.
+        self._executor = ProcessPoolExecutor(
+            1, context=context, initializer=_begin, initargs=(self._queue, os.getpid())
+        )
+
+    def start(self, work: Callable[[Task, Progress], Result], task: Task) -> Future[Result]:
+        future: Future[Result] = self._executor.submit(_do, work, task)
+        return future
+
+    def news(self) -> Iterator[tuple[str, int, int, str]]:
+        """What was told since."""
+        while not self._queue.empty():
+            yield self._queue.get()
+
+    def kill(self) -> None:
+        self._executor.shutdown(kill_workers=True)
+        self._queue.close()
+
+
+class _Heard:
+    """Many tasks' news, as one listener's."""
+
+    def __init__(self, progress: Progress, count: int) -> None:
+        self.progress = progress
+        self.done = [0] * count
+        self.notes: dict[int, str] = {}
+
+    def __call__(self, index: int, stage: str, done: int, total: int, note: str) -> None:
+        if stage != "study":
+            self.progress(stage, done, total, note)
+            return
+        self.done[index] = done
+        self.notes[index] = f"{index + 1} of {len(self.done)}: {note}"
+        self._tell()
+
+    def end(self, index: int) -> None:
+        """A task is done or has failed."""
+        self.done[index] = 100
+        self._tell()
+        self.notes.pop(index, None)
+
+    def _tell(self) -> None:
+        notes = "; ".join(self.notes[index] for index in sorted(self.notes))
+        self.progress("study", sum(self.done), 100 * len(self.done), notes)
+
+
+# Of a process that does tasks: where its news go, and whose child it is.
+_mine: dict[str, Any] = {}
+
+
+def _begin(queue: Any, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and ends us
+    _mine.update(queue=queue, parent=parent)
+
+
+def _do(work: Callable[[Task, Progress], Result], task: Task) -> Result:
+    return work(task, _told)
+
+
+def _told(stage: str, done: int, total: int, note: str = "") -> None:
+    if os.name == "posix" and os.getppid() != _mine["parent"]:
+        os._exit(1)  # the parent was killed, and nobody waits for the result
+    _mine["queue"].put((stage, done, total, note))

@@ -1,13 +1,14 @@
 """A study's runs in numbers: each way of looking at them, means with intervals, comparisons."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.comparison.compare import pairs_of_study
-from tumorlens.comparison.paired import Comparison, Pair, compare
+from tumorlens.comparison.paired import Comparison, Pair, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.tests import run_draws
 from tumorlens.comparison.text import sentence, whom
@@ -39,11 +40,6 @@ _PROTOCOLS = {
 
 Keep = Callable[[Predictions], npt.NDArray[np.bool_] | None]
 
-METRICS = (
-    *("accuracy", "macro_f1", "balanced_accuracy"),
-    *("recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary"),
-    *("tumor_accuracy", "glioma->meningioma", "meningioma->glioma"),
-)
 # The study that published its notebook with these metrics, on Testing, one run each.
 HEADLINE = ("accuracy", "macro_f1", "recall_glioma", "recall_meningioma")
 PUBLISHED = {
@@ -52,43 +48,41 @@ PUBLISHED = {
 }
 
 
+def metrics_of(classes: Iterable[str]) -> tuple[str, ...]:
+    """The metrics of a study of these classes."""
+    recalls = (f"recall_{name}" for name in sorted(classes))
+    confused = ("tumor_accuracy", "glioma->meningioma", "meningioma->glioma")
+    return ("accuracy", "macro_f1", "balanced_accuracy", *recalls, *confused)
+
+
 @dataclass(frozen=True)
 class View:
-    """One way to look at one protocol's runs.
+    """One way to look at one protocol's runs."""
 
-    Attributes:
-        name: of the view, for files.
-        protocol: whose runs.
-        what: in words.
-        keep: which of a run's images count; None from it: the run cannot tell.
-    """
-
-    name: str
+    name: str  # for files
     protocol: str
-    what: str
+    what: str  # in words
     keep: Keep
+
+    def kept(self, predictions: Predictions) -> npt.NDArray[np.bool_] | None:
+        """Which images count; None: the run cannot tell, or none does."""
+        keep = self.keep(predictions)
+        return keep if keep is not None and keep.any() else None
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a view shows of one network.
-
-    Attributes:
-        view, model: whose.
-        runs, seeds, folds: how many.
-        images: that are scored, over all folds.
-        metrics: mean over runs with its 95% interval over patients or groups and seeds; `n` images.
-        values: of each metric, run by run.
-    """
+    """What a view shows of one network."""
 
     view: View
     model: str
     runs: int
     seeds: int
     folds: int
-    images: int
+    images: int  # scored, over all folds
+    # Mean over runs with its 95% interval over patients or groups and seeds; `n` images.
     metrics: dict[str, Estimate]
-    values: dict[str, tuple[float, ...]]
+    values: dict[str, tuple[float, ...]]  # of each metric, run by run
 
     def std(self, name: str) -> float | None:
         """Standard deviation of a metric over the runs; None with one run."""
@@ -118,31 +112,30 @@ def _one_of_each_group(predictions: Predictions) -> npt.NDArray[np.bool_] | None
     return np.isin(np.arange(len(groups)), first)
 
 
-def views() -> list[View]:
-    """Every way that the report looks at the runs."""
-    return [
-        View("official", "official", "official, all test images", _everything),
-        View(
-            "official_without_same_bytes",
-            "official",
-            "official, without test images whose bytes are in the training images",
-            _without("exact"),
-        ),
-        View(
-            "official_without_near_duplicates",
-            "official",
-            "official, without test images that have a near-duplicate in training",
-            _without("exact", "near"),
-        ),
-        View("patients", "patients", "unseen patients, all test images", _everything),
-        View(
-            "patients_one_a_group",
-            "patients",
-            "unseen patients, one image of each near-duplicate group",
-            _one_of_each_group,
-        ),
-        View("folds", "folds", "folds of the splits file, all test images", _everything),
-    ]
+# Every way that the report looks at the runs.
+VIEWS = (
+    View("official", "official", "official, all test images", _everything),
+    View(
+        "official_without_same_bytes",
+        "official",
+        "official, without test images whose bytes are in the training images",
+        _without("exact"),
+    ),
+    View(
+        "official_without_near_duplicates",
+        "official",
+        "official, without test images that have a near-duplicate in training",
+        _without("exact", "near"),
+    ),
+    View("patients", "patients", "unseen patients, all test images", _everything),
+    View(
+        "patients_one_a_group",
+        "patients",
+        "unseen patients, one image of each near-duplicate group",
+        _one_of_each_group,
+    ),
+    View("folds", "folds", "folds of the splits file, all test images", _everything),
+)
 
 
 def predictions_by_run(
@@ -150,7 +143,8 @@ def predictions_by_run(
 ) -> dict[str, Predictions]:
     """Each run's predictions by its name, in the groups of `named`, with the patients of `table`.
 
-    A copy that any run of a test part has in training is one for all of them, where that is known.
+    A near-duplicate that one run of a test split has in training counts for all its runs, where
+    that is known.
 
     Raises:
         TumorlensError: two runs of one fold have other images.
@@ -193,16 +187,18 @@ def summarize(
     """Every view of every network, and by view's name the two networks compared.
 
     Args:
-        runs: finished ones.
-        predictions: of each, by name, see `predictions_by_run`.
+        predictions: of each run, by name, see `predictions_by_run`.
         resamples: behind each interval; None: `RESAMPLES`, and more for differences.
         progress: told of "reporting", views done of all.
     """
     there = {
         run.protocol: [other for other in runs if other.protocol == run.protocol] for run in runs
     }
-    pairs = {name: _paired_runs(mine, predictions) for name, mine in there.items()}
-    asked = [view for view in views() if view.protocol in there]
+    pairs: dict[str, tuple[list[Pair], tuple[str, str]]] = {}
+    for name, mine in there.items():
+        with contextlib.suppress(TumorlensError):  # not two networks with a fold and seed in common
+            pairs[name] = pairs_of_study(mine, predictions)
+    asked = [view for view in VIEWS if view.protocol in there]
     seen: list[Seen] = []
     comparisons: dict[str, Comparison] = {}
     for done, view in enumerate(asked, start=1):
@@ -212,9 +208,12 @@ def summarize(
             found = _view_of_network(view, model, mine, predictions, resamples or RESAMPLES)
             if found is not None:
                 seen.append(found)
-        compared = _compared(view, pairs[view.protocol], resamples or _OF_DIFFERENCES)
-        if compared is not None:
-            comparisons[view.name] = compared
+        if view.protocol in pairs:
+            both, names = pairs[view.protocol]
+            kept = [pair.only(keep) for pair in both if (keep := view.kept(pair.a)) is not None]
+            if len(kept) == len(both):
+                compared = compare(kept, names, resamples=resamples or _OF_DIFFERENCES)
+                comparisons[view.name] = compared
         progress("reporting", done, len(asked), view.what)
     return tuple(seen), comparisons
 
@@ -229,11 +228,11 @@ def _view_of_network(
     parts = []
     for run in runs:
         one = predictions[run.name]
-        keep = view.keep(one)
-        if keep is None or not keep.any():
+        keep = view.kept(one)
+        if keep is None:
             return None
         parts.append((run.fold, one.only(keep)))
-    found, values = over_runs(parts, METRICS, resamples=resamples)
+    found, values = over_runs(parts, metrics_of(parts[0][1].classes), resamples=resamples)
     return Seen(
         view=view,
         model=model,
@@ -246,36 +245,11 @@ def _view_of_network(
     )
 
 
-def _paired_runs(
-    runs: Sequence[RunFiles], predictions: Mapping[str, Predictions]
-) -> tuple[list[Pair], tuple[str, str]] | None:
-    """One protocol's runs side by side; None: not two networks with a fold and seed in common."""
-    try:
-        return pairs_of_study(runs, predictions)
-    except TumorlensError:
-        return None
-
-
-def _compared(
-    view: View, pairs: tuple[list[Pair], tuple[str, str]] | None, resamples: int
-) -> Comparison | None:
-    if pairs is None:
-        return None
-    kept = []
-    for pair in pairs[0]:
-        keep = view.keep(pair.a)
-        if keep is None or not keep.any():
-            return None
-        kept.append(pair.only(keep))
-    return compare(kept, pairs[1], resamples=resamples)
-
-
 def over_runs(
     runs: Sequence[tuple[int | None, Predictions]],
     metrics: Sequence[str],
     *,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> tuple[dict[str, Estimate], dict[str, tuple[float, ...]]]:
     """Mean over folds of the mean over each fold's runs, its 95% interval, and the runs' values.
 
@@ -285,7 +259,7 @@ def over_runs(
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.
         metrics: names; those that the classes do not have are left out.
-        resamples, seed: of the draws.
+        resamples: draws behind each interval.
 
     Returns:
         Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
@@ -294,29 +268,29 @@ def over_runs(
     for fold, predictions in runs:
         folds.setdefault(fold, []).append(predictions)
     wanted = [name for name in metrics if _asked(name, runs[0][1].classes)]
-    point: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    point: dict[str, list[list[float]]] = {name: [] for name in wanted}  # fold by fold
     drawn = {name: np.zeros(resamples) for name in wanted}
     counts = dict.fromkeys(wanted, 0)
     independent = dict.fromkeys(wanted, 0)  # groups, over all folds
     for index, answered in enumerate(folds.values()):
         members = answered[0].units()
         ones = np.ones((1, len(members)))
-        values = [_metrics(one, ones, wanted) for one in answered]
-        shares = {name: answered[0].share(name) for name in wanted}
+        values_of = [weighted_metrics(one, wanted) for one in answered]
+        values = [of(ones) for of in values_of]
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
-            share = shares[name]
+            share = answered[0].share(name)
             asked = ones[0] if share is None else share[0]
             counts[name] += int(asked.sum())
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
         start = 0
-        for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            block = [_metrics(one, weights, wanted) for one in answered]
+        for weights in resampled_weights(members, resamples, 1000 * index):
+            block = [of(weights) for of in values_of]
             for name in wanted:
                 part = np.mean([one[name] for one in block], axis=0) / len(folds)
                 drawn[name][start : start + len(weights)] += part
             start += len(weights)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     found: dict[str, Estimate] = {}
     for name in wanted:
         every = [value for fold in point[name] for value in fold]
@@ -325,7 +299,7 @@ def over_runs(
         if len(every) > 1:
             draws = draws + run_draws(point[name], resamples, rng)
         low, high = percentile_interval(draws)
-        share = shares[name]
+        share = runs[0][1].share(name)
         if len(every) == 1 and share is not None:
             low, high = proportion_interval(value, draws, runs[0][1].units()[share[0]])
         low, high = with_width(value, (low, high), independent[name])
@@ -339,20 +313,6 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
     if "->" in name:
         return set(name.split("->")) <= set(classes)
     return not name.startswith("recall_") or name.removeprefix("recall_") in classes
-
-
-def _metrics(predictions: Predictions, weights: Floats, wanted: Sequence[str]) -> dict[str, Floats]:
-    predicted = predictions.probabilities.argmax(axis=1)
-    counted = metrics.from_confusion(
-        metrics.confusion(predictions.labels, predicted, len(predictions.classes), weights),
-        predictions.classes,
-    )
-    found = {name: counted[name] for name in wanted if name != "tumor_accuracy"}
-    share = predictions.share("tumor_accuracy")
-    if "tumor_accuracy" in wanted and share is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["tumor_accuracy"] = (weights @ share[1]) / (weights @ share[0])
-    return found
 
 
 def unit_of(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions], protocol: str) -> str:
@@ -380,9 +340,9 @@ def answer(comparisons: Mapping[str, Comparison]) -> str:
             "Does SE help, and whom? Not known yet: the two networks have no finished run of one "
             "protocol, fold and seed in common."
         )
-    told = []
-    for name, what in _PROTOCOLS.items():
-        found = comparisons.get(name)
-        if found is not None:
-            told.append(f"{what}: {sentence(found)} {whom(found)}")
+    told = [
+        f"{what}: {sentence(comparisons[name])} {whom(comparisons[name])}"
+        for name, what in _PROTOCOLS.items()
+        if name in comparisons
+    ]
     return "Does SE help, and whom? " + " ".join(told)

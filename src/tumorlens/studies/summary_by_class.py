@@ -25,38 +25,24 @@ _Values = Mapping[tuple[int | None, int], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class RecallBySite:
-    """Recall of one class at one site.
-
-    Attributes:
-        protocol, model: whose.
-        label, site: of the images.
-        recall: mean over seeds of the share that is right of all folds' images, with its 95%
-            interval over patients; `n` images.
-        patients: how many.
-    """
+    """Recall of one class at one site."""
 
     protocol: str
     model: str
     label: str
     site: str
+    # Mean over seeds of the share that is right of all folds' images, with its 95% interval over
+    # patients; `n` images.
     recall: Estimate
-    patients: int
+    patients: int  # how many
 
 
 def by_site(
     runs: Sequence[RunFiles],
     predictions: Mapping[str, Predictions],
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    resamples: int,
 ) -> tuple[RecallBySite, ...]:
-    """Each network's recall by site and class, all folds together; empty where no run knows sites.
-
-    Args:
-        runs: finished ones.
-        predictions: of each, by name.
-        resamples, seed: of the intervals.
-    """
+    """Each network's recall by site and class over all folds; empty where no run knows sites."""
     found = []
     for protocol, model in sorted({(run.protocol, run.model) for run in runs}):
         mine = [run for run in runs if (run.protocol, run.model) == (protocol, model)]
@@ -66,7 +52,7 @@ def by_site(
         pooled, hits = _pooled(mine, of_runs)
         found += [
             RecallBySite(protocol, model, one.label, one.subgroup, one.recall, one.patients)
-            for one in recall_by(pooled, pooled.sites, hits=hits, resamples=resamples, seed=seed)
+            for one in recall_by(pooled, pooled.sites, hits=hits, resamples=resamples, seed=0)
         ]
     return tuple(found)
 
@@ -104,42 +90,25 @@ def _pooled(
 
 @dataclass(frozen=True)
 class Mean:
-    """A metric over a study's runs.
+    """A metric over a study's runs."""
 
-    Attributes:
-        value: mean over folds of the mean over each fold's seeds.
-        low, high: 95% t interval of it over the folds; None with one fold, as the official
-            protocol has.
-        folds: the mean of each.
-    """
-
-    value: float
-    low: float | None
+    value: float  # mean over folds of the mean over each fold's seeds
+    low: float | None  # of the 95% t interval over folds; None with one fold, as the official has
     high: float | None
-    folds: tuple[float, ...]
+    folds: tuple[float, ...]  # the mean of each
 
 
 @dataclass(frozen=True)
 class Look:
-    """Where one network's maps, or the centre prior, lie in the images of a class.
-
-    Attributes:
-        protocol: "official" or "patients".
-        split: whose images, such as "test".
-        label: class, or "all".
-        who: a network's title, `CENTRE`, or "B minus A".
-        difference: whether it is B minus A, of runs of one fold and seed.
-        runs: how many.
-        metrics: those of `LOOKS` that every run has.
-    """
+    """Where one network's maps, or the centre prior, lie in the images of a class."""
 
     protocol: str
-    split: str
-    label: str
-    who: str
-    difference: bool
-    runs: int
-    metrics: dict[str, Mean]
+    split: str  # whose images, such as "test"
+    label: str  # class, or "all"
+    who: str  # a network's title, `CENTRE`, or "B minus A"
+    difference: bool  # whether it is B minus A, of runs of one fold and seed
+    runs: int  # how many
+    metrics: dict[str, Mean]  # those of `LOOKS` that every run has
 
 
 def looks(runs: Sequence[RunFiles]) -> tuple[Look, ...]:
@@ -175,20 +144,18 @@ def _of_split(protocol: str, split: str, runs: Sequence[RunFiles]) -> list[Look]
             Look(protocol, split, label, who, False, len(values), _means(values, False))
             for who, values in sides
         ]
-        change = _differences(*of_model) if len(of_model) == 2 else {}
+        if len(of_model) != 2:
+            continue
+        a, b = of_model
+        change = {  # of the runs of one fold and seed
+            run: {name: b[run][name] - value for name, value in a[run].items() if name in b[run]}
+            for run in a
+            if run in b
+        }
         if change:
             who = f"{title(models[1])} minus {title(models[0])}"
             found.append(Look(protocol, split, label, who, True, len(change), _means(change, True)))
     return found
-
-
-def _differences(a: _Values, b: _Values) -> _Values:
-    """The second minus the first, of the runs of one fold and seed."""
-    return {
-        run: {name: b[run][name] - value for name, value in a[run].items() if name in b[run]}
-        for run in a
-        if run in b
-    }
 
 
 def _metrics(run: RunFiles, who: str, label: str) -> dict[str, float]:

@@ -36,7 +36,6 @@ def calibrate(
     coverage: float = COVERAGE,
     false_alarms: float = FALSE_ALARMS,
     device: torch.device | None = None,
-    batch_size: int = 64,
     progress: Progress = silent,
 ) -> Checkpoint:
     """`checkpoint` with temperature, thresholds and the spread of its features.
@@ -45,27 +44,22 @@ def calibrate(
     are a little better than on images that the network has no tie with.
 
     Args:
-        checkpoint: of a finished run.
         data: the images that it was trained and validated with, at its size.
-        coverage: share of the validation images whose top probability is to reach the threshold.
-        false_alarms: share of the validation images that may be farther than the
-            out-of-distribution threshold.
+        coverage: share of the validation images whose top probability reaches the threshold.
+        false_alarms: share of them that may be farther than the out-of-distribution threshold.
         device: where to compute; None: the CPU.
-        batch_size: images at once.
         progress: told of the stage "describing".
 
     Raises:
         TumorlensError: there are no training images or no validation images, or these trained too.
     """
     train, valid = _indices(checkpoint, data)
-    indices = np.concatenate([train, valid])
     logits, features = describe(
         checkpoint.network(),
         checkpoint.preprocessing,
         data.images,
-        indices,
+        np.concatenate([train, valid]),
         device=device or torch.device("cpu"),
-        batch_size=batch_size,
         progress=progress,
     )
     of_train, of_valid = slice(0, len(train)), slice(len(train), None)
@@ -74,7 +68,7 @@ def calibrate(
     threshold, covered = threshold_for_coverage(softmax(logits[of_valid], temperature), coverage)
     means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
     distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
-    out_of_distribution, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    ood_threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
     metrics = calibrated(labels, logits[of_valid], temperature, threshold)
     assert metrics is not None
     return replace(
@@ -83,7 +77,7 @@ def calibrate(
         uncertainty_threshold=threshold,
         feature_covariance=torch.from_numpy(covariance).float(),
         class_means=torch.from_numpy(means).float(),
-        ood_threshold=out_of_distribution,
+        ood_threshold=ood_threshold,
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
             **asdict(metrics),
@@ -91,7 +85,7 @@ def calibrate(
             "coverage": covered,
             "false_alarms_wanted": false_alarms,
             "false_alarms": alarmed,
-            "ood_threshold": out_of_distribution,
+            "ood_threshold": ood_threshold,
             "shrinkage": shrinkage,
         },
     )

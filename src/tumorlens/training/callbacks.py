@@ -16,13 +16,8 @@ from tumorlens.progress import Progress
 from tumorlens.training.module import Classifier
 
 COLUMNS = (
-    "epoch",
-    "train_loss",
-    "valid_loss",
-    "valid_accuracy",
-    "valid_macro_f1",
-    "lr",
-    "seconds",
+    *("epoch", "train_loss", "valid_loss", "valid_accuracy", "valid_macro_f1"),
+    *("lr", "seconds"),
 )
 
 
@@ -137,22 +132,14 @@ class EarlyStopping(callbacks.EarlyStopping):
 
 
 class KeptWeights(Callback):
-    """Writes a run's `best_model.pt`.
+    """Writes a run's `best_model.pt`, which is `template` with weights and metrics."""
 
-    Args:
-        template: the run's checkpoint but for weights and metrics.
-        path: where to write.
-
-    `kept` is what this process wrote last; None: nothing yet. `NOTHING` says why there may be
-    nothing at the end.
-    """
-
-    NOTHING = "no epoch had a finite validation metric"
+    NOTHING = "no epoch had a finite validation metric"  # why there may be no file at the end
 
     def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
         self.template = template
         self.path = path
-        self.kept: checkpoints.Checkpoint | None = None
+        self.kept: checkpoints.Checkpoint | None = None  # what this process wrote last
 
     def keep(self, trainer: Trainer, network: nn.Module, metrics: Mapping[str, float]) -> None:
         """Write the weights of the epoch under way."""
@@ -164,9 +151,7 @@ class KeptWeights(Callback):
 class BestWeights(KeptWeights):
     """Keeps the weights of the best validation epoch so far.
 
-    Args:
-        template, path: see `KeptWeights`.
-        monitor: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
+    Best is by `monitor`: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
     """
 
     def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:

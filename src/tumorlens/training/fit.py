@@ -18,13 +18,12 @@ from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
-from tumorlens.device import cpu_threads, pick_device, pick_precision
+from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
 from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
-from tumorlens.training.batches import training_batches, validation_batches
 from tumorlens.training.calibrate import calibrate
 from tumorlens.training.callbacks import (
     BestWeights,
@@ -34,7 +33,12 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
-from tumorlens.training.module import Classifier, balanced_weights
+from tumorlens.training.module import (
+    Classifier,
+    balanced_weights,
+    training_batches,
+    validation_batches,
+)
 from tumorlens.training.recipes import Recipe, memory_of, resolve
 from tumorlens.training.runs import (
     begin,
@@ -48,32 +52,21 @@ from tumorlens.training.runs import (
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a finished run left.
+    """What a finished run left."""
 
-    Attributes:
-        run_dir: the run's own folder.
-        checkpoint: `best_model.pt` in `out_dir`, a copy of the run's own.
-        selected: epoch (1-based) of the kept weights, and their validation metrics where there are
-            validation images.
-        epochs: how many epochs were run.
-        stopped_early: whether patience ran out.
-        replaced: run folder whose checkpoint was in `checkpoint`'s place before; None if none was.
-        protocol: where the validation images came from.
-        counts: images in "train", "valid" and "test".
-        skipped: path to the reason it was left out.
-        note: what the user should know about the split or the cache; empty if nothing.
-    """
-
-    run_dir: Path
-    checkpoint: Path
+    run_dir: Path  # the run's own folder
+    checkpoint: Path  # `best_model.pt` in `out_dir`, a copy of the run's own
+    # Epoch (1-based) of the kept weights, and their validation metrics where there are validation
+    # images.
     selected: dict[str, Any]
-    epochs: int
-    stopped_early: bool
+    epochs: int  # how many epochs were run
+    stopped_early: bool  # whether patience ran out
+    # Run folder whose checkpoint was in `checkpoint`'s place before; None if none was.
     replaced: str | None
-    protocol: str
-    counts: dict[str, int]
-    skipped: dict[str, str]
-    note: str
+    protocol: str  # where the validation images came from
+    counts: dict[str, int]  # images in "train", "valid" and "test"
+    skipped: dict[str, str]  # path to the reason it was left out
+    note: str  # what the user should know about the split or the cache; empty if nothing.
 
 
 class TrainingInterruptedError(KeyboardInterrupt):
@@ -92,7 +85,6 @@ def train(
     """Train `settings.model` on `settings.data_dir`, or go on with `settings.resume`.
 
     Args:
-        settings: see `TrainSettings`.
         progress: told of "reading", "decoding", "class" (its images and folders), "training"
             (steps of the whole run), "epoch" and "describing", the calibration at the end.
         extra_callbacks: Lightning callbacks of the caller.
@@ -101,9 +93,9 @@ def train(
         TumorlensError: faults of the data, the flags or the files.
         TrainingInterruptedError: Ctrl-C; nothing is lost but the epoch under way.
     """
-    resumed, last = settings.resume, None
-    if resumed is not None:
-        settings, last = settings_of_run(resumed, settings), last_state(resumed)
+    resumed = settings.resume
+    settings = settings_of_run(resumed, settings) if resumed else settings
+    last = last_state(resumed) if resumed else None
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     device = pick_device(settings.device)
@@ -111,23 +103,23 @@ def train(
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
     data = _images(settings, recipe, progress)
+    share, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     with _quiet_lightning():
-        trainer = _trainer(settings, recipe, data, device)
+        trainer = _trainer(settings, recipe.epochs, steps, device, precision)
     lead = trainer.is_global_zero
     run_dir = resumed or settings.out_dir
     if lead:
         run_dir = begin(settings, data, resumed, last)
         _tell_classes(data, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
-    module, keeping = _prepared(settings, recipe, data, run_dir)
+    module, keeping = _prepared(settings, recipe, data, steps, run_dir)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
     later = [history, *keeping, *extra_callbacks, LastState(run_dir)]
     trainer.callbacks += later  # type: ignore[attr-defined]
-    memory = memory_of(recipe, settings.devices * settings.num_nodes)
     replaced, selected = None, {}
     with _resumable(run_dir, trainer), cpu_threads(settings.threads):
-        with memory, _quiet_lightning():
-            _fit(trainer, module, settings, data, run_dir, last)
+        with memory_of(recipe, settings.devices * settings.num_nodes), _quiet_lightning():
+            _fit(trainer, module, settings, data, share, run_dir, last)
         if lead:
             selected = _finish(keeping[0], data, recipe.lr, device, progress)
             before = publish(run_dir / "best_model.pt", published)
@@ -169,17 +161,16 @@ def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Data
 
 
 def _trainer(
-    settings: TrainSettings, recipe: Recipe, data: Dataset, device: torch.device
+    settings: TrainSettings, epochs: int, steps: int, device: torch.device, precision: Computed
 ) -> Trainer:
     """It knows this process's rank, by any launcher; what needs the run's folder comes later."""
-    _, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     return Trainer(
         accelerator=device.type,
         strategy="ddp" if settings.devices * settings.num_nodes > 1 else "auto",
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        precision=pick_precision(settings.precision, device),
-        max_epochs=recipe.epochs,
+        precision=precision,
+        max_epochs=epochs,
         logger=False,
         enable_checkpointing=False,
         log_every_n_steps=max(1, min(50, steps)),
@@ -191,11 +182,10 @@ def _trainer(
 
 
 def _prepared(
-    settings: TrainSettings, recipe: Recipe, data: Dataset, run_dir: Path
+    settings: TrainSettings, recipe: Recipe, data: Dataset, steps: int, run_dir: Path
 ) -> tuple[Classifier, list[Any]]:
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
     train = data.indices("train")
-    _, steps = _share(recipe.batch_size, settings, len(train))
     preprocessing = Preprocessing(recipe.image_size, *_grey_statistics(data.images, train))
     weights = None
     if recipe.class_weights == "balanced":
@@ -226,16 +216,20 @@ def _fit(
     module: Classifier,
     settings: TrainSettings,
     data: Dataset,
+    share: int,
     run_dir: Path,
     last: Path | None,
 ) -> None:
-    train = data.indices("train")
-    share, _ = _share(module.recipe.batch_size, settings, len(train))
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
-    trainer.loggers = _loggers(run_dir)
+    with contextlib.suppress(ModuleNotFoundError):
+        from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
+
+        trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
     trainer.fit(
         module,
-        training_batches(data.images, data.labels, train, share, settings.seed, **mine),
+        training_batches(
+            data.images, data.labels, data.indices("train"), share, settings.seed, **mine
+        ),
         None
         if settings.train_on_valid
         else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
@@ -345,22 +339,9 @@ def _template(
             patients=record(data.paths, data.patients) if data.patients else None,
             overlap=data.overlap,
         ),
-        settings={
-            **primitives(settings),
-            "recipe_resolved": recipe.record(),
-            "run": folder.name,
-        },
+        settings=primitives(settings) | {"recipe_resolved": recipe.record(), "run": folder.name},
         selected={},
     )
-
-
-def _loggers(folder: Path) -> list[Any]:
-    try:
-        from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
-
-        return [TensorBoardLogger(folder, name=None, version="tensorboard")]
-    except ModuleNotFoundError:
-        return []
 
 
 @contextlib.contextmanager
@@ -370,14 +351,16 @@ def _quiet_lightning() -> Iterator[None]:
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level
     logger.setLevel(logging.WARNING)
+    ours = (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*have no `val_dataloader`.*",  # without validation images: what was asked for
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*sync_dist=True.*",  # torchmetrics computes over all processes already
+    )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-        # Without validation images: what was asked for.
-        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
-        warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-        # The metrics are computed over all processes already, by torchmetrics.
-        warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+        for message in ours:
+            warnings.filterwarnings("ignore", message=message)
         try:
             yield
         finally:

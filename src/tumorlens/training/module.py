@@ -1,7 +1,13 @@
-"""What Lightning drives: one network, its loss, its optimiser, its validation metrics."""
+"""What Lightning drives: one network, its loss, its optimiser, its validation metrics; its batches.
 
+Which images come when is the same for any number of processes, and for a resumed run.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
@@ -9,6 +15,8 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -134,23 +142,18 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser, and its schedule stepped after every batch."""
-        optimizer = self._optimizer()
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"},
-        }
-
-    def _optimizer(self) -> Optimizer:
-        recipe = self.recipe
-        matrices = [p for p in self.network.parameters() if p.ndim > 1]
-        vectors = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": matrices, "weight_decay": recipe.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+        recipe, weights = self.recipe, list(self.network.parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        if recipe.optimizer == "sgd":
-            return SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
-        return Adam(groups, lr=recipe.lr)
+        optimizer: Optimizer = (
+            SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+            if recipe.optimizer == "sgd"
+            else Adam(groups, lr=recipe.lr)
+        )
+        schedule = {"scheduler": self._scheduler(optimizer), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _scheduler(self, optimizer: Optimizer) -> LRScheduler:
         if self.recipe.schedule == "one_cycle":
@@ -177,3 +180,100 @@ def balanced_weights(labels: Tensor, classes: int) -> Tensor:
     """
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return len(labels) / (classes * counts.float())
+
+
+class _Images(TorchDataset[Batch]):
+    """Whole batches at once from the memory-mapped images."""
+
+    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        chosen = np.asarray(indices, dtype=np.int64)
+        return (
+            torch.from_numpy(np.ascontiguousarray(self.images[chosen])),
+            torch.from_numpy(self.labels[chosen]),
+            torch.from_numpy(chosen),
+        )
+
+
+class EpochSampler(Sampler[int]):
+    """This process's share of a permutation that (seed, epoch) decides.
+
+    The epoch's images are dealt in steps of `share * world` images; in each step process `rank`
+    takes the `rank`-th run of `share`. One process that accumulates gradients over batches of
+    `share` therefore sees the same batches, in the same order, as `world` processes. Images that do
+    not fill a last step are left out of that epoch; another epoch leaves out others.
+    """
+
+    def __init__(
+        self, indices: npt.NDArray[np.int64], share: int, rank: int, world: int, seed: int
+    ) -> None:
+        self.indices = indices
+        self.share = share
+        self.rank = rank
+        self.world = world
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch, 0-based."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.indices) // (self.share * self.world) * self.share
+
+    def __iter__(self) -> Iterator[int]:
+        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.indices))
+        order = self.indices[shuffled]
+        steps = len(order) // (self.share * self.world)
+        dealt = order[: steps * self.world * self.share].reshape(steps, self.world, self.share)
+        return iter(dealt[:, self.rank].ravel().tolist())
+
+
+def training_batches(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    share: int,
+    seed: int,
+    *,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Batch]:
+    """Shuffled batches of `share` images for process `rank` of `world`.
+
+    Args:
+        images: (N, S, S) uint8, all images of the data set.
+        labels: (N,) int64.
+        indices: which of them are for training.
+        share: images in a batch of this process.
+        seed: of the order.
+        rank, world: this process and how many there are.
+    """
+    return _batches(images, labels, EpochSampler(indices, share, rank, world, seed), share)
+
+
+def validation_batches(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    indices: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 128,
+    rank: int = 0,
+    world: int = 1,
+) -> DataLoader[Batch]:
+    """Every `world`-th of `indices`, from `rank` on: no image twice, none left out."""
+    return _batches(images, labels, indices[rank::world].tolist(), batch_size)
+
+
+def _batches(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], order: Any, size: int
+) -> DataLoader[Batch]:
+    return DataLoader(
+        _Images(images, labels), batch_size=size, sampler=order, collate_fn=lambda batch: batch
+    )

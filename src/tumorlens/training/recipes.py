@@ -15,37 +15,24 @@ _KEPT_UP_TO = 256 << 20
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of one run.
+    """Settings of one run."""
 
-    Attributes:
-        image_size: side of the network's input, pixels.
-        epochs: passes over the training images.
-        batch_size: images for each optimiser step, over all processes.
-        lr: learning rate; the highest one under "one_cycle" and "cosine".
-        schedule: "one_cycle" (Smith and Topin 2018; warm-up over the first 30% of steps),
-            "cosine" (from `lr` to 0) or "constant".
-        patience: epochs without a better validation metric before training stops.
-        augmentation: how much training images are changed.
-        optimizer: "adam" (Kingma and Ba 2015), or "sgd" with Nesterov momentum 0.9.
-        weight_decay: of convolutions and linear layers; norms and biases are not decayed.
-        label_smoothing: share of a label that is spread over all classes (Szegedy et al. 2016).
-        averaging: decay, each step, of the running mean of weights that is validated and kept
-            instead of the last step's (Polyak and Juditsky 1992); 0: no mean.
-        class_weights: "none", or "balanced": each class weighs alike in the loss.
-    """
-
-    image_size: int
-    epochs: int
-    batch_size: int
-    lr: float
+    image_size: int  # side of the network's input, pixels
+    epochs: int  # passes over the training images
+    batch_size: int  # images for each optimiser step, over all processes
+    lr: float  # learning rate; the highest one under "one_cycle" and "cosine"
+    # "one_cycle" (Smith and Topin 2018; warm-up over the first 30% of steps), "cosine" (from `lr`
+    # to 0) or "constant".
     schedule: str
-    patience: int
+    patience: int  # epochs without a better validation metric before training stops
     augmentation: Augmentation
-    optimizer: str = "adam"
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
+    optimizer: str = "adam"  # (Kingma and Ba 2015), or "sgd" with Nesterov momentum 0.9
+    weight_decay: float = 0.0  # of convolutions and linear layers; not of norms and biases
+    label_smoothing: float = 0.0  # share spread over all classes (Szegedy et al. 2016)
+    # Decay, each step, of the running mean of weights that is validated and kept instead of the
+    # last step's (Polyak and Juditsky 1992); 0: no mean.
     averaging: float = 0.0
-    class_weights: str = "none"
+    class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
 
     def record(self) -> dict[str, Any]:
         """As primitives, for a checkpoint."""

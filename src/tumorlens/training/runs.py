@@ -51,11 +51,12 @@ def new_run_folder(settings: TrainSettings) -> Path:
 
 def finish_run_folder(folder: Path, **facts: Any) -> None:
     """Mark the run as complete in its manifest, which keeps the command that started it."""
-    manifest = _manifest(folder)
     kept = {
-        name: manifest[name] for name in ("arguments", "settings", "started_in") if name in manifest
+        name: value
+        for name, value in _manifest(folder).items()
+        if name in ("arguments", "settings", "started_in")
     }
-    write_manifest(folder, "train", complete=True, **(kept | facts))
+    write_manifest(folder, "train", complete=True, **kept, **facts)
 
 
 def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
@@ -76,18 +77,15 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
     for item in fields(TrainSettings):
         value = stored.get(item.name, item.default)
         if item.name in _PATHS and value is not None:
-            value = _found_from_here(Path(value), Path(manifest.get("started_in", "")))
+            # As it is where it means the same here, or is the name of a built-in table.
+            there = Path(manifest.get("started_in", ""), value)
+            as_it_is = Path(manifest.get("started_in", "")) == Path.cwd() or not there.exists()
+            value = Path(value) if as_it_is else there
         values[item.name] = value
     out_dir, here = folder.resolve().parents[1], Path.cwd()
     values["out_dir"] = out_dir.relative_to(here) if out_dir.is_relative_to(here) else out_dir
     values |= {name: getattr(given, name) for name in _FROM_COMMAND_LINE}
     return replace(given, **(values | {"resume": None}))
-
-
-def _found_from_here(path: Path, started_in: Path) -> Path:
-    """`path` as it is where it means the same here, or is the name of a built-in table."""
-    there = started_in / path
-    return path if started_in == Path.cwd() or not there.exists() else there
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
@@ -138,21 +136,22 @@ def begin(settings: TrainSettings, data: Dataset, resumed: Path | None, last: Pa
         TumorlensError: since then an image was changed, removed, added or put in another split.
     """
     folder = resumed or new_run_folder(settings)
+    known = zip(data.paths, data.splits.tolist(), data.digests, strict=True)
+    images = {path: [split, digest.tobytes().hex()] for path, split, digest in known}
     if last:
-        _refuse_other_images(folder, data)
+        _refuse_other_images(folder, data.root, images)
     else:
-        write_text(folder / _IMAGES, json.dumps(_known_by(data)))
+        write_text(folder / _IMAGES, json.dumps(images))
     for left in folder.glob(".*"):  # by a process that was killed while it wrote
         left.unlink()
     return folder
 
 
-def _refuse_other_images(folder: Path, data: Dataset) -> None:
+def _refuse_other_images(folder: Path, root: Path, now: dict[str, list[str]]) -> None:
     try:
         before = json.loads(gzip.decompress((folder / _IMAGES).read_bytes()))
     except (OSError, EOFError, ValueError):  # a run of an earlier version has none
         return
-    now = _known_by(data)
     both = before.keys() & now.keys()
     found = {
         "missing": before.keys() - now.keys(),
@@ -163,15 +162,9 @@ def _refuse_other_images(folder: Path, data: Dataset) -> None:
     told = [f"{len(paths)} {what} ({min(paths)})" for what, paths in found.items() if paths]
     if told:
         raise TumorlensError(
-            f"--resume {folder}: the images in {data.root} are not those that the run began with, "
+            f"--resume {folder}: the images in {root} are not those that the run began with, "
             f"found {', '.join(told)}; put them back, or start a new run without --resume."
         )
-
-
-def _known_by(data: Dataset) -> dict[str, list[str]]:
-    digests = (digest.tobytes().hex() for digest in data.digests)
-    known = zip(data.paths, data.splits.tolist(), digests, strict=True)
-    return {path: [split, digest] for path, split, digest in known}
 
 
 def published_run(published: Path) -> str | None:
@@ -194,10 +187,7 @@ def published_run(published: Path) -> str | None:
 def publish(best: Path, published: Path) -> str | None:
     """Copy a run's best checkpoint and its JSON to `published`; return whose place it took."""
     replaced = published_run(published)
-    for source, target in (
-        (best, published),
-        (best.with_suffix(".json"), published.with_suffix(".json")),
-    ):
-        with replacing(target) as beside:
-            shutil.copyfile(source, beside)
+    for suffix in (best.suffix, ".json"):
+        with replacing(published.with_suffix(suffix)) as beside:
+            shutil.copyfile(best.with_suffix(suffix), beside)
     return replaced

@@ -12,10 +12,10 @@ from tumorlens.checkpoint.session import described
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import TITLES, find_layer, grad_cam
+from tumorlens.explain.gradcam import find_layer, grad_cam
 from tumorlens.explain.panel import distinct_names
 from tumorlens.models.resnet import ResNet
-from tumorlens.settings import ServeSettings
+from tumorlens.settings import METHOD_NAMES, ServeSettings
 from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 
@@ -51,7 +51,7 @@ class Predictor:
     def __init__(self, settings: ServeSettings) -> None:
         files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
         self.layer, self.method = settings.layer, settings.method
-        self.method_name = TITLES[settings.method]
+        self.method_name = METHOD_NAMES[settings.method]
         self.device = pick_device(settings.device)
         self.loaded = [checkpoints.load(file) for file in files]
         self.classes = self.loaded[0].classes

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
@@ -26,6 +27,18 @@ class Server:
     address: str
     wait: Callable[[], None]
     stop: Callable[[], None]
+
+
+_UVICORN: dict[str, Any] = {
+    "log_level": "error",
+    "access_log": False,
+    "server_header": False,
+    "proxy_headers": False,
+    "timeout_keep_alive": 5,
+    "timeout_graceful_shutdown": 3,
+    "limit_concurrency": 200,
+    "ws": "none",
+}
 
 
 @contextlib.contextmanager
@@ -51,19 +64,7 @@ def serve(settings: ServeSettings) -> Iterator[Server]:
         limits = Limits(int(settings.max_mb * 1e6), int(settings.max_megapixels * 1e6))
         root = settings.root_path.rstrip("/")
         app = create_app(Predictor(settings), limits, settings.host_names, root)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="error",
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=3,
-                limit_concurrency=200,
-                ws="none",
-            )
-        )
+        server = uvicorn.Server(uvicorn.Config(app, **_UVICORN))
         log = logging.getLogger("uvicorn.error")
 
         def is_running(_: logging.LogRecord) -> bool:

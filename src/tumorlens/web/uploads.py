@@ -4,17 +4,13 @@ What a file is, its content says; its name is never sent.
 """
 
 import asyncio
-import io
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from tumorlens.data import readers
-from tumorlens.data import volumes as scans
+from tumorlens.data import volumes
 from tumorlens.data.volumes import Scan
-from tumorlens.errors import TumorlensError
-
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+from tumorlens.errors import ScanError, TumorlensError
 
 
 @dataclass(frozen=True)
@@ -83,35 +79,11 @@ def decode(content: bytes, limits: Limits) -> Scan:
     if len(content) > limits.bytes:
         raise TumorlensError(too_large(limits))
     try:
-        kind = scans.kind_of(content[:4096])
-        return scans.read(content, kind, limits.pixels) if kind else _image(content, limits)
-    except scans.ScanError as error:
+        return volumes.read(content, limits.pixels)
+    except ScanError as error:
         raise TumorlensError(f"This file {error}.") from error
 
 
 def too_large(limits: Limits) -> str:
     """The sentence that refuses a file for its size."""
     return f"This file has more than the {limits.bytes / 1e6:,g} MB that are accepted."
-
-
-def _image(content: bytes, limits: Limits) -> Scan:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
-
-    try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            scans.see(image.width * image.height, limits.pixels)
-            image.load()
-            return Scan(readers.to_grey(image)[None], f"{image.format} image")
-    except scans.ScanError:
-        raise
-    except UnidentifiedImageError as error:
-        raise scans.ScanError(
-            "is no PNG, JPEG, TIFF, BMP, WebP, DICOM or NIfTI file, whatever its name says"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise scans.ScanError("has more pixels than are decoded") from error
-    except MemoryError as error:
-        raise scans.ScanError("needs more memory than there is") from error
-    except Exception as error:  # whatever a decoder makes of a damaged file
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        raise scans.ScanError(f"cannot be decoded: {reason.rstrip('.')}") from error
