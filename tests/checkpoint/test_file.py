@@ -169,7 +169,7 @@ def test_failed_save_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(TumorlensError, match="best_model.pt: cannot be written .No space left"):
         checkpoints.save(whole, path)
     assert path.read_bytes() == before
     assert sorted(item.name for item in tmp_path.iterdir()) == ["best_model.json", "best_model.pt"]
