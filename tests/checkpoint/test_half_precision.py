@@ -108,7 +108,7 @@ def test_weight_beyond_sixteen_bits_is_refused_and_nothing_is_written(
 def test_bare_name_is_the_network_that_comes_with_tumorlens(
     whole: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "IN_THE_BOX", tmp_path / "weights")
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     boxed = tmp_path / "weights" / "resnet18.safetensors"
     checkpoints.save(whole, boxed)
@@ -121,7 +121,7 @@ def test_bare_name_is_the_network_that_comes_with_tumorlens(
 def test_file_of_that_name_goes_before_the_box(
     whole: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "IN_THE_BOX", tmp_path / "weights")
+    monkeypatch.setattr(checkpoints, "BUNDLED", tmp_path / "weights")
     monkeypatch.chdir(tmp_path)
     checkpoints.save(whole, tmp_path / "weights" / "resnet18.safetensors")
     checkpoints.save(replace(whole, temperature=9.0), tmp_path / "own.pt")

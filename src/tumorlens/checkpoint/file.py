@@ -40,7 +40,7 @@ _OF_CALIBRATION = (
     *("class_means", "ood_threshold", "calibration"),
 )
 # Weights that come with tumorlens, NAME.safetensors for a network's name.
-IN_THE_BOX = Path(__file__).parents[1] / "weights"
+BUNDLED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -335,7 +335,7 @@ def _check(checkpoint: Checkpoint) -> None:
 def _file(path: Path) -> Path:
     if path.is_file() or str(path) not in MODEL_NAMES:
         return path
-    boxed = IN_THE_BOX / f"{path}{half_precision.SUFFIX}"
+    boxed = BUNDLED / f"{path}{half_precision.SUFFIX}"
     if not boxed.is_file():
         raise TumorlensError(
             f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
