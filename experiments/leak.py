@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tumorlens.audit.audit import KINDS, Audit, audit
+from tumorlens.audit.audit import DUPLICATE_TYPES, Audit, audit
 from tumorlens.evaluation.predictions import read
 from tumorlens.evaluation.scores import score
 from tumorlens.files import write_json
@@ -119,7 +119,7 @@ def main(root: Path, annotations: Path, predictions: list[Path]) -> None:
             **code(),
             "minutes": round((time.perf_counter() - began) / 60, 1),
             "runs": 1,
-            "kinds": list(KINDS),
+            "kinds": list(DUPLICATE_TYPES),
             "all": found.leak_counts(found.splits == part, duplicates),
             "by_class": found.leak_table(part, duplicates),
             "by_the_description": {
