@@ -192,7 +192,12 @@ def _prepared(
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
     train = data.indices("train")
     _, steps = _share(recipe.batch_size, settings, len(train))
-    preprocessing = Preprocessing(recipe.image_size, *_grey_statistics(data.images, train))
+    preprocessing = Preprocessing(
+        recipe.image_size,
+        *_grey_statistics(data.images, train),
+        crop_head=recipe.crop_head,
+        standardise=recipe.standardise,
+    )
     weights = None
     if recipe.class_weights == "balanced":
         weights = balanced_weights(torch.from_numpy(data.labels[train]), len(data.classes))
@@ -230,12 +235,13 @@ def _fit(
     share, _ = _share(module.recipe.batch_size, settings, len(train))
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
     trainer.loggers = _loggers(run_dir)
+    images = module.preprocessing.prepared(data.images)
     trainer.fit(
         module,
-        training_batches(data.images, data.labels, train, share, settings.seed, **mine),
+        training_batches(images, data.labels, train, share, settings.seed, **mine),
         None
         if settings.train_on_valid
-        else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
+        else validation_batches(images, data.labels, data.indices("valid"), **mine),
         ckpt_path=last if resuming and last.is_file() else None,
         weights_only=True,
     )

@@ -40,6 +40,8 @@ class Recipe:
     label_smoothing: float = 0.0
     averaging: float = 0.0
     class_weights: str = "none"
+    crop_head: bool = False
+    standardise: bool = False
 
     def record(self) -> dict[str, Any]:
         """As primitives, for a checkpoint."""
@@ -56,6 +58,30 @@ RECIPES = {
         weight_decay=5e-4,
         label_smoothing=0.1,
         averaging=0.99,
+    ),
+    "standardised": Recipe(
+        **RECIPE_DEFAULTS["fast"],
+        augmentation=Augmentation(
+            rotation=15, scale=0.25, shift=0.1, brightness=0.2, contrast=0.4, gamma=0.6
+        ),
+        optimizer="sgd",
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        averaging=0.99,
+        standardise=True,
+    ),
+    "robust": Recipe(
+        **RECIPE_DEFAULTS["fast"],
+        augmentation=Augmentation(
+            rotation=15, scale=0.25, shift=0.1, brightness=0.2, contrast=0.4, gamma=0.6,
+            curves=0.6, bias_field=0.6, resolution=0.5, noise=0.06,
+        ),
+        optimizer="sgd",
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        averaging=0.99,
+        crop_head=True,
+        standardise=True,
     ),
     "paper": Recipe(
         **RECIPE_DEFAULTS["paper"],

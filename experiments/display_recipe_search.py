@@ -1,0 +1,97 @@
+"""Which training survives other displays and sites? One run a candidate, judged by three measures.
+
+A run trains without the gliomas of people whose identifier has digits. So one run tells all three:
+
+- validation: the fold's validation block, without those gliomas;
+- stress: the same images under everyday changes of display and acquisition (the worst of them);
+- site-out: recall of the gliomas that were left out, of people outside the test fold.
+
+No test person, no image of `Testing` as such and no external image is looked at.
+
+    python experiments/display_recipe_search.py DATA OUT.json --candidate NAME --fold 0
+"""
+
+import argparse
+import csv
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tumorlens.data.augment import Augmentation
+from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
+from tumorlens.training.recipes import RECIPES
+
+BASE = RECIPES["fast"]
+GEOMETRY = {"rotation": 15, "scale": 0.25, "shift": 0.1}
+DISPLAY = {**GEOMETRY, "brightness": 0.1, "contrast": 0.4, "gamma": 0.6}
+SCANNER = {**DISPLAY, "curves": 0.6, "bias_field": 0.6, "resolution": 0.5, "noise": 0.05}
+CANDIDATES = {
+    "fast": BASE,
+    "standardised": replace(BASE, augmentation=Augmentation(**DISPLAY), standardise=True),
+    "scanner": replace(
+        BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True
+    ),
+}
+
+
+def split_rows(table: Path, fold: int) -> list[tuple[str, str, str]]:
+    """Path, split and patient; "test" is the gliomas of digits outside fold `fold`."""
+    rows = []
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            out = row["label"] == "glioma" and row["site"] == "digits"
+            if row["fold"] in ("", str(fold)):
+                continue
+            valid = row["run"] != "" and int(row["run"]) == (fold + 1) % 5
+            split = "test" if out else "valid" if valid else "train"
+            rows.append((row["path"], split, row["person"] or row["group"]))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--candidate", choices=CANDIDATES, required=True)
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--model", default="resnet18")
+    parser.add_argument("--runs", type=Path, default=Path("model/search"))
+    asked = parser.parse_args()
+
+    from tumorlens.training.fit import train
+
+    recipe = CANDIDATES[asked.candidate]
+    RECIPES[asked.candidate] = recipe
+    RECIPE_DEFAULTS[asked.candidate] = {
+        name: getattr(recipe, name) for name in RECIPE_DEFAULTS["fast"]
+    }
+    folder = asked.runs / f"{asked.candidate}-{asked.model}-fold{asked.fold}"
+    folder.mkdir(parents=True, exist_ok=True)
+    splits = folder / "splits.csv"
+    with splits.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "patient"])
+        writer.writerows(split_rows(asked.data.parent / "patients.csv", asked.fold))
+    start = time.monotonic()
+    result = train(
+        TrainSettings(
+            model=asked.model,
+            data_dir=asked.data,
+            splits=splits,
+            recipe=asked.candidate,
+            out_dir=folder,
+            threads=1,
+            precision="bf16-mixed",
+            seed=0,
+        ),
+        progress=lambda stage, done, total: None,
+    )
+    print(json.dumps({"minutes": (time.monotonic() - start) / 60, "selected": str(result)[:300]}))
+
+
+if __name__ == "__main__":
+    main()
