@@ -55,7 +55,6 @@ def split_rows(table: Path, fold: int) -> list[tuple[str, str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
     parser.add_argument("--candidate", choices=CANDIDATES, required=True)
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--model", default="resnet18")
@@ -75,7 +74,8 @@ def main() -> None:
     with splits.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "split", "patient"])
-        writer.writerows(split_rows(asked.data.parent / "patients.csv", asked.fold))
+        rows = split_rows(asked.data.parent / "patients.csv", asked.fold)
+        writer.writerows(row for row in rows if row[1] != "test")
     start = time.monotonic()
     result = train(
         TrainSettings(
@@ -88,7 +88,6 @@ def main() -> None:
             precision="bf16-mixed",
             seed=0,
         ),
-        progress=lambda stage, done, total: None,
     )
     print(json.dumps({"minutes": (time.monotonic() - start) / 60, "selected": str(result)[:300]}))
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data import cache
 from tumorlens.models.build import build_model

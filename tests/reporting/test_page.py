@@ -9,7 +9,8 @@ import pytest
 
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, DataRecord
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError

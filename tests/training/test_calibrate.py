@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError

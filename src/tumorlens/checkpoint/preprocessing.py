@@ -34,7 +34,11 @@ class Preprocessing:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(N, S, S) uint8 to (N, channels, S, S) float32; the channels share memory."""
-        return self.normalise(self.frame(images.float() / 255))
+        return self.of_floats(images.float() / 255)
+
+    def of_floats(self, images: Tensor) -> Tensor:
+        """(N, S, S) float in 0..1 to (N, channels, S, S) float32."""
+        return self.normalise(self.frame(images))
 
     def frame(self, images: Tensor) -> Tensor:
         """(N, S, S) float in 0..1, the head filling the square where this is asked for."""
@@ -54,10 +58,7 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """(N, S, S) float in 0..1 to (N, channels, S, S) float32; the channels share memory."""
-        if self.standardise:
-            normal = standardised(images)
-        else:
-            normal = (images - self.mean) / self.std
+        normal = standardised(images) if self.standardise else (images - self.mean) / self.std
         return normal[:, None].expand(-1, self.channels, -1, -1)
 
 
@@ -97,7 +98,7 @@ def crop_to_head(images: Tensor) -> Tensor:
 
 
 def head_frame(images: Tensor) -> Tensor:
-    """(N, 3): centre x, centre y and half side of the square around each head, sides from -1 to 1."""
+    """(N, 3): centre x, centre y and half side of each head's square; the image is -1 to 1."""
     size = images.shape[-1]
     mask = (images > FOREGROUND * _bright(images)).to(images.dtype)
     extents = []

@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, DataRecord
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data import splits
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.patients import record, table_for

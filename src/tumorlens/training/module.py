@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import augment
 from tumorlens.models.resnet import ResNet
 from tumorlens.training.recipes import Recipe

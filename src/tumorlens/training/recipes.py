@@ -73,8 +73,16 @@ RECIPES = {
     "robust": Recipe(
         **RECIPE_DEFAULTS["fast"],
         augmentation=Augmentation(
-            rotation=15, scale=0.25, shift=0.1, brightness=0.2, contrast=0.4, gamma=0.6,
-            curves=0.6, bias_field=0.6, resolution=0.5, noise=0.06,
+            rotation=15,
+            scale=0.25,
+            shift=0.1,
+            brightness=0.2,
+            contrast=0.4,
+            gamma=0.6,
+            curves=0.6,
+            bias_field=0.6,
+            resolution=0.5,
+            noise=0.06,
         ),
         optimizer="sgd",
         weight_decay=5e-4,
