@@ -13,7 +13,6 @@ No test person, no image of `Testing` as such and no external image is looked at
 
 import argparse
 import csv
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +20,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data.augment import Augmentation
+from tumorlens.evaluation.evaluate import predictions_of
+from tumorlens.evaluation.intervals import share_estimate
+from tumorlens.evaluation.scores import tumor_accuracy
+from tumorlens.evaluation.stress import stress
+from tumorlens.files import write_json
 from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
+from tumorlens.studies.run import code
+from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES
 
 BASE = RECIPES["fast"]
@@ -59,9 +66,8 @@ def main() -> None:
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--model", default="resnet18")
     parser.add_argument("--runs", type=Path, default=Path("model/search"))
+    parser.add_argument("--results", type=Path, default=Path("results/display_recipe_search"))
     asked = parser.parse_args()
-
-    from tumorlens.training.fit import train
 
     recipe = CANDIDATES[asked.candidate]
     RECIPES[asked.candidate] = recipe
@@ -71,25 +77,80 @@ def main() -> None:
     folder = asked.runs / f"{asked.candidate}-{asked.model}-fold{asked.fold}"
     folder.mkdir(parents=True, exist_ok=True)
     splits = folder / "splits.csv"
+    rows = split_rows(asked.data.parent / "patients.csv", asked.fold)
     with splits.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "split", "patient"])
-        rows = split_rows(asked.data.parent / "patients.csv", asked.fold)
         writer.writerows(row for row in rows if row[1] != "test")
     start = time.monotonic()
-    result = train(
-        TrainSettings(
-            model=asked.model,
-            data_dir=asked.data,
-            splits=splits,
-            recipe=asked.candidate,
-            out_dir=folder,
-            threads=1,
-            precision="bf16-mixed",
-            seed=0,
-        ),
-    )
-    print(json.dumps({"minutes": (time.monotonic() - start) / 60, "selected": str(result)[:300]}))
+    if not (folder / "best_model.pt").is_file():
+        train(
+            TrainSettings(
+                model=asked.model,
+                data_dir=asked.data,
+                splits=splits,
+                recipe=asked.candidate,
+                out_dir=folder,
+                threads=1,
+                precision="bf16-mixed",
+                seed=0,
+            )
+        )
+    minutes = (time.monotonic() - start) / 60
+    left_out = folder / "site_out.csv"
+    with left_out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "split", "patient"])
+        writer.writerows(row for row in rows if row[1] == "test")
+    torch.set_num_threads(1)
+    found = {
+        "candidate": asked.candidate,
+        "model": asked.model,
+        "fold": asked.fold,
+        "recipe": recipe.record(),
+        "minutes": round(minutes, 1),
+        **code(),
+        **judged(folder / "best_model.pt", asked.data, splits, left_out),
+    }
+    write_json(asked.results / f"{asked.candidate}-{asked.model}-fold{asked.fold}.json", found)
+
+
+def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[str, object]:
+    """Validation, everyday stress of every fourth validation image, and site-out recall."""
+    device = torch.device("cpu")
+    valid = open_session(checkpoint, ImageChoice(data, "valid", splits), device=device)
+    predictions = predictions_of(valid)
+    labels, units = predictions.labels, predictions.units()
+    right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
+    changed = stress(valid, units, quick=True)
+    worst = changed.worst_everyday
+    site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
+    of_site = predictions_of(site)
+    hits = (of_site.probabilities.argmax(axis=1) == of_site.labels).astype(float)
+    classes = np.bincount(of_site.probabilities.argmax(axis=1), minlength=len(of_site.classes))
+    return {
+        "validation": {
+            "accuracy": share_estimate(right, units).to_dict(),
+            "tumors_alone": tumor_accuracy(
+                labels, predictions.probabilities, predictions.classes, units
+            ).to_dict(),
+            "recall": {
+                name: float(right[labels == index].mean())
+                for index, name in enumerate(predictions.classes)
+            },
+        },
+        "stress": {
+            "images": changed.images,
+            "unchanged": changed.unchanged.value,
+            "mean_of_changes": float(np.mean([row.accuracy.value for row in changed.rows])),
+            "worst": {"change": worst.change, "accuracy": worst.accuracy.value},
+            "accuracy": {row.change: row.accuracy.value for row in changed.rows},
+        },
+        "site_out": {
+            "glioma_recall": share_estimate(hits, of_site.units()).to_dict(),
+            "predicted": dict(zip(of_site.classes, classes.tolist(), strict=True)),
+        },
+    }
 
 
 if __name__ == "__main__":
