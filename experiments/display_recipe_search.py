@@ -19,9 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image, ImageDraw
 
+from tumorlens.checkpoint.preprocessing import crop_like
 from tumorlens.checkpoint.session import ImageChoice, open_session
+from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
+from tumorlens.data.tumor_transfer import Donors
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.intervals import share_estimate
 from tumorlens.evaluation.scores import tumor_accuracy
@@ -30,6 +35,7 @@ from tumorlens.files import write_json
 from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
 from tumorlens.studies.run import code
 from tumorlens.training.fit import train
+from tumorlens.training.module import Classifier
 from tumorlens.training.recipes import RECIPES
 
 BASE = RECIPES["fast"]
@@ -39,6 +45,9 @@ SCANNER = {**DISPLAY, "curves": 0.6, "bias_field": 0.6, "resolution": 0.5, "nois
 CANDIDATES = {
     "fast": BASE,
     "standardised": replace(BASE, augmentation=Augmentation(**DISPLAY), standardise=True),
+    "transfer": replace(
+        BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True
+    ),
     "scanner": replace(
         BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True
     ),
@@ -94,7 +103,10 @@ def main() -> None:
                 threads=1,
                 precision="bf16-mixed",
                 seed=0,
-            )
+            ),
+            extra_callbacks=(TumorTransfer(asked.data, rows, recipe.image_size),)
+            if asked.candidate.startswith("transfer")
+            else (),
         )
     minutes = (time.monotonic() - start) / 60
     left_out = folder / "site_out.csv"
@@ -113,6 +125,53 @@ def main() -> None:
         **judged(folder / "best_model.pt", asked.data, splits, left_out),
     }
     write_json(asked.results / f"{asked.candidate}-{asked.model}-fold{asked.fold}.json", found)
+
+
+class TumorTransfer(Callback):
+    """Gives the network in training the outlined tumors of the training images."""
+
+    def __init__(self, data: Path, rows: list[tuple[str, str, str]], size: int) -> None:
+        self.data, self.size = data, size
+        self.train = {path for path, split, _ in rows if split == "train"}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Read outlines, decode the images and frame both as training does."""
+        assert isinstance(pl_module, Classifier)
+        folder = self.data.parent
+        with (folder / "outlines_training.csv").open(encoding="utf-8") as file:
+            outlines = {row["slice"]: row["outline"] for row in csv.DictReader(file)}
+        with (folder / "annotations_training.csv").open(encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["path"] in self.train]
+        with_tumor = [row for row in rows if row["slice"] in outlines]
+        healthy = [path for path in sorted(self.train) if "/notumor/" in path]
+        classes = sorted({path.split("/")[1] for path in self.train})
+        preprocessing = pl_module.preprocessing
+        images = cache.load(self.data, [row["path"] for row in with_tumor], self.size).images
+        masks = np.stack(
+            [mask_of(outlines[r["slice"]], r["mirrored"] == "1", self.size) for r in with_tumor]
+        )
+        if preprocessing.crop_head:
+            framed = crop_like(
+                torch.from_numpy(images).float() / 255, torch.from_numpy(masks).float()
+            )
+            masks = (framed > 0.5).byte().numpy()
+        pl_module.donors = Donors(
+            preprocessing.prepared(images),
+            masks,
+            np.array([classes.index(row["label"]) for row in with_tumor]),
+            preprocessing.prepared(cache.load(self.data, healthy, self.size).images),
+            classes.index("notumor"),
+        )
+
+
+def mask_of(outline: str, mirrored: bool, size: int) -> np.ndarray:
+    """(size, size) uint8 of an outline of `x,y` fractions."""
+    points = [tuple(float(v) * size for v in point.split(",")) for point in outline.split()]
+    if mirrored:
+        points = [(size - x, y) for x, y in points]
+    image = Image.new("L", (size, size))
+    ImageDraw.Draw(image).polygon(points, fill=1)
+    return np.array(image)
 
 
 def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[str, object]:

@@ -86,7 +86,12 @@ def crop_to_head(images: Tensor) -> Tensor:
 
     The head is where a row or column has enough foreground; an image without any stays as it is.
     """
-    where = head_frame(images)
+    return crop_like(images, images)
+
+
+def crop_like(heads: Tensor, images: Tensor) -> Tensor:
+    """(N, S, S) `images`, such as masks, framed as `crop_to_head` frames `heads`."""
+    where = head_frame(heads)
     theta = torch.zeros(len(images), 2, 3, dtype=images.dtype, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = where[:, 2]
     theta[:, 0, 2], theta[:, 1, 2] = where[:, 0], where[:, 1]
