@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.dataset import load
-from tumorlens.data.duplicates import duplicate_groups, joined
+from tumorlens.data.duplicates import THUMBNAIL, duplicate_groups, find_pairs, joined
 from tumorlens.data.folder import SPLITS, refuse
-from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.patients import Patients, units
 from tumorlens.data.splits import hold_out, resolve
 from tumorlens.errors import TumorlensError

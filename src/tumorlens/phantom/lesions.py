@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.phantom.anatomy import SELLA, Array, Ripples, smoothstep
+from tumorlens.phantom.anatomy import SELLA, Array, Ripples, View, smoothstep
 from tumorlens.phantom.head import Tissue
-from tumorlens.phantom.view import View
 
 _TRIES = 60
 
