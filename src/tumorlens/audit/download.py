@@ -97,10 +97,7 @@ def count(folder: Path) -> Counts:
 
 
 def verify(counts: Counts, version: int, folder: Path) -> bool:
-    """Compare `counts` with what `version` is known to have.
-
-    Returns:
-        Whether anything is known of this version.
+    """Compare `counts` with what `version` is known to have; False where nothing is known of it.
 
     Raises:
         TumorlensError: they differ; says where.
@@ -115,10 +112,10 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
             )
         return False
     wrong = [
-        f"{split}/{name} has {counts.get(split, {}).get(name, 0):,} images instead of {number:,}"
+        f"{split}/{name} has {there:,} images instead of {number:,}"
         for split, classes in known.items()
         for name, number in classes.items()
-        if counts.get(split, {}).get(name, 0) != number
+        if (there := counts.get(split, {}).get(name, 0)) != number
     ]
     if wrong:
         raise TumorlensError(

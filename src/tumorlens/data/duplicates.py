@@ -39,8 +39,7 @@ _FLOOR = 0.5  # of the mean local contrast: what flat areas are divided by, lest
 _ROUNDING = 0.05  # grey levels: keeps a flat image's rounding errors from being details
 
 _PAIRS_AT_ONCE = 16_384  # whose images' details are held at once
-_PICTURES_AT_ONCE = 64
-_PRODUCTS_AT_ONCE = 1024
+_PICTURES_AT_ONCE, _PRODUCTS_AT_ONCE = 64, 1024
 
 # More files than this of the same bytes are listed against the first of each split, not all with
 # all: a thousand black images would be half a million pairs.
@@ -333,8 +332,7 @@ def _details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     flat = np.where(length > 0.1, flat / np.maximum(length, 0.1), 0)
-    result: npt.NDArray[np.float32] = flat.reshape(count, height // _SHRINK, width // _SHRINK)
-    return result
+    return np.asarray(flat.reshape(change.shape), np.float32)
 
 
 def similarity(

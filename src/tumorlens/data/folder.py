@@ -100,11 +100,9 @@ class DataFolder:
         return tuple(file for file in self.files if file.split == split)
 
     def with_splits(self, assignment: Mapping[str, str], *, others: bool = False) -> "DataFolder":
-        """The same folder, split as `assignment` (path to split) says.
+        """The same folder, split as `assignment`, path to split, says.
 
-        Args:
-            assignment: path to split.
-            others: keep the files that it lacks, without a split.
+        With `others`, files that it lacks are kept, without a split.
         """
         files = tuple(
             replace(file, split=assignment.get(file.path, ""))
@@ -121,11 +119,7 @@ class DataFolder:
         return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
     def unused_sentence(self, *, faults: bool = True) -> str:
-        """What is not used, counted by reason; "" if all is.
-
-        Args:
-            faults: count what `self.faults` names, too.
-        """
+        """What is not used, counted by reason; with `faults` also what they name; "" if all is."""
         parts = [
             f"{reason} ({len(paths):,}, such as {_shown(paths[0])})"
             for reason, paths in self.unused.items()
@@ -152,9 +146,7 @@ class _Tree:
 def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
     """List the images of a data folder; nothing is opened.
 
-    Args:
-        root: the folder.
-        any_folder: where no image is in a class folder, take those that are in none.
+    With `any_folder`, where no image is in a class folder, those that are in none are taken.
 
     Raises:
         TumorlensError: no such folder, no image, or a layout that is not understood.
@@ -337,19 +329,14 @@ def _sorted_out(
         mask = not _MASK_FOLDERS.isdisjoint(part.lower() for part in parts[:-1]) or any(
             stem.lower().endswith(end) and stem[: -len(end)] in stems for end in _MASK_ENDINGS
         )
-        reason = (
-            _BAD_NAME
-            if not _is_portable(path)
-            else _SAME_NAME
-            if composed(path) in taken
-            else _MASK
-            if mask
-            else _OTHER
-            if not image
-            else ""
-            if inside
-            else _OUTSIDE
+        checks = (
+            (_BAD_NAME, not _is_portable(path)),
+            (_SAME_NAME, composed(path) in taken),
+            (_MASK, mask),
+            (_OTHER, not image),
+            (_OUTSIDE, not inside),
         )
+        reason = next((reason for reason, holds in checks if holds), "")
         if reason:
             unused.setdefault(reason, []).append(path)
         else:
