@@ -1,4 +1,4 @@
-"""The rooms and their levels: who may import whom, and what each command loads."""
+"""The rooms and their levels: who may import significant_changes, and what each command loads."""
 
 import ast
 import os
@@ -227,3 +227,19 @@ def test_code_has_no_absolute_path_of_a_machine() -> None:
         text = path.read_text(encoding="utf-8")
         for place in ("/work/", "/tmp/", f"{home}/"):
             assert place not in text, f"{path} names {place}"
+
+
+def test_no_function_is_long_or_takes_many_parameters() -> None:
+    """At most 60 lines and 8 parameters, as CONTRIBUTING says."""
+    found = []
+    for path in _files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            taken = [
+                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            if lines > 60 or len([name for name in taken if name not in ("self", "cls")]) > 8:
+                found.append(f"{path.name}: {node.name}, {lines} lines, {len(taken)} parameters")
+    assert found == []

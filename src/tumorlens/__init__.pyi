@@ -248,7 +248,7 @@ def export(
     threads: int | None = None,
     progress: Progress = ...,
 ) -> Exported:
-    """Write a checkpoint as a file to hand on, compared with it before it is kept."""
+    """Write a checkpoint as a file to share, compared with it before it is kept."""
 
 def report(
     *,

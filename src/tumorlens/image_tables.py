@@ -26,6 +26,7 @@ _COLUMNS = {"person": "patient", "exam": "examination"} | {
         *("hash", "plane", "box_x0", "box_y0", "box_x1", "box_y1"),
     )
 }
+_MOST_BYTES = 100_000_000  # about a million images
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 Value = TypeVar("Value")
@@ -116,12 +117,15 @@ def read_groups(path: Path) -> ByPath[str]:
 
 def _text(path: Path, name: str, expected: str) -> str:
     try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
         raise TumorlensError(f"{name}: there is no such file; {expected}.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise TumorlensError(f"{name}: cannot be read as CSV ({error}); {expected}.") from error
+    if len(content) > _MOST_BYTES:
+        raise TumorlensError(f"{name}: holds more than {_MOST_BYTES:,} bytes; {expected}.")
     if content.startswith(b"PK\3\4"):
         raise TumorlensError(f"{name}: is a workbook or an archive; save it as CSV and name that.")
     for encoding in ("utf-16" if content[:2] in _UTF16_MARKS else "utf-8-sig", "cp1252"):

@@ -11,7 +11,7 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.cli import main
 from tumorlens.comparison.compare import compare_and_write
-from tumorlens.comparison.text import change, metric_title, whom
+from tumorlens.comparison.text import change, metric_title, significant_changes
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, read, table
 from tumorlens.models.build import build_model
@@ -261,7 +261,7 @@ def test_words_say_direction_size_and_interval(tmp_path: Path) -> None:
     assert change("recall_notumor", found.differences["recall_notumor"]).startswith(
         "leaves notumor recall where it is (95% -"
     )
-    assert whom(found).startswith("Of 18 metrics none changes by more than chance")
+    assert significant_changes(found).startswith("Of 18 metrics none changes significantly")
     assert metric_title("auroc_pituitary") == "pituitary AUROC"
     assert metric_title("glioma->meningioma") == "glioma taken for meningioma"
     assert read(a).groups is None

@@ -292,6 +292,7 @@ def test_folder_that_cannot_be_read_is_a_fault(
             raise PermissionError(13, "Permission denied")
         return listed(place)
 
-    monkeypatch.setattr(os, "scandir", refusing)
-    (fault,) = scan(root).faults
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refusing)
+        (fault,) = scan(root).faults
     assert fault == f"{root}/train/glioma/closed: cannot be read; check its permissions."

@@ -224,7 +224,7 @@ def hostile_scans(seed: int = 0) -> Iterator[tuple[str, bytes]]:
 
 
 _SCRIPT = """
-import json, resource, sys, time
+import json, os, resource, sys, time
 import numpy as np
 from tumorlens.cli import main
 from tumorlens.inference import predict
@@ -245,6 +245,9 @@ def timed(file, *rest):
 predict.sources.slices = timed
 status = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+if os.path.isfile("/proc/self/status"):  # ru_maxrss counts the process that started this one too
+    with open("/proc/self/status") as file:
+        peak = next(int(line.split()[1]) for line in file if line.startswith("VmHWM"))
 print(json.dumps([status, peak, *slowest]), file=sys.stderr)
 """
 

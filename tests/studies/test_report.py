@@ -286,7 +286,10 @@ def test_report_of_what_is_there_so_far_claims_no_more(
     finish("resnet18", 0, 0.5)
     found = draw_report(StudySettings(report=True, out_dir=tmp_path / "study", resamples=100))
     assert set(found.comparisons) == {one.view.name for one in found.seen}
-    assert "with one seed each and 160 images each of these could be chance" in found.answer
+    assert (
+        "with one seed each and 160 images none of these is statistically significant"
+        in found.answer
+    )
 
 
 def test_study_of_other_classes_shows_its_own(

@@ -7,6 +7,7 @@ checkpoint in half precision; a network's bare name is the one that comes with t
 """
 
 import hashlib
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -32,9 +33,14 @@ from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 FORMAT = "tumorlens-checkpoint"
-EXPECTED = "expected a best_model.pt that train.py wrote"
+LARGEST = 4096  # image side, pixels
+# Entries that are stored as they are; checkpoints of before there was one may lack it.
+_OF_CALIBRATION = (
+    *("temperature", "uncertainty_threshold", "feature_covariance"),
+    *("class_means", "ood_threshold", "calibration"),
+)
 # Weights that come with tumorlens, NAME.safetensors for a network's name.
-IN_THE_BOX = Path(__file__).parents[1] / "weights"
+BUNDLED = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Preprocessing:
         return normal[:, None].expand(-1, self.channels, -1, -1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class DataRecord:
     """Where the images were and which was used for what.
 
@@ -89,7 +95,7 @@ class DataRecord:
     overlap: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """A trained network and all that is needed to use it.
 
@@ -125,7 +131,7 @@ class Checkpoint:
     class_means: Tensor | None = None
     ood_threshold: float | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
-    path: Path | None = field(default=None, compare=False)
+    path: Path | None = None
 
     def network(self) -> ResNet:
         """The network with its trained weights, in evaluation mode, on the CPU."""
@@ -139,11 +145,10 @@ class Checkpoint:
 
     def space(self) -> FeatureSpace | None:
         """Where the training images lie, for out-of-distribution; None: not kept."""
-        kept = (self.class_means, self.feature_covariance)
-        if kept[0] is None or kept[1] is None or self.ood_threshold is None:
+        means, covariance = self.class_means, self.feature_covariance
+        if means is None or covariance is None or self.ood_threshold is None:
             return None
-        means, covariance = (tensor.double().numpy() for tensor in kept if tensor is not None)
-        return FeatureSpace(means, covariance, self.ood_threshold)
+        return FeatureSpace(means.double().numpy(), covariance.double().numpy(), self.ood_threshold)
 
     def decision(self) -> DecisionRule:
         """What the checkpoint knows about taking its network's numbers."""
@@ -188,12 +193,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
         "data": _data_content(data) if data else None,
         "settings": checkpoint.settings,
         "selected": checkpoint.selected,
-        "temperature": checkpoint.temperature,
-        "uncertainty_threshold": checkpoint.uncertainty_threshold,
-        "feature_covariance": checkpoint.feature_covariance,
-        "class_means": checkpoint.class_means,
-        "ood_threshold": checkpoint.ood_threshold,
-        "calibration": checkpoint.calibration,
+        **{name: getattr(checkpoint, name) for name in _OF_CALIBRATION},
     }
     light = path.suffix == half_precision.SUFFIX
     with replacing(path) as beside:
@@ -213,23 +213,17 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     tensors = ("weights", "feature_covariance", "class_means")
     for_eyes = {key: value for key, value in content.items() if key not in tensors}
     if data:
-        for_eyes["data"] = {
-            "data_dir": data.data_dir,
-            "layout": data.layout,
-            "protocol": data.protocol,
+        shown = ("data_dir", "layout", "protocol", "overlap", "skipped")
+        for_eyes["data"] = {name: getattr(data, name) for name in shown} | {
             "patients": data.patients.source if data.patients else None,
-            "overlap": data.overlap,
-            "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
-            "skipped": data.skipped,
+            "images": {split: len(getattr(data, split)) for split in ("train", "valid", "test")},
         }
     write_json(path.with_suffix(".json"), for_eyes)
 
 
 def _data_content(data: DataRecord) -> dict[str, Any]:
     return {
-        "data_dir": data.data_dir,
-        "layout": data.layout,
-        "protocol": data.protocol,
+        **vars(data),
         "train": list(data.train),
         "valid": list(data.valid),
         "test": list(data.test),
@@ -237,33 +231,28 @@ def _data_content(data: DataRecord) -> dict[str, Any]:
         "fingerprints": torch.from_numpy(np.ascontiguousarray(data.fingerprints)),
         "digests": torch.from_numpy(np.array(data.digests)),
         "patients": _patients_content(data),
-        "overlap": data.overlap,
     }
 
 
 def _patients_content(data: DataRecord) -> dict[str, Any] | None:
     """The columns of the patients table, in the order of `train`, `valid` and `test`."""
-    table = data.patients
-    if table is None:
+    if data.patients is None:
         return None
-    rows = [table.rows.get(path, {}) for path in (*data.train, *data.valid, *data.test)]
-    return {
-        "source": table.source,
-        "columns": {name: [row.get(name, "") for row in rows] for name in table.columns},
-    }
+    source, known, columns = data.patients.source, data.patients.rows, data.patients.columns
+    rows = [known.get(path, {}) for path in (*data.train, *data.valid, *data.test)]
+    columns_of = {name: [row.get(name, "") for row in rows] for name in columns}
+    return {"source": source, "columns": columns_of}
 
 
 def _patients_of(data: Mapping[str, Any]) -> FileTable | None:
     stored = data.get("patients")  # checkpoints written before there were patients have none
     if stored is None:
         return None
+    names = tuple(map(str, stored["columns"]))
+    values = zip(*stored["columns"].values(), strict=True)
+    rows = [dict(zip(names, row, strict=True)) for row in values]
     paths = [*data["train"], *data["valid"], *data["test"]]
-    columns = {str(name): list(values) for name, values in stored["columns"].items()}
-    rows = {
-        path: {name: values[index] for name, values in columns.items()}
-        for index, path in enumerate(paths)
-    }
-    return FileTable(str(stored["source"]), rows, tuple(columns))
+    return FileTable(str(stored["source"]), dict(zip(paths, rows, strict=True)), names)
 
 
 def load(path: Path) -> Checkpoint:
@@ -283,17 +272,10 @@ def load(path: Path) -> Checkpoint:
         record = None
         if data is not None:
             record = DataRecord(
-                data_dir=data["data_dir"],
-                layout=str(data["layout"]),
-                protocol=str(data["protocol"]),
-                train=tuple(data["train"]),
-                valid=tuple(data["valid"]),
-                test=tuple(data["test"]),
-                skipped=dict(data["skipped"]),
-                fingerprints=data["fingerprints"].numpy(),
-                digests=data["digests"].numpy(),
-                patients=_patients_of(data),
-                overlap=str(data.get("overlap", "")),
+                **data
+                | {split: tuple(data[split]) for split in ("train", "valid", "test")}
+                | {name: data[name].numpy() for name in ("fingerprints", "digests")}
+                | {"patients": _patients_of(data)}
             )
         checkpoint = Checkpoint(
             model_name=str(content["model_name"]),
@@ -311,9 +293,7 @@ def load(path: Path) -> Checkpoint:
             ood_threshold=content.get("ood_threshold"),
             calibration=dict(content.get("calibration", {})),
         )
-        # Names and shapes: the network is not built for that.
-        shell = build_shell(checkpoint.model_name, len(checkpoint.classes))
-        shell.load_state_dict(dict(checkpoint.weights), assign=True)
+        _check(checkpoint)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise TumorlensError(
             f"--checkpoint {path}: a tumorlens checkpoint with a damaged entry "
@@ -322,10 +302,40 @@ def load(path: Path) -> Checkpoint:
     return replace(checkpoint, path=path)
 
 
+def _check(checkpoint: Checkpoint) -> None:
+    """Refuse entries that fit neither the network nor one another.
+
+    Raises:
+        ValueError, TypeError, RuntimeError: of the first one.
+    """
+    # Names and shapes: the network is not built for that.
+    shell = build_shell(checkpoint.model_name, len(checkpoint.classes))
+    shell.load_state_dict(dict(checkpoint.weights), assign=True)
+    for name, weight in checkpoint.weights.items():
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite")
+    size, std = checkpoint.preprocessing.image_size, checkpoint.preprocessing.std
+    if not 1 <= size <= LARGEST or not 0 < std < math.inf:
+        raise ValueError(f"image size {size}, std {std}; expected 1 to {LARGEST} pixels, above 0")
+    # Before these are copied: a tensor of one number can claim any shape.
+    width, count = checkpoint.weights["fc.weight"].shape[1], len(checkpoint.classes)
+    found: list[tuple[str, Any, tuple[int, int]]] = [
+        ("class_means", checkpoint.class_means, (count, width)),
+        ("feature_covariance", checkpoint.feature_covariance, (width, width)),
+    ]
+    if data := checkpoint.data:
+        found.append(("fingerprints", data.fingerprints, (len(data.train), 32)))
+        found.append(("digests", data.digests, (len(data.train), 16)))
+    for name, value, shape in found:
+        if value is not None and tuple(value.shape) != shape:
+            raise ValueError(f"{name} of shape {tuple(value.shape)}; expected {shape}")
+    checkpoint.decision()
+
+
 def _file(path: Path) -> Path:
     if path.is_file() or str(path) not in MODEL_NAMES:
         return path
-    boxed = IN_THE_BOX / f"{path}{half_precision.SUFFIX}"
+    boxed = BUNDLED / f"{path}{half_precision.SUFFIX}"
     if not boxed.is_file():
         raise TumorlensError(
             f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
@@ -344,9 +354,7 @@ def _content(path: Path) -> dict[str, Any]:
         )
     content = half_precision.read(path) if path.suffix == half_precision.SUFFIX else _whole(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise TumorlensError(
-            f"--checkpoint {path}: a PyTorch file, but not one of tumorlens; {EXPECTED}."
-        )
+        raise _refusal(path, "a PyTorch file, but not one of tumorlens")
     if content.get("schema") not in (1, SCHEMA):
         raise TumorlensError(
             f"--checkpoint {path}: schema {content.get('schema')}, this tumorlens ({__version__}) "
@@ -357,23 +365,28 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _whole(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
-        raise TumorlensError(
-            f"--checkpoint {path}: not a PyTorch file, or truncated ({path.stat().st_size:,} "
-            f"bytes); {EXPECTED}."
-        )
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _refusal(path, f"not a PyTorch file, or truncated ({size:,} bytes)") from error
+    if unpacked > size:  # PyTorch compresses nothing
+        raise _refusal(path, f"a compressed archive of {unpacked:,} bytes")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise TumorlensError(
-            f"--checkpoint {path}: holds pickled objects, which could run code and are not loaded; "
-            f"{EXPECTED}."
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise TumorlensError(
-            f"--checkpoint {path}: cannot be read as a PyTorch file "
-            f"({str(error).splitlines()[0]}); {EXPECTED}."
-        ) from error
+        found = "holds pickled objects, which could run code and are not loaded"
+        raise _refusal(path, found) from error
+    except Exception as error:  # a damaged pickle raises anything
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _refusal(path, f"cannot be read as a PyTorch file ({reason})") from error
+
+
+def _refusal(path: Path, found: str) -> TumorlensError:
+    return TumorlensError(
+        f"--checkpoint {path}: {found}; expected a best_model.pt that train.py wrote."
+    )
 
 
 def sha256(path: Path) -> str:

@@ -21,6 +21,8 @@ SUFFIX = ".safetensors"
 # Of these, tensors of two axes and more are stored in half precision.
 HALVED = "weights."
 _HEADER = "tumorlens"
+# What a damaged file raises; the last three, its header.
+_DAMAGE = (SafetensorError, OSError, ValueError, AttributeError, TypeError, RecursionError)
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:
@@ -90,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
                 _put(content, name, value)
             for name in file.keys():  # noqa: SIM118  (it is no dict)
                 _put(content, name, _read(file.get_tensor(name)))
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+    except _DAMAGE as error:
         raise TumorlensError(
             f"--checkpoint {path}: cannot be read as safetensors ({error}); {expected}."
         ) from error

@@ -53,7 +53,7 @@ class ImageChoice:
     on_bad_image: Literal["stop", "skip"] = "stop"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Session:
     """A checkpoint and the images of one split.
 

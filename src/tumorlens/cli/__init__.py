@@ -25,7 +25,7 @@ COMMANDS = {
     "audit": "find near-duplicates, mirror images, conflicting labels and shortcuts in a data "
     "folder",
     "split": "split a data folder so that near-duplicates stay together",
-    "compare": "compare two networks on the same images, and say what is chance",
+    "compare": "compare two networks on the same images, and say what is statistically significant",
     "study": "train and score a grid of networks, seeds and folds; tables and metrics of it",
     "export": "write a checkpoint as ONNX, in 32 or 8 bits, checked",
     "report": "put a run on one page, and write its model card",

@@ -12,7 +12,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     from tumorlens.cli import tables
     from tumorlens.cli.console import of_results, shown
     from tumorlens.comparison.compare import compare_and_write
-    from tumorlens.comparison.text import whom
+    from tumorlens.comparison.text import significant_changes
 
     with shown() as progress:
         found = compare_and_write(settings, progress)
@@ -23,6 +23,6 @@ def run(argv: Sequence[str], prog: str) -> int:
     for caveat in found.caveats:
         print(f"Note: {caveat}")
     print(found.sentence)
-    print(whom(found.all))
+    print(significant_changes(found.all))
     print(f"Metrics and figure: {found.out_dir}")
     return 0

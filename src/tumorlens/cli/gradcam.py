@@ -12,7 +12,7 @@ from tumorlens.settings import GradcamSettings
 # 80 columns.
 _COLUMNS = {
     "energy_pointing_game": ("energy in box", 19),
-    "box_area_share": ("chance", 7),
+    "box_area_share": ("area", 7),
     "energy_ratio": ("ratio", 7),
     "pointing_game": ("pointing game", 19),
     "average_precision": ("AP", 6),

@@ -62,7 +62,7 @@ def by_site(found: Sequence[SubgroupRecall]) -> Table:
 
 
 def differences(found: Comparison, images: str) -> RenderableType:
-    """Every metric of two networks, the difference in points, and whether it is chance."""
+    """Every metric of two networks, the difference in points, and whether it is significant."""
     table = titled_table(
         f"{title(found.b)} (B) minus {title(found.a)} (A), {images}, n = {found.images:,}"
     )

@@ -17,8 +17,8 @@ from tumorlens.comparison.text import (
     metric_title,
     runs_in_words,
     sentence,
+    significant_changes,
     title,
-    whom,
 )
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
@@ -106,7 +106,7 @@ def compared_record(found: Comparison) -> dict[str, Any]:
         record["differences"][name]["significant"] = one.significant
     return record | {
         "sentence": sentence(found),
-        "whom": whom(found),
+        "whom": significant_changes(found),
         "confusion": confusion_sentence(found),
         "correction": f"Holm, for {found.looked_at} metrics",
     }
@@ -131,7 +131,7 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
 
 
 def differences_plot(subsets: Mapping[str, Comparison]) -> Figure:
-    """A row a metric, b minus a in points; filled where it is more than chance.
+    """A row a metric, b minus a in points; filled where it is significant.
 
     Args:
         subsets: name of the images to the comparison on them; the first decides the rows.
@@ -166,7 +166,7 @@ def differences_plot(subsets: Mapping[str, Comparison]) -> Figure:
     heading = textwrap.fill(f"{b} minus {a}", 80, break_on_hyphens=False)
     drawn.supxlabel(
         f"{heading}\npoints, with 95% intervals, each "
-        f"metric's own; filled: more than chance after Holm's correction for {len(rows)} metrics",
+        f"metric's own; filled: significant after Holm's correction for {len(rows)} metrics",
         fontsize=9,
     )
     names = textwrap.fill(f"{b} against {a}", 60, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Two networks on the same images: the difference of every metric, and how far it can be chance.
+"""Two networks on the same images: the difference of every metric, and its significance.
 
 Chance has two sources. The images: another sample of them would give other metrics; groups of
 images (near-duplicates, or patients) are drawn with replacement, for both networks at once, so that
@@ -132,7 +132,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether the difference is more than chance, all metrics looked at counted in."""
+        """Whether p after Holm's correction for all compared metrics is below 0.05."""
         return self.p_holm < 0.05
 
 

@@ -1,4 +1,4 @@
-"""Is a difference chance? Exact tests, correction for many looks, what few runs can tell."""
+"""Exact tests of differences, correction for many tests, what few runs can tell."""
 
 import math
 from collections.abc import Sequence

@@ -50,16 +50,18 @@ def runs_in_words(found: Comparison) -> str:
 
 
 def sentence(found: Comparison) -> str:
-    """The answer: accuracy, the recall of the two classes that are confused, and what is chance."""
+    """Accuracy, the recalls of the two classes that are confused, and what is significant."""
     metrics = ["accuracy", *(f"recall_{name}" for name in found.bias_pair or ())]
     changes = [change(metric, found.differences[metric]) for metric in metrics]
     listed = " and ".join(filter(None, [", ".join(changes[:-1]), changes[-1]]))
     sure = [metric for metric in metrics if found.differences[metric].significant]
-    decision = f"{'this' if len(changes) == 1 else 'each of these'} could be chance"
+    decision = (
+        f"{'this is not' if len(changes) == 1 else 'none of these is'} statistically significant"
+    )
     if sure:
         unsure = " and ".join(metric_title(metric) for metric in metrics if metric not in sure)
-        decision = f"the change of {' and '.join(map(metric_title, sure))} is more than chance"
-        decision += f"; that of {unsure} could be chance" if unsure else ""
+        decision = f"the change of {' and '.join(map(metric_title, sure))} is significant"
+        decision += f"; that of {unsure} is not" if unsure else ""
     unit = "" if found.unit == f"{found.images} images" else f" (intervals over {found.unit})"
     return (
         f"{title(found.b)}, against {title(found.a)}, {listed}; with {runs_in_words(found)} and "
@@ -68,8 +70,8 @@ def sentence(found: Comparison) -> str:
     )
 
 
-def whom(found: Comparison) -> str:
-    """Which metrics change by more than chance, for better and for worse, in one sentence."""
+def significant_changes(found: Comparison) -> str:
+    """Which metrics change significantly, for better and for worse, in one sentence."""
     changed: dict[str, list[str]] = {"better": [], "worse": []}
     for name, one in found.differences.items():
         if one.significant:
@@ -77,9 +79,9 @@ def whom(found: Comparison) -> str:
             changed["better" if better else "worse"].append(metric_title(name))
     parts = [f"{what} in {', '.join(names)}" for what, names in changed.items() if names]
     if not parts:
-        return f"Of {found.looked_at} metrics none changes by more than chance (Holm's correction)."
+        return f"Of {found.looked_at} metrics none changes significantly (Holm's correction)."
     return (
-        f"Of {found.looked_at} metrics, more than chance (Holm's correction): "
+        f"Of {found.looked_at} metrics, significantly (Holm's correction): "
         f"{title(found.b)} is {'; '.join(parts)}."
     )
 

@@ -21,7 +21,7 @@ from tumorlens.image_tables import read_table
 _PROBABILITY = "prob_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Predictions:
     """Predictions of N images.
 
@@ -186,6 +186,16 @@ def read(path: Path) -> Predictions:
         )
     except (TypeError, ValueError) as error:
         raise TumorlensError(f"{path}: a probability is no number ({error}).") from None
+    with np.errstate(invalid="ignore"):
+        # Earlier versions rounded each to six decimals.
+        sound = (probabilities >= 0).all(axis=1) & (abs(probabilities.sum(axis=1) - 1) < 1e-3)
+    if not sound.all():
+        first = int(np.flatnonzero(~sound)[0])
+        raise TumorlensError(
+            f"{path}: the probabilities of {rows[first]['path']} are "
+            f"{', '.join(map(str, probabilities[first].tolist()))}; expected numbers of 0 or more "
+            "with the sum 1."
+        )
 
     def column(name: str) -> tuple[str, ...] | None:
         return tuple(row[name] or "" for row in rows) if name in columns else None

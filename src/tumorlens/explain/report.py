@@ -130,7 +130,7 @@ def _figures(
 def _tiles(
     found: Mapping[str, Localization], root: Path, boxes: Boxes
 ) -> dict[str, list[overlay.Tile]]:
-    """Best, median and worst images by the first network's energy in the box."""
+    """Best, median and worst images by the first network's energy-based pointing game."""
     places = [{row["path"]: at for at, row in enumerate(one.rows)} for one in found.values()]
     rows = next(iter(found.values())).rows
     with_box = [
@@ -236,7 +236,7 @@ def _gaps(pairs: Sequence[tuple[Row, Row]], names: Iterable[str]) -> dict[str, F
 
 
 def sentence(first: str, second: str, gain: Estimate) -> str:
-    """Whether one network localises better, by the energy in the box; SE-ResNet18 is the subject.
+    """Whether one network localises better, by the energy-based pointing game; SE is the subject.
 
     Args:
         first, second: names of the networks.
@@ -253,7 +253,7 @@ def sentence(first: str, second: str, gain: Estimate) -> str:
     does = "does" if low > 0 else "does not"
     worse = "; it localises worse" if high < 0 else ""
     text = (
-        f"{titles[0]} {does} localise better than {titles[1]}{worse} (energy in the box "
+        f"{titles[0]} {does} localise better than {titles[1]}{worse} (energy-based pointing game "
         f"{value:+.3f}, 95% {low:+.3f} to {high:+.3f}, n = {gain.n})."
     )
     return text[0].upper() + text[1:]

@@ -65,7 +65,7 @@ class PredictSettings:
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Write a checkpoint as a file to hand on, compared with it before it is kept."""
+    """Write a checkpoint as a file to share, compared with it before it is kept."""
 
     checkpoint: Path
     """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that

@@ -1,4 +1,4 @@
-"""A study in two figures: its story, and where its networks look."""
+"""A study in two figures: its story, and where their maps lie."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ _VIEWS = {
 }
 _MARKERS = {"resnet18": "o", "se_resnet18": "s"}
 _LOOKS = {
-    "energy_ratio": "energy in the box over chance",
+    "energy_ratio": "energy-based pointing game,\nratio to the area share",
     "pointing_game": "pointing game: share of hits",
 }
 
@@ -149,7 +149,9 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
             axes.set_yscale("log")
             axes.set_yticks([0.5, 1, 2, 5, 10, 20, 50], ["0.5", "1", "2", "5", "10", "20", "50"])
             axes.minorticks_off()
-            axes.axhline(1, color="#000000", linewidth=1, linestyle=":")  # by chance
+            axes.axhline(
+                1, color="#000000", linewidth=1, linestyle=":"
+            )  # a map that is the same everywhere
         else:
             axes.set_ylim(0, 1)
     drawn.legend(

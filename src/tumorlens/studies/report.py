@@ -44,7 +44,7 @@ class StudyReport:
     comparisons: dict[str, Comparison]  # by view's name; where both networks have runs
     # Recall of each class at each site; empty where sites are not known
     by_site: tuple[RecallBySite, ...]
-    looks: tuple[Look, ...]  # where the networks look; empty where no run was given boxes
+    looks: tuple[Look, ...]  # where the maps lie; empty where no run was given boxes
     unit: dict[str, str]  # what intervals resample, protocol by protocol, in words
     # Whether the official runs are scored on the public set's `Testing`, so that the published
     # metrics may stand beside them.
@@ -341,7 +341,7 @@ def _attribution_by_class(found: Sequence[Look]) -> str:
             f"### {mine[0].protocol}: boxed {mine[0].split} images\n\n![Where they "
             f"look]({_attribution_file(mine[0])})\n\n{note}.\n\n{_table(header, rows)}"
         )
-    return "## Where they look\n\n" + "\n".join(parts)
+    return "## Where the maps lie\n\n" + "\n".join(parts)
 
 
 def _by_split(found: Sequence[Look]) -> list[list[Look]]:

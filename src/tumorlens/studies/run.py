@@ -293,7 +293,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
 
 
 def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
-    """Where the network looks, on the scored images; where none has a box, on the validation's.
+    """Where its maps lie, on the scored images; where none has a box, on the validation's.
 
     Empty where those have none either.
     """

@@ -11,7 +11,7 @@ from tumorlens.comparison.compare import pairs_of_study
 from tumorlens.comparison.paired import Comparison, Pair, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.tests import run_draws
-from tumorlens.comparison.text import sentence, whom
+from tumorlens.comparison.text import sentence, significant_changes
 from tumorlens.data.patients import PatientTable, unit_words
 from tumorlens.data.public_patients import is_testing
 from tumorlens.errors import TumorlensError
@@ -341,7 +341,7 @@ def answer(comparisons: Mapping[str, Comparison]) -> str:
             "protocol, fold and seed in common."
         )
     told = [
-        f"{what}: {sentence(comparisons[name])} {whom(comparisons[name])}"
+        f"{what}: {sentence(comparisons[name])} {significant_changes(comparisons[name])}"
         for name, what in _PROTOCOLS.items()
         if name in comparisons
     ]

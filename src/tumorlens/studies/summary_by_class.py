@@ -1,4 +1,4 @@
-"""A study's runs class by class: recall at each site, and where the networks look."""
+"""A study's runs class by class: recall at each site, and where their maps lie."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.subgroups import recall_by
 
-# Where the network looks, over all boxed images; docs/method.md says what they mean.
+# Where its maps lie, over all boxed images; docs/method.md says what they mean.
 LOOKS = ("energy_pointing_game", "energy_ratio", "pointing_game", "average_precision")
 CENTRE = "centre prior"
 

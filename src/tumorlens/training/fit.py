@@ -294,7 +294,7 @@ def _share(batch_size: int, settings: TrainSettings, images: int) -> tuple[int, 
     share = max(1, min(batch_size, images) // world)
     if share * world < 2 or images < share * world:
         raise TumorlensError(
-            f"--batch_size {batch_size}: {images} training images cannot be dealt to {world} "
+            f"--batch_size {batch_size}: {images} training images cannot be divided among {world} "
             "processes; use fewer --devices."
         )
     return share, images // (share * world)

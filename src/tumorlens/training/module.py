@@ -78,7 +78,7 @@ class Classifier(LightningModule):
 
     @property
     def kept(self) -> nn.Module:
-        """The network that is validated and kept: the running mean where the recipe has one."""
+        """The network that is validated and kept: the moving average where the recipe has one."""
         return self.network if self.average is None else self.average.module
 
     def forward(self, images: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class Classifier(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ARG002
-        """Take the new weights into the running mean."""
+        """Take the new weights into the moving average."""
         if self.average is not None:
             self.average.update_parameters(self.network)
 
@@ -204,7 +204,7 @@ class _Images(TorchDataset[Batch]):
 class EpochSampler(Sampler[int]):
     """This process's share of a permutation that (seed, epoch) decides.
 
-    The epoch's images are dealt in steps of `share * world` images; in each step process `rank`
+    The epoch's images are divided into steps of `share * world` images; in each step process `rank`
     takes the `rank`-th run of `share`. One process that accumulates gradients over batches of
     `share` therefore sees the same batches, in the same order, as `world` processes. Images that do
     not fill a last step are left out of that epoch; another epoch leaves out others.

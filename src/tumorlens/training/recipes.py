@@ -29,8 +29,8 @@ class Recipe:
     optimizer: str = "adam"  # (Kingma and Ba 2015), or "sgd" with Nesterov momentum 0.9
     weight_decay: float = 0.0  # of convolutions and linear layers; not of norms and biases
     label_smoothing: float = 0.0  # share spread over all classes (Szegedy et al. 2016)
-    # Decay, each step, of the running mean of weights that is validated and kept instead of the
-    # last step's (Polyak and Juditsky 1992); 0: no mean.
+    # Decay, each step, of the exponential moving average (EMA) of weights that is validated and
+    # kept instead of the last step's (Polyak and Juditsky 1992); 0: no average.
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
 

@@ -5,6 +5,7 @@ Three decisions: "confident"; "uncertain", where the top probability is below th
 thresholds nothing is decided, and that is said.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,12 +44,25 @@ class DecisionRule:
         temperature: divides the logits; None: not fitted, 1 is used.
         threshold: top probability below which the answer is "uncertain"; None: not set.
         space: where the training images lie; None: not kept.
+
+    Raises:
+        ValueError: fewer than two classes, one of them twice, or a number that makes no sense.
     """
 
     classes: tuple[str, ...]
     temperature: float | None = None
     threshold: float | None = None
     space: FeatureSpace | None = None
+
+    def __post_init__(self) -> None:
+        texts = {name for name in self.classes if isinstance(name, str)}
+        if len(self.classes) < 2 or len(texts) < len(self.classes):
+            raise ValueError(f"classes {self.classes!r:.80}; expected two names or more")
+        for name in ("temperature", "threshold"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and math.isfinite(value) and value > 0
+            if value is not None and not number:
+                raise ValueError(f"{name} {value!r:.80}; expected a number above 0")
 
     def decide(
         self, logits: npt.NDArray[np.float64], features: npt.NDArray[np.float64] | None

@@ -16,7 +16,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureSpace:
     """What the features of the training images are like.
 
@@ -24,11 +24,23 @@ class FeatureSpace:
         means: (K, D), one a class.
         covariance: (D, D) around the class means, the same for every class; invertible.
         threshold: a distance above it is out of distribution.
+
+    Raises:
+        ValueError: the two do not fit, or the covariance has no inverse.
     """
 
     means: Floats
     covariance: Floats
     threshold: float
+
+    def __post_init__(self) -> None:
+        size = self.means.shape[-1]
+        if self.means.ndim != 2 or self.covariance.shape != (size, size):
+            raise ValueError(
+                f"class means {self.means.shape} and covariance {self.covariance.shape} do not fit"
+            )
+        if not (np.isfinite(self._whitening).all() and np.isfinite(self.means).all()):
+            raise ValueError("the features' means or covariance are not finite")
 
     @cached_property
     def _whitening(self) -> Floats:
