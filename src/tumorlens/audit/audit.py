@@ -148,10 +148,8 @@ class Audit:
         Within one split (`split` equal to `other`) the duplicate comes before the image in `paths`.
         """
         first, second = self.pairs.first, self.pairs.second
-        forward = (self.splits[first] == split) & (self.splits[second] == other)
         backward = (self.splits[second] == split) & (self.splits[first] == other)
-        if split == other:
-            forward = np.zeros_like(forward)
+        forward = (self.splits[first] == split) & (self.splits[second] == other) & (split != other)
         pair = np.concatenate([np.flatnonzero(forward), np.flatnonzero(backward)])
         image = np.concatenate([first[forward], second[backward]])
         duplicate = np.concatenate([second[forward], first[backward]])
@@ -245,7 +243,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
-        sizes = np.bincount(self.groups, minlength=1)
+        sizes, clash = np.bincount(self.groups, minlength=1), self.pairs.of(self.conflicting)
         transforms = Counter(self.pairs.transform.tolist())
         return {
             "schema": SCHEMA,
@@ -284,11 +282,7 @@ class Audit:
                     "similarity": round(float(value), 4),
                 }
                 for one, other, transform, value in zip(
-                    self.pairs.first[self.conflicting],
-                    self.pairs.second[self.conflicting],
-                    self.pairs.transform[self.conflicting],
-                    self.pairs.similarity[self.conflicting],
-                    strict=True,
+                    clash.first, clash.second, clash.transform, clash.similarity, strict=True
                 )
             ],
             "shortcuts": [asdict(shortcut) for shortcut in self.shortcuts],

@@ -128,12 +128,7 @@ def _tabs(found: Audit) -> Iterable[dict[str, Any]]:
 
 
 def _tab(
-    title: str,
-    one: str,
-    other: str,
-    found: Audit,
-    duplicates: NearestDuplicates,
-    most: int,
+    title: str, one: str, other: str, found: Audit, duplicates: NearestDuplicates, most: int
 ) -> dict[str, Any]:
     pairs = found.pairs
     rows = []

@@ -130,17 +130,11 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class _Tree:
-    """What is below a folder, by relative path, but for what file managers leave behind.
-
-    Attributes:
-        files: all of them.
-        folders: sub-folders of each folder, by name; "" is the folder itself.
-        unused: folders that were not entered, by reason.
-    """
+    """What is below a folder, by relative path, but for what file managers leave behind."""
 
     files: list[str]
-    folders: dict[str, list[str]]
-    unused: dict[str, list[str]]
+    folders: dict[str, list[str]]  # sub-folders of each folder, by name; "" is the folder itself
+    unused: dict[str, list[str]]  # folders that were not entered, by reason
 
 
 def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
@@ -219,9 +213,8 @@ def _tree(root: Path) -> _Tree:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
             if not here:
-                raise TumorlensError(
-                    f"--data_dir {root}: cannot be read ({error.strerror}); check its permissions."
-                ) from error
+                what = f"cannot be read ({error.strerror}); check its permissions."
+                raise TumorlensError(f"--data_dir {root}: {what}") from error
             found.unused.setdefault(_CLOSED, []).append(here)
             continue
         found.folders[here] = []
@@ -249,10 +242,8 @@ def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
     for split in SPLITS:
         both = [name for name in found if found[name] == split]
         if len(both) > 1:
-            raise TumorlensError(
-                f"--data_dir {root}: {_names(both, 'and')} are both the {split} split; keep one, "
-                "or merge them."
-            )
+            same = f"{_names(both, 'and')} are both the {split} split"
+            raise TumorlensError(f"--data_dir {root}: {same}; keep one, or merge them.")
     return found
 
 
@@ -284,11 +275,7 @@ def _refuse_nested(root: Path, tree: _Tree, parent: str) -> None:
 
 
 def _labels(root: Path, homes: Sequence[str]) -> dict[str, str]:
-    """The class of each class folder.
-
-    Raises:
-        TumorlensError: two folders of one split, or two spellings, are one class.
-    """
+    """The class of each class folder; raises where two of one split, or two spellings, are one."""
     named = classes_of(home.rpartition("/")[2] for home in homes)
     labels = {home: named[home.rpartition("/")[2]] for home in homes}
     folders: dict[tuple[str, str], list[str]] = {}
@@ -298,10 +285,8 @@ def _labels(root: Path, homes: Sequence[str]) -> dict[str, str]:
         spellings.setdefault(class_key(label), set()).add(label)
     for (_, label), same in folders.items():
         if len(same) > 1:
-            raise TumorlensError(
-                f"--data_dir {root}: {_names(same, 'and')} are both class {label}; rename one, or "
-                "merge them."
-            )
+            both = f"{_names(same, 'and')} are both class {label}"
+            raise TumorlensError(f"--data_dir {root}: {both}; rename one, or merge them.")
     for names in spellings.values():
         if len(names) > 1:
             raise TumorlensError(

@@ -206,12 +206,10 @@ def splits_in(
         if "split" not in columns:
             hint = "name one with --fold" if "fold" in columns else "expected path, split"
             raise TumorlensError(f"{source}: has the columns {found}; {hint}.")
-        unknown = [row for row in rows if row["split"].lower() not in ("", *SPLIT_NAMES)]
-        if unknown:
-            raise TumorlensError(
-                f"{source}: {unknown[0]['path']} has the split `{unknown[0]['split']}`; expected "
-                "train, valid, test or nothing."
-            )
+        for row in rows:
+            if row["split"].lower() not in ("", *SPLIT_NAMES):
+                what = f"{row['path']} has the split `{row['split']}`"
+                raise TumorlensError(f"{source}: {what}; expected train, valid, test or nothing.")
         return {row["path"]: SPLIT_NAMES[row["split"].lower()] for row in rows if row["split"]}
     if "fold" not in columns:
         raise TumorlensError(

@@ -186,23 +186,17 @@ def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array
     temporal = temporal * smoothstep(22, -8, points[2]) * smoothstep(20, 45, sides[0])
     flesh = _over(flesh, muscle, temporal * smoothstep(-2.5, -4.5, head))
     flesh = _over(flesh, 0.42, smoothstep(-1.5, -0.5, head))  # skin
-    flesh = _face(person, points, flesh)
+    flesh = _bones(person, points, sides, flesh)
+    grain = person.mucosa(points)
+    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
+    flesh = _over(flesh, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
+    flesh = _airways(person, points, sides, grain, _orbits(person, sides, flesh))
     # Two dark tables with marrow between them, here more, there less.
     diploe = np.exp(-(((depth - 0.5 * skull) / (0.23 * skull)) ** 2))
     marrow = np.clip(0.55 + 0.3 * fascia + 0.1 * fibres, 0, 1.2)
     bone = BONE + MARROW * person.marrow * marrow * diploe
     signal = _over(flesh, bone, smoothstep(skull + 0.6, skull - 0.6, depth))
     return _over(signal, AIR, smoothstep(-0.6, 0.6, head))
-
-
-def _face(person: Person, points: Array, flesh: Array) -> Array:
-    """Jaw, spine, orbits, sinuses, nose, mouth and throat, laid into `flesh`."""
-    sides, grain = _folded(points), person.mucosa(points)
-    signal = _bones(person, points, sides, flesh)
-    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
-    signal = _over(signal, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
-    signal = _orbits(person, sides, signal)
-    return _airways(person, points, sides, grain, signal)
 
 
 def _bones(person: Person, points: Array, sides: Array, signal: Array) -> Array:
