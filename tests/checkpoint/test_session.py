@@ -1,5 +1,6 @@
 import shutil
 import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, images_of, open_session
 from tumorlens.data import cache
 from tumorlens.data.dataset import load_for_training
@@ -67,33 +68,28 @@ def test_another_size_is_decoded_once_and_some_images_keep_theirs(
     np.testing.assert_allclose(some.logits, session.logits[keep], atol=1e-5)
 
 
-def _remembering(session: Session, **changes: Any) -> Checkpoint:
-    """The session's checkpoint as training would have left it."""
-    data = load_for_training(session.data.root, 32)
-    train = data.indices("train")
-    record = DataRecord(
-        data_dir=str(data.root),
-        layout=data.layout,
-        protocol=data.protocol,
-        train=data.paths_of("train"),
-        valid=data.paths_of("valid"),
-        test=data.paths_of("test"),
-        skipped={},
-        fingerprints=data.fingerprints[train],
-        digests=data.digests[train],
-    )
-    return replace(session.checkpoint, data=replace(record, **changes))
+@pytest.fixture
+def remembering(record_of: Callable[..., Any]) -> Callable[..., Checkpoint]:
+    """The session's checkpoint as training would have left it: remembering(session, **changes)."""
+
+    def make(session: Session, **changes: Any) -> Checkpoint:
+        record = record_of(load_for_training(session.data.root, 32))
+        return replace(session.checkpoint, data=replace(record, **changes))
+
+    return make
 
 
 def _image(path: Path) -> None:
     Image.fromarray(np.arange(1600, dtype=np.uint8).reshape(40, 40)).save(path)
 
 
-def test_images_that_came_after_training_are_not_scored_and_counted(session: Session) -> None:
+def test_images_that_came_after_training_are_not_scored_and_counted(
+    session: Session, remembering: Callable[..., Checkpoint]
+) -> None:
     for split in ("train", "valid"):  # of one image a class nothing is trained
         _image(session.data.root / split / "glioma" / "more.png")
         _image(session.data.root / split / "notumor" / "more.png")
-    checkpoint = _remembering(session)
+    checkpoint = remembering(session)
     _image(session.data.root / "test" / "glioma" / "new.png")
     _image(session.data.root / "train" / "glioma" / "new.png")
     again = open_session(checkpoint, ImageChoice(), device=torch.device("cpu"))
@@ -102,19 +98,19 @@ def test_images_that_came_after_training_are_not_scored_and_counted(session: Ses
         f"Not used of {session.data.root}: images in no split of the checkpoint's record of its "
         "images (1 in test/, 1 in train/)."
     )
-    left_out = _remembering(session, skipped={"test/glioma/new.png": "truncated"})
+    left_out = remembering(session, skipped={"test/glioma/new.png": "truncated"})
     images = ImageChoice(session.data.root)
     assert "test/" not in images_of(left_out, images).note
 
 
 def test_moved_folder_keeps_the_split_in_either_form_of_unicode(
-    session: Session, tmp_path: Path
+    session: Session, tmp_path: Path, remembering: Callable[..., Checkpoint]
 ) -> None:
     root = session.data.root
     for split in ("train", "valid", "test"):
         _image(root / split / "glioma" / unicodedata.normalize("NFC", "é.png"))
         _image(root / split / "notumor" / "more.png")
-    checkpoint = _remembering(session)
+    checkpoint = remembering(session)
     for split in ("train", "valid", "test"):
         composed = root / split / "glioma" / unicodedata.normalize("NFC", "é.png")
         composed.rename(composed.with_name(unicodedata.normalize("NFD", "é.png")))

@@ -113,7 +113,7 @@ class Checkpoint:
             None: not kept.
         class_means: (K, 512) mean of each class's training features; None: not kept.
         ood_threshold: an image whose features are farther from the training data, see
-            `out-of-distribution.FeatureSpace`, is unlike it; None: not set.
+            `out_of_distribution.FeatureSpace`, is unlike it; None: not set.
         calibration: how these were found and what they do on validation images, primitives.
         path: the file it was read from.
     """
@@ -144,7 +144,7 @@ class Checkpoint:
         return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
-        """Where the training images lie, for out-of-distribution; None: not kept."""
+        """Where the training images lie, for the out-of-distribution distance; None: not kept."""
         means, covariance = self.class_means, self.feature_covariance
         if means is None or covariance is None or self.ood_threshold is None:
             return None
@@ -303,11 +303,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _check(checkpoint: Checkpoint) -> None:
-    """Refuse entries that fit neither the network nor one another.
-
-    Raises:
-        ValueError, TypeError, RuntimeError: of the first one.
-    """
+    """Raise ValueError, TypeError or RuntimeError at the first entry that does not fit the rest."""
     # Names and shapes: the network is not built for that.
     shell = build_shell(checkpoint.model_name, len(checkpoint.classes))
     shell.load_state_dict(dict(checkpoint.weights), assign=True)
@@ -335,13 +331,13 @@ def _check(checkpoint: Checkpoint) -> None:
 def _file(path: Path) -> Path:
     if path.is_file() or str(path) not in MODEL_NAMES:
         return path
-    boxed = BUNDLED / f"{path}{half_precision.SUFFIX}"
-    if not boxed.is_file():
+    bundled = BUNDLED / f"{path}{half_precision.SUFFIX}"
+    if not bundled.is_file():
         raise TumorlensError(
             f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
-            f"(expected {boxed.name} in its folder weights); train, and name the file."
+            f"(expected {bundled.name} in its folder weights); train, and name the file."
         )
-    return boxed
+    return bundled
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks' predictions to the same images, in the same order."""
+    """Two networks' predictions of the same images, in the same order."""
 
     # a, b: the predictions; differences are b minus a
     a: Predictions

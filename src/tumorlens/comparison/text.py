@@ -55,17 +55,17 @@ def sentence(found: Comparison) -> str:
     changes = [change(metric, found.differences[metric]) for metric in metrics]
     listed = " and ".join(filter(None, [", ".join(changes[:-1]), changes[-1]]))
     sure = [metric for metric in metrics if found.differences[metric].significant]
-    decision = (
+    significance = (
         f"{'this is not' if len(changes) == 1 else 'none of these is'} statistically significant"
     )
     if sure:
         unsure = " and ".join(metric_title(metric) for metric in metrics if metric not in sure)
-        decision = f"the change of {' and '.join(map(metric_title, sure))} is significant"
-        decision += f"; that of {unsure} is not" if unsure else ""
+        significance = f"the change of {' and '.join(map(metric_title, sure))} is significant"
+        significance += f"; that of {unsure} is not" if unsure else ""
     unit = "" if found.unit == f"{found.images} images" else f" (intervals over {found.unit})"
     return (
         f"{title(found.b)}, against {title(found.a)}, {listed}; with {runs_in_words(found)} and "
-        f"{found.images:,} images{unit} {decision} (Holm's correction for {found.looked_at} "
+        f"{found.images:,} images{unit} {significance} (Holm's correction for {found.looked_at} "
         "metrics; the intervals are each metric's own)."
     )
 
