@@ -20,9 +20,8 @@ from PIL import Image
 
 from machine import facts
 from tumorlens.data import cache
-from tumorlens.data.duplicates import candidates
+from tumorlens.data.duplicates import THUMBNAIL, candidates, details, similarity
 from tumorlens.data.hashing import TRANSFORMS, fingerprint
-from tumorlens.data.pairs import THUMBNAIL, details, similarity
 from tumorlens.data.readers import fit_square, read_grey, resize
 from tumorlens.files import write_json
 

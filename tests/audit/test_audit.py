@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.audit.audit import Audit, audit
-from tumorlens.audit.overlap import PatientCounts
+from tumorlens.audit.audit import Audit, PatientCounts, audit
 from tumorlens.data.folder import scan
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.patients import FileTable

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from tumorlens.audit.audit import audit
-from tumorlens.audit.files import audit_and_write
-from tumorlens.audit.page import _matrix, page
+from tumorlens.audit.files import _matrix, audit_and_write, page
 from tumorlens.data.hashing import TRANSFORMS, apply
 from tumorlens.data.readers import read_grey
 from tumorlens.errors import TumorlensError
@@ -134,8 +133,8 @@ def test_page_of_many_copies_stays_small(
     original = next((root / "train" / "a").iterdir()).read_bytes()
     for number in range(30):
         (root / "test" / "a" / f"copy{number:02d}.png").write_bytes(original)
-    monkeypatch.setattr("tumorlens.audit.page._MOST_ROWS", 7)
-    monkeypatch.setattr("tumorlens.audit.page._MOST_WITHIN", 5)
+    monkeypatch.setattr("tumorlens.audit.files._MOST_ROWS", 7)
+    monkeypatch.setattr("tumorlens.audit.files._MOST_WITHIN", 5)
     data = _data_of(page(audit(root)))
     assert [(tab["total"], len(tab["rows"])) for tab in data["tabs"]] == [(30, 7), (29, 5)]
     assert len(data["images"]) < 12

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tumorlens.phantom.anatomy import SELLA, load_template
-from tumorlens.phantom.head import Tissue, draw_person, survey
+from tumorlens.phantom.anatomy import SELLA, View, draw_view, load_template
+from tumorlens.phantom.head import Person, Tissue, survey
 from tumorlens.phantom.lesions import Lesion, draw_lesion
-from tumorlens.phantom.view import View, draw_view
 
 SIZE = 80
 
@@ -16,7 +15,7 @@ def _drawn(label: str, count: int = 12) -> Iterator[tuple[View, Tissue, Lesion]]
     for seed in range(count):
         rng = np.random.default_rng(seed)
         view = draw_view(rng, SIZE)
-        tissue = survey(load_template(), draw_person(rng), view.points)
+        tissue = survey(load_template(), Person(rng), view.points)
         lesion = draw_lesion(rng, label, view, tissue)
         assert lesion is not None
         assert (lesion.core > 0.5).any()
@@ -62,5 +61,5 @@ def test_growing_tumor_pushes_the_brain_and_never_the_skull(label: str) -> None:
 def test_notumor_has_no_lesion() -> None:
     rng = np.random.default_rng(0)
     view = draw_view(rng, SIZE)
-    tissue = survey(load_template(), draw_person(rng), view.points)
+    tissue = survey(load_template(), Person(rng), view.points)
     assert draw_lesion(rng, "notumor", view, tissue) is None

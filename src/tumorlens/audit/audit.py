@@ -1,8 +1,8 @@
-"""What is wrong with a folder of images: near-duplicates, conflicts, shortcuts."""
+"""What is wrong with a folder: near-duplicates, shared patients, conflicts, shortcuts."""
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.audit.overlap import LEAKS, PatientOverlap, patient_facts, patient_overlap
 from tumorlens.audit.shortcuts import Shortcut, shortcuts
 from tumorlens.data.dataset import Dataset, load
-from tumorlens.data.duplicates import RADIUS
+from tumorlens.data.duplicates import RADIUS, SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
 from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.hashing import TRANSFORMS
-from tumorlens.data.pairs import SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
 from tumorlens.data.patients import Patients, overlaps
 from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.files import SCHEMA
@@ -27,7 +25,41 @@ DUPLICATE_TYPES = ("exact", "re-encoded", "mirrored", "turned")
 
 _FEWEST_FOR_SHORTCUTS = 20
 
+# A split that is scored or that chooses, and the split that its images must not be in.
+LEAKS = (("test", "train"), ("valid", "train"), ("test", "valid"))
+
 Indices = npt.NDArray[np.int64]
+Names = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class PatientCounts:
+    """Images of one split and class whose patient is in another split too.
+
+    Attributes:
+        images: all of them.
+        known: those whose patient is known.
+        shared: those whose patient the other split has.
+        patients: how many patients that is.
+    """
+
+    images: int
+    known: int
+    shared: int
+    patients: int
+
+
+@dataclass(frozen=True)
+class PatientOverlap:
+    """`split`, which is scored or chooses, and `other`, which must not have its patients.
+
+    `by_class` has the counts of each class of `split`, `whole` those of all classes.
+    """
+
+    split: str
+    other: str
+    by_class: dict[str, PatientCounts]
+    whole: PatientCounts
 
 
 @dataclass(frozen=True)
@@ -75,8 +107,8 @@ class Audit:
     root: Path
     layout: str
     paths: tuple[str, ...]
-    labels: npt.NDArray[np.str_]
-    splits: npt.NDArray[np.str_]
+    labels: Names
+    splits: Names
     images: npt.NDArray[np.uint8]
     pairs: Pairs
     groups: Indices
@@ -87,7 +119,7 @@ class Audit:
     patients: Patients | None = None
 
     @cached_property
-    def kinds(self) -> npt.NDArray[np.str_]:
+    def kinds(self) -> Names:
         """(P,) how each pair's copy was made, a name in `DUPLICATE_TYPES`."""
         transform = self.pairs.transform
         return np.select(
@@ -99,25 +131,25 @@ class Audit:
     @cached_property
     def conflicting(self) -> npt.NDArray[np.bool_]:
         """(P,) whether the two images of a pair have different labels."""
-        one, other = self.labels[self.pairs.first], self.labels[self.pairs.second]
-        return np.asarray((one != other) & (one != "") & (other != ""))
+        return self._differ(self.labels)
 
     @cached_property
     def across(self) -> npt.NDArray[np.bool_]:
         """(P,) whether the two images of a pair are in different splits."""
-        one, other = self.splits[self.pairs.first], self.splits[self.pairs.second]
+        return self._differ(self.splits)
+
+    def _differ(self, values: Names) -> npt.NDArray[np.bool_]:
+        one, other = values[self.pairs.first], values[self.pairs.second]
         return np.asarray((one != other) & (one != "") & (other != ""))
 
     def duplicates(self, split: str, other: str) -> NearestDuplicates:
-        """Images of `split` with a near-duplicate in `other`; within one split, all but the first.
+        """Images of `split` with a near-duplicate in `other`.
 
-        Within one split (`split` equal to `other`) an image's duplicate comes before it in `paths`.
+        Within one split (`split` equal to `other`) the duplicate comes before the image in `paths`.
         """
         first, second = self.pairs.first, self.pairs.second
-        forward = (self.splits[first] == split) & (self.splits[second] == other)
         backward = (self.splits[second] == split) & (self.splits[first] == other)
-        if split == other:
-            forward = np.zeros_like(forward)
+        forward = (self.splits[first] == split) & (self.splits[second] == other) & (split != other)
         pair = np.concatenate([np.flatnonzero(forward), np.flatnonzero(backward)])
         image = np.concatenate([first[forward], second[backward]])
         duplicate = np.concatenate([second[forward], first[backward]])
@@ -144,7 +176,23 @@ class Audit:
         """Splits of `LEAKS` that share patients, and how many images that is; empty: none known."""
         if self.patients is None:
             return []
-        return patient_overlap(self.patients.names, self.splits, self.labels)
+        names = self.patients.names
+
+        def counted(inside: npt.NDArray[np.bool_], other: str) -> PatientCounts:
+            known = inside & (names != "")
+            shared = known & np.isin(names, names[self.splits == other])
+            patients = len(np.unique(names[shared]))
+            return PatientCounts(int(inside.sum()), int(known.sum()), int(shared.sum()), patients)
+
+        found = []
+        for split, other in LEAKS:
+            inside = self.splits == split
+            whole = counted(inside, other)
+            if whole.shared:
+                classes = sorted(set(self.labels[inside].tolist()))
+                rows = {name: counted(inside & (self.labels == name), other) for name in classes}
+                found.append(PatientOverlap(split, other, rows, whole))
+        return found
 
     def count_of(self, check: str) -> int:
         """How many there are of a check of --fail_on.
@@ -195,7 +243,7 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
-        sizes = np.bincount(self.groups, minlength=1)
+        sizes, clash = np.bincount(self.groups, minlength=1), self.pairs.of(self.conflicting)
         transforms = Counter(self.pairs.transform.tolist())
         return {
             "schema": SCHEMA,
@@ -225,9 +273,7 @@ class Audit:
                 }
                 for split, other, found in self.leaks()
             ],
-            "patients": None
-            if self.patients is None
-            else patient_facts(self.patients, self.splits, self.patient_overlap),
+            "patients": self._patient_facts(),
             "conflicts": [
                 {
                     "paths": [self.paths[one], self.paths[other]],
@@ -236,14 +282,30 @@ class Audit:
                     "similarity": round(float(value), 4),
                 }
                 for one, other, transform, value in zip(
-                    self.pairs.first[self.conflicting],
-                    self.pairs.second[self.conflicting],
-                    self.pairs.transform[self.conflicting],
-                    self.pairs.similarity[self.conflicting],
-                    strict=True,
+                    clash.first, clash.second, clash.transform, clash.similarity, strict=True
                 )
             ],
-            "shortcuts": [shortcut.to_dict() for shortcut in self.shortcuts],
+            "shortcuts": [asdict(shortcut) for shortcut in self.shortcuts],
+        }
+
+    def _patient_facts(self) -> dict[str, Any] | None:
+        if self.patients is None:
+            return None
+        names = self.patients.names
+        return {
+            "source": self.patients.source,
+            "patients": len(set(names.tolist()) - {""}),
+            "images_of_known_patients": int((names != "").sum()),
+            "patients_in_several_splits": len(overlaps(names, self.splits)),
+            "overlap": [
+                {
+                    "split": one.split,
+                    "in": one.other,
+                    **asdict(one.whole),
+                    "by_class": {label: asdict(row) for label, row in one.by_class.items()},
+                }
+                for one in self.patient_overlap
+            ],
         }
 
 
@@ -252,7 +314,7 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
 
     Args:
         source: any folder with images in it, with its splits and patients or as its folders say.
-        progress: called with the stages of `cache.load` and `pairs.find_pairs`.
+        progress: called with the stages of `cache.load` and `duplicates.find_pairs`.
 
     Raises:
         TumorlensError: no such folder, no image in it, a splits file that lists what the folder has
@@ -284,9 +346,7 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
     )
 
 
-def _shortcuts(
-    data: Dataset, labels: npt.NDArray[np.str_], groups: Indices
-) -> tuple[Shortcut, ...]:
+def _shortcuts(data: Dataset, labels: Names, groups: Indices) -> tuple[Shortcut, ...]:
     named = np.flatnonzero(labels != "")
     classes, indices = np.unique(labels[named], return_inverse=True)
     if len(classes) < 2 or len(named) < _FEWEST_FOR_SHORTCUTS:

@@ -97,10 +97,7 @@ def count(folder: Path) -> Counts:
 
 
 def verify(counts: Counts, version: int, folder: Path) -> bool:
-    """Compare `counts` with what `version` is known to have.
-
-    Returns:
-        Whether anything is known of this version.
+    """Compare `counts` with what `version` is known to have; False where nothing is known of it.
 
     Raises:
         TumorlensError: they differ; says where.
@@ -115,10 +112,10 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
             )
         return False
     wrong = [
-        f"{split}/{name} has {counts.get(split, {}).get(name, 0):,} images instead of {number:,}"
+        f"{split}/{name} has {there:,} images instead of {number:,}"
         for split, classes in known.items()
         for name, number in classes.items()
-        if counts.get(split, {}).get(name, 0) != number
+        if (there := counts.get(split, {}).get(name, 0)) != number
     ]
     if wrong:
         raise TumorlensError(
@@ -131,7 +128,13 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
 def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
     out, version = settings.out, settings.version
     with _kagglehub(out, version) as kaggle:
-        _see_room(out)
+        place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
+        free, needed = shutil.disk_usage(place).free, _ROOM * ABOUT_BYTES
+        if free < needed:
+            raise TumorlensError(
+                f"--out {out}: {free / 1e6:,.0f} MB are free there, {needed / 1e6:,.0f} MB are "
+                "needed while the archive is unpacked; free some room or name another folder."
+            )
         announce()
         new = not out.exists()
         claim(out, "download")
@@ -157,16 +160,6 @@ def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
         licence=f"see {PAGE}",
         counts=count(out),
     )
-
-
-def _see_room(out: Path) -> None:
-    place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
-    if free < _ROOM * ABOUT_BYTES:
-        raise TumorlensError(
-            f"--out {out}: {free / 1e6:,.0f} MB are free there, {_ROOM * ABOUT_BYTES / 1e6:,.0f} "
-            "MB are needed while the archive is unpacked; free some room or name another folder."
-        )
 
 
 def _resumed(kaggle: Any, version: int) -> Path:

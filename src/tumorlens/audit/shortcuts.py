@@ -7,7 +7,7 @@ there is.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,6 @@ class Shortcut:
     above_chance: bool
     sides: tuple[Side, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As primitives."""
-        return asdict(self)
-
 
 def shortcuts(
     images: npt.NDArray[np.uint8],
@@ -81,15 +77,14 @@ def shortcuts(
     size = images.shape[-1]
     landscape = np.array([np.sign(fact.width - fact.height) for fact in facts])
     plain = images.view(np.ndarray)  # a memory map makes a costlier object of each image
+    borders = [border(image, fact, size) for image, fact in zip(plain, facts, strict=True)]
     columns: dict[str, npt.NDArray[Any]] = {
         "format": np.array([fact.format for fact in facts]),
         "colour mode": np.array([fact.mode for fact in facts]),
         "width": np.array([float(fact.width) for fact in facts]),
         "height": np.array([float(fact.height) for fact in facts]),
         "orientation": np.array(["portrait", "square", "landscape"])[landscape + 1],
-        "border": np.array(
-            [border(image, fact, size) for image, fact in zip(plain, facts, strict=True)]
-        ),
+        "border": np.array(borders),
     }
     fold = _folds(labels, groups)
     found = [
@@ -148,12 +143,10 @@ def _judged(
     else:
         at = f"{tree.threshold[0]:.4g} {'mean grey' if name == 'border' else 'pixels'}"
         answers = f"{name} up to {at}", f"{name} above {at}"
+    counted = (np.bincount(labels[inside], minlength=len(classes)) for inside in (low, ~low))
     sides = tuple(
-        Side(
-            answer,
-            {label: int((inside & (labels == at)).sum()) for at, label in enumerate(classes)},
-        )
-        for answer, inside in zip(answers, (low, ~low), strict=True)
+        Side(answer, dict(zip(classes, counts.tolist(), strict=True)))
+        for answer, counts in zip(answers, counted, strict=True)
     )
     predictions = np.zeros_like(labels)
     for number in range(_FOLDS):
@@ -164,8 +157,7 @@ def _judged(
     recalls, spread = [], 0.0
     for label in range(len(classes)):
         mine = labels == label
-        recall = float((predictions[mine] == label).mean())
-        recalls.append(recall)
+        recalls.append(recall := float((predictions[mine] == label).mean()))
         spread += recall * (1 - recall) / len(np.unique(groups[mine]))
     score = float(np.mean(recalls))
     half = 1.96 * spread**0.5 / len(classes)

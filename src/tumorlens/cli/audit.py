@@ -11,8 +11,7 @@ from tumorlens.settings import AuditSettings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tumorlens.audit.audit import Audit, NearestDuplicates
-    from tumorlens.audit.overlap import PatientOverlap
+    from tumorlens.audit.audit import Audit, NearestDuplicates, PatientOverlap
 
 _MOST_LINES = 10
 

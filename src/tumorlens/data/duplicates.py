@@ -1,11 +1,17 @@
-"""Which images show the same image, from fingerprints alone, turned or mirrored or re-encoded."""
+"""Which images show the same image: turned, mirrored or re-encoded.
 
-from dataclasses import dataclass
+Fingerprints alone tell near-duplicates (`near_duplicates_in`, `duplicate_groups`). `find_pairs`
+goes further: images of near fingerprints are candidates. Neighbouring slices of one patient come
+near that, so a candidate counts only where the images themselves agree in their details.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.hashing import BYTES, TRANSFORMS, transformed
+from tumorlens.data.hashing import BYTES, TRANSFORMS, apply, transformed
 from tumorlens.progress import Progress, silent
 
 # Bits in which two fingerprints of one image may differ. Measured on the annotated images of the
@@ -17,6 +23,31 @@ RADIUS = 32
 
 # Products of these many rows and columns stay in the processor's cache.
 _ROWS, _COLUMNS = 256, 1024
+
+# Side of the square that is decoded, pixels: what training decodes too, by default, so that both
+# share a cache entry.
+THUMBNAIL = 96
+
+# Least correlation of details. On the annotated images of the public set near-duplicates have 0.992
+# and more, slices next to one another 0.899 at most; JPEG at quality 40 of an image halved in size
+# gives 0.963, a gamma of 0.6 gives 0.931 (the least of 80 images each).
+SAME_DETAILS = 0.92
+
+_SHRINK = 2
+_SIGMA = 1.5  # pixels of the shrunk image: what is "local" in the local contrast
+_FLOOR = 0.5  # of the mean local contrast: what flat areas are divided by, lest noise speaks
+_ROUNDING = 0.05  # grey levels: keeps a flat image's rounding errors from being details
+
+_PAIRS_AT_ONCE = 16_384  # whose images' details are held at once
+_PICTURES_AT_ONCE, _PRODUCTS_AT_ONCE = 64, 1024
+
+# More files than this of the same bytes are listed against the first of each split, not all with
+# all: a thousand black images would be half a million pairs.
+_ALL_WITH_ALL = 64
+
+_NAMES = tuple(TRANSFORMS)
+# The other transforms undo themselves.
+INVERSE = {"rot90_cw": "rot90_ccw", "rot90_ccw": "rot90_cw"}
 
 Indices = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint8]
@@ -46,8 +77,7 @@ class NearDuplicates:
         found: (N,) whether it shows the same image.
         index: (N,) int64 of the nearest reference; the others are meaningless where not `found`.
         distance: (N,) bits that differ.
-        transform: (N,) what was done to the reference to get the query; see
-            `fingerprint.TRANSFORMS`.
+        transform: (N,) name of what was done to the reference to get the query.
     """
 
     found: npt.NDArray[np.bool_]
@@ -59,12 +89,9 @@ class NearDuplicates:
 def candidates(
     fingerprints: Hashes, radius: int = RADIUS, progress: Progress = silent
 ) -> Candidates:
-    """All pairs of fingerprints that are near each other under some turn or reflection.
+    """All pairs of (N, 32) fingerprints within `radius` bits under some turn or reflection.
 
-    Args:
-        fingerprints: (N, 32) uint8.
-        radius: largest distance, bits.
-        progress: called with the stage "comparing".
+    `progress` is called with the stage "comparing".
     """
     return Candidates(*_near(fingerprints, fingerprints, radius, progress, once=True).T)
 
@@ -72,12 +99,9 @@ def candidates(
 def near_duplicates_in(
     reference: Hashes, queries: Hashes, limit: int = NEAR_DUPLICATE_BITS
 ) -> NearDuplicates:
-    """Find each query's image among the references.
+    """Find the images of `queries` (N, 32), a fingerprint each, in `reference` (M, 32), M may be 0.
 
-    Args:
-        reference: (M, 32) uint8 fingerprints, M may be 0.
-        queries: (N, 32) uint8 fingerprints.
-        limit: largest distance, bits.
+    They are the same up to a distance of `limit` bits.
     """
     near = _near(reference, queries, limit, silent, once=False)
     near = near[np.lexsort((near[:, 0], near[:, 2], near[:, 3], near[:, 1]))]  # nearest first
@@ -90,28 +114,18 @@ def near_duplicates_in(
 
 
 def duplicate_groups(fingerprints: Hashes, limit: int = NEAR_DUPLICATE_BITS) -> Indices:
-    """Group images that show the same image, near-duplicates of near-duplicates included.
+    """(N,) equal for images that show the same image, near-duplicates of near-duplicates included.
 
-    Args:
-        fingerprints: (N, 32) uint8.
-        limit: largest distance of a pair, bits.
-
-    Returns:
-        (N,) int64, equal for images of one group.
+    Two are near-duplicates if their fingerprints, of (N, 32), differ in `limit` bits at most.
     """
     near = candidates(fingerprints, limit)
     return connected(near.first, near.second, len(fingerprints))
 
 
 def connected(first: Indices, second: Indices, count: int) -> Indices:
-    """Connected components of a graph: which of `count` things are joined by pairs, however far.
+    """(count,) component of each of `count` things, numbered in the order of their first.
 
-    Args:
-        first, second: (P,) ends of the pairs, 0 to count - 1.
-        count: things.
-
-    Returns:
-        (count,) int64, equal for things of one component, numbered in the order of their first.
+    Things are joined by (P,) pairs of indices, `first` and `second`, however far.
     """
     from scipy.sparse import coo_array  # noqa: PLC0415 - a quarter of a second
     from scipy.sparse.csgraph import connected_components  # noqa: PLC0415
@@ -123,12 +137,11 @@ def connected(first: Indices, second: Indices, count: int) -> Indices:
 def joined(*groupings: Indices) -> Indices:
     """The finest groups that divide no group of any of `groupings`, each (N,)."""
     count = len(groupings[0])
-    rows, columns = [], []
+    columns = []
     for groups in groupings:
         _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-        rows.append(np.arange(count))
         columns.append(first[member])
-    return connected(np.concatenate(rows), np.concatenate(columns), count)
+    return connected(np.tile(np.arange(count), len(columns)), np.concatenate(columns), count)
 
 
 def _near(
@@ -168,8 +181,8 @@ def _near(
                     which = np.full(int(near.sum()), code)
                     pairs = (row[near] + top, column[near], which, distance[near])
                     found.append(np.stack(pairs, axis=1))
-        done, total = top + len(block), len(sources)
-        progress("comparing", done * len(TRANSFORMS), total * len(TRANSFORMS))
+        each = len(TRANSFORMS)
+        progress("comparing", (top + len(block)) * each, len(sources) * each)
     whole = np.concatenate(found)
     return whole[np.lexsort((whole[:, 2], whole[:, 1], whole[:, 0]))]
 
@@ -189,3 +202,199 @@ def _signs(fingerprints: Hashes) -> tuple[npt.NDArray[np.float32], npt.NDArray[n
         for parity in (0, 1)
     )
     return even, odd
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """P pairs of images that show the same image, sorted by `first`, then `second`.
+
+    Attributes:
+        first, second: (P,) indices, first < second.
+        transform: (P,) name of what was done to the first to get the second.
+        similarity: (P,) correlation of details, -1..1; 1 for byte-identical files.
+        exact: (P,) whether the files are byte-identical.
+    """
+
+    first: Indices
+    second: Indices
+    transform: npt.NDArray[np.str_]
+    similarity: npt.NDArray[np.float64]
+    exact: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def of(self, chosen: npt.NDArray[np.bool_] | Indices) -> "Pairs":
+        """The pairs that `chosen` names, by (P,) mask or by place."""
+        return Pairs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def groups(self, count: int) -> Indices:
+        """(count,) group of each of `count` images: near-duplicates, also of one another."""
+        return connected(self.first, self.second, count)
+
+
+def find_pairs(
+    images: npt.NDArray[np.uint8],
+    fingerprints: npt.NDArray[np.uint8],
+    digests: npt.NDArray[np.uint8],
+    splits: npt.NDArray[np.str_],
+    progress: Progress = silent,
+) -> Pairs:
+    """All pairs of images that show the same image.
+
+    Args:
+        images: (N, 96, 96) uint8 thumbnails, `readers.fit_square`.
+        fingerprints: (N, 32) uint8.
+        digests: (N, D) uint8, equal for byte-identical files.
+        splits: (N,) split of each image; decides only how large groups of one content are listed.
+        progress: called with the stages "comparing" and "confirming".
+    """
+    _, kept, content = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    content = content.reshape(-1)
+    size = np.bincount(content, minlength=len(kept))
+    members = np.split(np.argsort(content, kind="stable"), np.cumsum(size)[:-1])
+    found = candidates(fingerprints[kept], progress=progress)
+    near = _confirmed(images, kept, found, progress)
+    # Most contents are one file's: their pairs are pairs of files as they are.
+    alone = (size[near.first] == 1) & (size[near.second] == 1)
+    blocks = [_in_order(kept[near.first], kept[near.second], near).of(alone)]
+    for files in members:
+        if len(files) > 1:
+            blocks.append(_block(*_all_with_all(files, splits), "identity", 1.0, exact=True))
+    for at in np.flatnonzero(~alone):
+        both = _each_with_each(members[near.first[at]], members[near.second[at]], splits)
+        transform, value = str(near.transform[at]), float(near.similarity[at])
+        blocks.append(_block(*both, transform, value, exact=False))
+    names = [field.name for field in fields(Pairs)]
+    whole = Pairs(*(np.concatenate([getattr(one, name) for one in blocks]) for name in names))
+    return whole.of(np.lexsort((whole.second, whole.first)))
+
+
+def _confirmed(
+    images: npt.NDArray[np.uint8], kept: Indices, found: Candidates, progress: Progress
+) -> Pairs:
+    """The candidates whose details agree, under the transform that fits best."""
+    order = np.lexsort((found.second, found.first))
+    value = np.zeros(len(order))
+    for start in range(0, len(order), _PAIRS_AT_ONCE):
+        rows = order[start : start + _PAIRS_AT_ONCE]
+        needed, place = np.unique(
+            np.concatenate([found.first[rows], found.second[rows]]), return_inverse=True
+        )
+        local = details(np.asarray(images[kept[needed]]))
+        one, other = place[: len(rows)], place[len(rows) :]
+        for code in np.unique(found.transform[rows]):
+            these = np.flatnonzero(found.transform[rows] == code)
+            value[rows[these]] = similarity(local, one[these], other[these], _NAMES[code])
+        progress("confirming", start + len(rows), len(order))
+    best = np.lexsort((found.transform, -value, found.second, found.first))
+    best = best[value[best] >= SAME_DETAILS]
+    _, new = np.unique(found.first[best] * len(kept) + found.second[best], return_index=True)
+    best = best[new]
+    transform, exact = np.array(_NAMES)[found.transform[best]], np.zeros(len(best), dtype=bool)
+    return Pairs(found.first[best], found.second[best], transform, value[best], exact)
+
+
+def details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """What is left of images without their brightness and contrast, at half the size.
+
+    Each pixel's difference from its neighbourhood's mean, divided by the neighbourhood's contrast
+    (both Gaussian, sigma 1.5 pixels after halving): what a change of contrast leaves alone and a
+    neighbouring slice does not share.
+
+    Args:
+        images: (N, H, W) uint8, H and W even.
+
+    Returns:
+        (N, H / 2, W / 2) float32, each of mean 0 and norm 1; zero for an image of one grey.
+    """
+    from joblib import cpu_count  # noqa: PLC0415 (a tenth of a second)
+
+    # Blurring releases the interpreter's lock; small blocks stay in the processor's cache.
+    starts = range(0, len(images), _PICTURES_AT_ONCE)
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
+        found = pool.map(_details, [images[at : at + _PICTURES_AT_ONCE] for at in starts])
+    height, width = images.shape[1:]
+    nothing = np.zeros((0, height // _SHRINK, width // _SHRINK), dtype=np.float32)
+    return np.concatenate([nothing, *found])
+
+
+def _details(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    from scipy.ndimage import gaussian_filter  # noqa: PLC0415 (a quarter of a second)
+
+    count, height, width = images.shape
+    blocks = images.reshape(count, height // _SHRINK, _SHRINK, width // _SHRINK, _SHRINK)
+    change = blocks.mean(axis=(2, 4), dtype=np.float32)
+    change -= gaussian_filter(change, _SIGMA, axes=(1, 2))
+    contrast = np.sqrt(gaussian_filter(change * change, _SIGMA, axes=(1, 2)))
+    floor = _FLOOR * contrast.mean(axis=(1, 2), keepdims=True)
+    flat = (change / (contrast + floor + _ROUNDING)).reshape(count, -1)
+    flat -= flat.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = np.where(length > 0.1, flat / np.maximum(length, 0.1), 0)
+    return np.asarray(flat.reshape(change.shape), np.float32)
+
+
+def similarity(
+    local: npt.NDArray[np.float32], first: Indices, second: Indices, transform: str
+) -> npt.NDArray[np.float64]:
+    """(P,) correlation of the details of pairs of images.
+
+    Args:
+        local: (N, S, S) from `details`.
+        first, second: (P,) indices; the first are turned or mirrored by `transform` before.
+        transform: a name in `TRANSFORMS`.
+    """
+    turned = apply(local, transform)
+    values = np.zeros(len(first))
+    for start in range(0, len(first), _PRODUCTS_AT_ONCE):
+        rows = slice(start, start + _PRODUCTS_AT_ONCE)
+        values[rows] = np.einsum("nij,nij->n", turned[first[rows]], local[second[rows]])
+    return values
+
+
+def _all_with_all(files: Indices, splits: npt.NDArray[np.str_]) -> tuple[Indices, Indices]:
+    if len(files) <= _ALL_WITH_ALL:
+        one, other = np.triu_indices(len(files), 1)
+        return files[one], files[other]
+    hubs = _first_of_each(files, splits)
+    others = np.setdiff1d(files, hubs)
+    one, other = np.triu_indices(len(hubs), 1)
+    return (
+        np.concatenate([hubs[one], np.repeat(hubs, len(others))]),
+        np.concatenate([hubs[other], np.tile(others, len(hubs))]),
+    )
+
+
+def _each_with_each(
+    files: Indices, others: Indices, splits: npt.NDArray[np.str_]
+) -> tuple[Indices, Indices]:
+    if len(files) * len(others) > _ALL_WITH_ALL**2:
+        few, fewer = _first_of_each(files, splits), _first_of_each(others, splits)
+        rest = np.setdiff1d(files, few)
+        return (
+            np.concatenate([np.repeat(few, len(others)), np.repeat(rest, len(fewer))]),
+            np.concatenate([np.tile(others, len(few)), np.tile(fewer, len(rest))]),
+        )
+    return np.repeat(files, len(others)), np.tile(others, len(files))
+
+
+def _first_of_each(files: Indices, splits: npt.NDArray[np.str_]) -> Indices:
+    return files[np.unique(splits[files], return_index=True)[1]]
+
+
+def _block(one: Indices, other: Indices, transform: str, value: float, *, exact: bool) -> Pairs:
+    count = len(one)
+    named = np.full(count, transform, dtype=np.array(_NAMES).dtype)
+    made = Pairs(one, other, named, np.full(count, value), np.full(count, exact))
+    return _in_order(one, other, made)
+
+
+def _in_order(one: Indices, other: Indices, pairs: Pairs) -> Pairs:
+    """`pairs` between `one` and `other`, the smaller index first."""
+    swapped = one > other
+    transform = pairs.transform.copy()
+    for name, inverse in INVERSE.items():
+        transform[swapped & (pairs.transform == name)] = inverse
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    return Pairs(first, second, transform, pairs.similarity, pairs.exact)

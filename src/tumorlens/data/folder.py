@@ -100,11 +100,9 @@ class DataFolder:
         return tuple(file for file in self.files if file.split == split)
 
     def with_splits(self, assignment: Mapping[str, str], *, others: bool = False) -> "DataFolder":
-        """The same folder, split as `assignment` (path to split) says.
+        """The same folder, split as `assignment`, path to split, says.
 
-        Args:
-            assignment: path to split.
-            others: keep the files that it lacks, without a split.
+        With `others`, files that it lacks are kept, without a split.
         """
         files = tuple(
             replace(file, split=assignment.get(file.path, ""))
@@ -121,11 +119,7 @@ class DataFolder:
         return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
     def unused_sentence(self, *, faults: bool = True) -> str:
-        """What is not used, counted by reason; "" if all is.
-
-        Args:
-            faults: count what `self.faults` names, too.
-        """
+        """What is not used, counted by reason; with `faults` also what they name; "" if all is."""
         parts = [
             f"{reason} ({len(paths):,}, such as {_shown(paths[0])})"
             for reason, paths in self.unused.items()
@@ -136,25 +130,17 @@ class DataFolder:
 
 @dataclass(frozen=True)
 class _Tree:
-    """What is below a folder, by relative path, but for what file managers leave behind.
-
-    Attributes:
-        files: all of them.
-        folders: sub-folders of each folder, by name; "" is the folder itself.
-        unused: folders that were not entered, by reason.
-    """
+    """What is below a folder, by relative path, but for what file managers leave behind."""
 
     files: list[str]
-    folders: dict[str, list[str]]
-    unused: dict[str, list[str]]
+    folders: dict[str, list[str]]  # sub-folders of each folder, by name; "" is the folder itself
+    unused: dict[str, list[str]]  # folders that were not entered, by reason
 
 
 def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
     """List the images of a data folder; nothing is opened.
 
-    Args:
-        root: the folder.
-        any_folder: where no image is in a class folder, take those that are in none.
+    With `any_folder`, where no image is in a class folder, those that are in none are taken.
 
     Raises:
         TumorlensError: no such folder, no image, or a layout that is not understood.
@@ -227,9 +213,8 @@ def _tree(root: Path) -> _Tree:
                 entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
             if not here:
-                raise TumorlensError(
-                    f"--data_dir {root}: cannot be read ({error.strerror}); check its permissions."
-                ) from error
+                what = f"cannot be read ({error.strerror}); check its permissions."
+                raise TumorlensError(f"--data_dir {root}: {what}") from error
             found.unused.setdefault(_CLOSED, []).append(here)
             continue
         found.folders[here] = []
@@ -257,10 +242,8 @@ def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
     for split in SPLITS:
         both = [name for name in found if found[name] == split]
         if len(both) > 1:
-            raise TumorlensError(
-                f"--data_dir {root}: {_names(both, 'and')} are both the {split} split; keep one, "
-                "or merge them."
-            )
+            same = f"{_names(both, 'and')} are both the {split} split"
+            raise TumorlensError(f"--data_dir {root}: {same}; keep one, or merge them.")
     return found
 
 
@@ -292,11 +275,7 @@ def _refuse_nested(root: Path, tree: _Tree, parent: str) -> None:
 
 
 def _labels(root: Path, homes: Sequence[str]) -> dict[str, str]:
-    """The class of each class folder.
-
-    Raises:
-        TumorlensError: two folders of one split, or two spellings, are one class.
-    """
+    """The class of each class folder; raises where two of one split, or two spellings, are one."""
     named = classes_of(home.rpartition("/")[2] for home in homes)
     labels = {home: named[home.rpartition("/")[2]] for home in homes}
     folders: dict[tuple[str, str], list[str]] = {}
@@ -306,10 +285,8 @@ def _labels(root: Path, homes: Sequence[str]) -> dict[str, str]:
         spellings.setdefault(class_key(label), set()).add(label)
     for (_, label), same in folders.items():
         if len(same) > 1:
-            raise TumorlensError(
-                f"--data_dir {root}: {_names(same, 'and')} are both class {label}; rename one, or "
-                "merge them."
-            )
+            both = f"{_names(same, 'and')} are both class {label}"
+            raise TumorlensError(f"--data_dir {root}: {both}; rename one, or merge them.")
     for names in spellings.values():
         if len(names) > 1:
             raise TumorlensError(
@@ -337,19 +314,14 @@ def _sorted_out(
         mask = not _MASK_FOLDERS.isdisjoint(part.lower() for part in parts[:-1]) or any(
             stem.lower().endswith(end) and stem[: -len(end)] in stems for end in _MASK_ENDINGS
         )
-        reason = (
-            _BAD_NAME
-            if not _is_portable(path)
-            else _SAME_NAME
-            if composed(path) in taken
-            else _MASK
-            if mask
-            else _OTHER
-            if not image
-            else ""
-            if inside
-            else _OUTSIDE
+        checks = (
+            (_BAD_NAME, not _is_portable(path)),
+            (_SAME_NAME, composed(path) in taken),
+            (_MASK, mask),
+            (_OTHER, not image),
+            (_OUTSIDE, not inside),
         )
+        reason = next((reason for reason, holds in checks if holds), "")
         if reason:
             unused.setdefault(reason, []).append(path)
         else:

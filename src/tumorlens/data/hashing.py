@@ -7,10 +7,14 @@ signs of the odd coefficients along one axis, and a quarter turn swaps the axes:
 all eight turned and mirrored versions follow from one, without hashing again.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.readers import resize
+
+Number = TypeVar("Number", bound=np.generic)
 
 BYTES = 32
 _KEPT = 16
@@ -48,16 +52,9 @@ def fingerprint(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def transformed(fingerprints: npt.NDArray[np.uint8], transform: str) -> npt.NDArray[np.uint8]:
-    """Fingerprints of the turned or mirrored images.
+    """(N, 32) uint8 fingerprints of the same N images, turned or mirrored by `transform`.
 
     Exact but for coefficients that are zero, which have no sign to change.
-
-    Args:
-        fingerprints: (N, 32) uint8.
-        transform: a name in `TRANSFORMS`.
-
-    Returns:
-        (N, 32) uint8.
     """
     transpose, left_right, up_down = TRANSFORMS[transform]
     bits = np.unpackbits(fingerprints, axis=1).reshape(-1, _KEPT, _KEPT)
@@ -68,9 +65,8 @@ def transformed(fingerprints: npt.NDArray[np.uint8], transform: str) -> npt.NDAr
     return np.packbits((bits ^ flips.astype(np.uint8)).reshape(len(bits), -1), axis=1)
 
 
-def apply(grey: npt.NDArray[np.uint8], transform: str) -> npt.NDArray[np.uint8]:
-    """The (H, W) image itself, turned or mirrored."""
+def apply(images: npt.NDArray[Number], transform: str) -> npt.NDArray[Number]:
+    """The (..., H, W) images themselves, turned or mirrored."""
     transpose, left_right, up_down = TRANSFORMS[transform]
-    turned = grey.T if transpose else grey
-    turned = turned[:, ::-1] if left_right else turned
-    return turned[::-1] if up_down else turned
+    turned = images.swapaxes(-2, -1) if transpose else images
+    return turned[..., :: -1 if up_down else 1, :: -1 if left_right else 1]

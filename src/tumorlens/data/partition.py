@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.dataset import load
-from tumorlens.data.duplicates import duplicate_groups, joined
+from tumorlens.data.duplicates import THUMBNAIL, duplicate_groups, find_pairs, joined
 from tumorlens.data.folder import SPLITS, refuse
-from tumorlens.data.pairs import THUMBNAIL, find_pairs
 from tumorlens.data.patients import Patients, units
 from tumorlens.data.splits import hold_out, resolve
 from tumorlens.errors import TumorlensError
@@ -71,24 +70,22 @@ class Partition:
         """
         labels = [self.classes[label] for label in self.labels]
         columns = {"path": self.paths, self.column: self.splits, "label": labels}
-        columns |= {"group": self.groups}
+        columns["group"] = self.groups
         if self.patients is not None:
-            columns |= {"patient": self.patients.names}
-            columns |= {"site": self.patients.sites} if self.patients.sites is not None else {}
+            columns["patient"] = self.patients.names
+            if self.patients.sites is not None:
+                columns["site"] = self.patients.sites
         return csv_text(list(columns), zip(*columns.values(), strict=True))
 
 
 def in_folds(labels: Indices, groups: Indices, folds: int, seed: int) -> Indices:
-    """Stratified folds that divide no group.
+    """(N,) the fold of each image, 0..folds-1: stratified, of about N / folds images each.
 
     Args:
         labels: (N,) class indices.
         groups: (N,) images of one group go together.
-        folds: how many, of about N / folds images each.
+        folds: how many.
         seed: decides among groups that bring the same classes.
-
-    Returns:
-        (N,) the fold of each image, 0..folds-1.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415 - a second
 
@@ -103,16 +100,9 @@ def in_folds(labels: Indices, groups: Indices, folds: int, seed: int) -> Indices
 
 
 def in_shares(labels: Indices, groups: Indices, shares: Sequence[float], seed: int) -> Indices:
-    """Stratified splits of unlike size that divide no group.
+    """(N,) the split of each image, 0..P-1: stratified, of unlike size; see also `in_folds`.
 
-    Args:
-        labels: (N,) class indices.
-        groups: (N,) images of one group go together.
-        shares: of the images for each of P splits; they add up to 1. The first gets what is left.
-        seed: of the choice.
-
-    Returns:
-        (N,) the split of each image, 0..P-1.
+    `shares` of the images for each of P splits add up to 1. The first gets what is left.
     """
     split = np.zeros(len(labels), dtype=np.int64)
     for number in range(len(shares) - 1, 0, -1):
@@ -153,7 +143,7 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
         groups = joined(groups, given)
         notes += note
     if settings.folds is not None:
-        names = used = tuple(str(fold) for fold in range(settings.folds))
+        names = used = tuple(map(str, range(settings.folds)))
     else:
         names = SPLITS
         shares = [1 - settings.valid - settings.test, settings.valid, settings.test]
@@ -205,13 +195,12 @@ def _given(path: Path, root: Path, paths: tuple[str, ...]) -> tuple[Indices, lis
             f"{next(iter(named), 'nothing')}, the folder has {paths[0]}."
         )
     names = [named.get(file, f"\0{file}") for file in paths]
-    notes = []
-    if known < len(paths):
-        notes.append(
-            f"{path} names the group of {known} of {len(paths)} images; the others are grouped by "
-            "their near-duplicates alone."
-        )
-    return np.unique(names, return_inverse=True)[1].astype(np.int64), notes
+    note = (
+        f"{path} names the group of {known} of {len(paths)} images; the others are grouped by "
+        "their near-duplicates alone."
+    )
+    groups = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    return groups, [note] if known < len(paths) else []
 
 
 def _enough(

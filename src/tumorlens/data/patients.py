@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from tumorlens.data import public_patients
 from tumorlens.data.duplicates import joined
+from tumorlens.data.folder import SPLITS
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath, read_table
 
@@ -77,11 +78,7 @@ class FileTable:
     columns: tuple[str, ...]
 
     def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:  # noqa: ARG002
-        """Whom N images show.
-
-        Args:
-            paths: N, relative to the data folder.
-            hashes: not needed, see `PublicTable.of`.
+        """Whom N images show, see `PublicTable.of`; no hash is needed.
 
         Raises:
             TumorlensError: it knows none of the images.
@@ -147,12 +144,7 @@ def read_patients(name: Path) -> PatientTable:
 
 
 def record(paths: Sequence[str], patients: Patients) -> FileTable:
-    """A table of N images, to keep where their paths are kept.
-
-    Args:
-        paths: N.
-        patients: of the N images.
-    """
+    """A table of N images and the `patients` that they show, to keep where their paths are kept."""
     columns = {"patient": patients.names, **patients.columns}
     rows = {
         path: {name: str(values[index]) for name, values in columns.items()}
@@ -164,12 +156,7 @@ def record(paths: Sequence[str], patients: Patients) -> FileTable:
 def table_for(
     patients: Path | None, splits: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
 ) -> PatientTable | None:
-    """The table that --patients names, else the one that the splits file carries, if any.
-
-    Args:
-        patients: as named.
-        splits: the splits file, or the name of the built-in table.
-        rows, columns: of it.
+    """The table that --patients names, else the one that --splits carries in `rows`, if any.
 
     Raises:
         TumorlensError: see `read_patients`.
@@ -228,13 +215,7 @@ def count_units(units: Indices, patients: Patients | None) -> tuple[int, int]:
 
 
 def unit_words(patients: int, groups: int, images: int) -> str:
-    """What intervals resample, in words.
-
-    Args:
-        patients: how many are known.
-        groups: near-duplicate groups of images whose patient is not known.
-        images: that are behind all of them; as many groups are single images.
-    """
+    """What intervals resample: known patients, else near-duplicate groups, of so many images."""
     if patients and groups:
         return f"{patients} patients and {groups} groups of images whose patient is not known"
     if patients:
@@ -244,12 +225,7 @@ def unit_words(patients: int, groups: int, images: int) -> str:
 
 @dataclass(frozen=True)
 class Overlap:
-    """A patient who is in more than one split.
-
-    Attributes:
-        patient: the name.
-        images: images of that patient in each split that has some.
-    """
+    """A patient who is in more than one split, with the number of images in each that has some."""
 
     patient: str
     images: dict[str, int]
@@ -267,40 +243,28 @@ def overlaps(names: Names, splits: Names) -> list[Overlap]:
         if name:
             counts.setdefault(name, Counter())[split] += 1
     found = [
-        Overlap(
-            name, {split: inside[split] for split in ("train", "valid", "test") if inside[split]}
-        )
+        Overlap(name, {split: inside[split] for split in SPLITS if inside[split]})
         for name, inside in counts.items()
         if len(inside) > 1
     ]
     return sorted(found, key=lambda one: (-sum(one.images.values()), one.patient))
 
 
-def overlap_sentence(found: Sequence[Overlap], names: Names, splits: Names) -> str:
-    """How many patients and images overlap, the largest by name.
-
-    Args:
-        found: by `overlaps`, of the same names and splits; not empty.
-        names, splits: see `overlaps`.
-    """
-    shared = {one.patient for one in found}
-    inside = np.array([name in shared for name in names.tolist()], dtype=bool)
+def _overlap_sentence(found: Sequence[Overlap], splits: Names) -> str:
+    """How many patients and images overlap, the largest by name."""
     parts = []
     for split in ("valid", "test"):
-        there = splits == split
-        also = int((inside & there).sum())
+        also = sum(one.images.get(split, 0) for one in found)
         if also:
-            parts.append(f"{also} of {int(there.sum())} {split} images")
+            parts.append(f"{also} of {int((splits == split).sum())} {split} images")
     examples = [
         f"{one.patient} ({', '.join(f'{count} {name}' for name, count in one.images.items())})"
         for one in found[:_NAMED_IN_REFUSAL]
     ]
     more = f" and {len(found) - len(examples)} more" if len(found) > len(examples) else ""
-    who = "patient is" if len(found) == 1 else "patients are"
-    return (
-        f"{len(found)} {who} in more than one split, by {' and '.join(parts)}: "
-        f"{', '.join(examples)}{more}"
-    )
+    who = f"{len(found)} patient{' is' if len(found) == 1 else 's are'}"
+    shown = f"{', '.join(examples)}{more}"
+    return f"{who} in more than one split, by {' and '.join(parts)}: {shown}"
 
 
 def check_overlap(names: Names, splits: Names, source: str, *, allowed: bool) -> str:
@@ -320,7 +284,7 @@ def check_overlap(names: Names, splits: Names, source: str, *, allowed: bool) ->
     found = overlaps(names, splits)
     if not found:
         return ""
-    said = overlap_sentence(found, names, splits)
+    said = _overlap_sentence(found, splits)
     if not allowed:
         raise TumorlensError(
             f"--patients {source}: {said}. Scores of such a split are not of unseen patients; make "

@@ -44,13 +44,7 @@ _SAME_NAME = 32
 
 @dataclass(frozen=True)
 class Table:
-    """The built-in table, R rows.
-
-    Attributes:
-        hashes: (R, 32) uint8.
-        rows: each row by column.
-        columns: their names.
-    """
+    """The built-in table: R rows by column, and their hashes, (R, 32) uint8."""
 
     hashes: npt.NDArray[np.uint8]
     rows: tuple[Mapping[str, str], ...]
@@ -73,11 +67,7 @@ class Match:
 
 
 def is_testing(labels: Iterable[str]) -> bool:
-    """Whether these are the labels of the public set's whole `Testing`, of a version known here.
-
-    Args:
-        labels: a class name for each image.
-    """
+    """Whether these are the images' classes of the public set's whole `Testing`, as known here."""
     counted = Counter(labels)
     return any(counted == splits["Testing"] for splits in KNOWN_COUNTS.values())
 
@@ -114,7 +104,10 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
         row = named.get(_name(path))
         if row is None:
             continue
-        differing = _distance(shipped.hashes[row], hashes[index])
+        bits = [
+            transformed(shipped.hashes[row][None], name)[0] ^ hashes[index] for name in TRANSFORMS
+        ]
+        differing = min(int(np.bitwise_count(one).sum()) for one in bits)
         if differing <= (NEAR_DUPLICATE_BITS if known[index] else _SAME_NAME):
             by_name[index] = not known[index]
             rows[index], known[index] = row, True
@@ -157,12 +150,6 @@ def rows_of(folder: DataFolder, size: int, progress: Progress) -> tuple[list[dic
         "public set."
     )
     return rows, note
-
-
-def _distance(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> int:
-    return min(
-        int(np.unpackbits(transformed(one[None], name)[0] ^ other).sum()) for name in TRANSFORMS
-    )
 
 
 def _name(path: str) -> str:

@@ -20,18 +20,15 @@ from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath, read_table
 from tumorlens.progress import Progress, silent
 
+Indices = npt.NDArray[np.int64]
+
 # The fold of images that train in every fold.
 ALWAYS_TRAINS = "train"
 # Share of the next fold that validates where no `run` column says which.
 _NEXT_FOLD_SHARE = 0.5
 
 
-def hold_out(
-    labels: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    fraction: float,
-    seed: int,
-) -> npt.NDArray[np.bool_]:
+def hold_out(labels: Indices, groups: Indices, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Set aside a stratified share of the images without dividing a group.
 
     Args:
@@ -50,8 +47,8 @@ def hold_out(
     # Images of each class in each group.
     counts = np.zeros((int(member.max()) + 1, classes), dtype=np.int64)
     np.add.at(counts, (member, labels), 1)
-    wanted = np.maximum(1, np.round(np.bincount(labels, minlength=classes) * fraction))
-    wanted[np.bincount(labels, minlength=classes) < 2] = 0
+    images = counts.sum(axis=0)
+    wanted = np.where(images < 2, 0, np.maximum(1, np.round(images * fraction)))
     taken = np.zeros(classes)
     held = np.zeros(len(counts), dtype=bool)
     # In random order, take each group that leaves no class above what is wanted of it.
@@ -142,8 +139,7 @@ def assigned(
     Args:
         folder: as it is.
         assignment: path to "train", "valid" or "test".
-        source: of the assignment, for sentences.
-        patients: the table of patients.
+        source, patients: see `SplitFolder`.
         besides: paths that are known and in no split.
         every_file: keep those that are in no split.
 
@@ -195,15 +191,12 @@ def _check_fold(source: str, fold: int | None, folds: Collection[int]) -> None:
 def splits_in(
     source: str, rows: Sequence[dict[str, str]], columns: Collection[str], fold: int | None
 ) -> dict[str, str]:
-    """What a splits file says; images without a split or fold are not used.
+    """What a splits file says: path to "train", "valid" or "test"; not of images without either.
 
     Args:
         source: of the table, for sentences.
         rows, columns: with `path, split`, or `path, fold` and what `of_fold` asks for.
         fold: which one; None: as the column `split` says.
-
-    Returns:
-        Path of each image to "train", "valid" or "test".
 
     Raises:
         TumorlensError: a column or value that is not understood, no such fold.
@@ -213,12 +206,10 @@ def splits_in(
         if "split" not in columns:
             hint = "name one with --fold" if "fold" in columns else "expected path, split"
             raise TumorlensError(f"{source}: has the columns {found}; {hint}.")
-        unknown = [row for row in rows if row["split"].lower() not in ("", *SPLIT_NAMES)]
-        if unknown:
-            raise TumorlensError(
-                f"{source}: {unknown[0]['path']} has the split `{unknown[0]['split']}`; expected "
-                "train, valid, test or nothing."
-            )
+        for row in rows:
+            if row["split"].lower() not in ("", *SPLIT_NAMES):
+                what = f"{row['path']} has the split `{row['split']}`"
+                raise TumorlensError(f"{source}: {what}; expected train, valid, test or nothing.")
         return {row["path"]: SPLIT_NAMES[row["split"].lower()] for row in rows if row["split"]}
     if "fold" not in columns:
         raise TumorlensError(
@@ -237,10 +228,7 @@ def of_fold(rows: Sequence[Mapping[str, str]], fold: int, folds: int) -> dict[st
     divided. Training is everything else. Images of the fold `train` always train: their patient is
     not known, so that they are never scored. Images without a fold are not used.
 
-    Args:
-        rows: with columns path, fold and, where known, run, label, patient and group.
-        fold: k.
-        folds: how many there are.
+    The rows have the columns path, fold and, where known, run, label, patient and group.
     """
     used = [row for row in rows if row["fold"]]
     valid = str((fold + 1) % folds)
@@ -298,15 +286,13 @@ def _numbered_folds(source: str, rows: Sequence[dict[str, str]]) -> tuple[int, .
 def _half_of(rows: list[Mapping[str, str]]) -> set[str]:
     if not rows:
         return set()
-    labels = [row.get("label", "") for row in rows]
-    groups = joined(*(_numbered(rows, column) for column in ("group", "patient")))
-    held = hold_out(
-        np.unique(labels, return_inverse=True)[1].astype(np.int64), groups, _NEXT_FOLD_SHARE, 0
-    )
+    _, labels = np.unique([row.get("label", "") for row in rows], return_inverse=True)
+    groups = joined(_numbered(rows, "group"), _numbered(rows, "patient"))
+    held = hold_out(labels.astype(np.int64), groups, _NEXT_FOLD_SHARE, seed=0)
     return {row["path"] for row, holds in zip(rows, held, strict=True) if holds}
 
 
-def _numbered(rows: Sequence[Mapping[str, str]], column: str) -> npt.NDArray[np.int64]:
+def _numbered(rows: Sequence[Mapping[str, str]], column: str) -> Indices:
     """A number for each value of a column; rows without one are alone."""
     names = [row.get(column) or f"\0{row['path']}" for row in rows]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)

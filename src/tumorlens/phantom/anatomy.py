@@ -1,4 +1,4 @@
-"""A head to be imaged: the MNI152 template's brain, with skull, scalp, sella and face around it.
+"""A head to be imaged, the MNI152 template's brain, and the slice in which it is looked at.
 
 The brain is the ICBM 2009a nonlinear symmetric average of 152 people (Fonov et al. 2011, NeuroImage
 54), as nilearn ships it: 1 mm, T1 and the probabilities of grey and white matter. It ends at the
@@ -26,10 +26,6 @@ _FIELD_SHAPE = (131, 151, 126)
 _FIELD_STEP = 2.0  # mm: skull and scalp are smooth, a finer grid would show no more
 
 SELLA = np.array([0.0, 2.0, -33.0], dtype=np.float32)  # centre of the pituitary gland
-
-# Signal of T1-weighted images after contrast agent, where fat is about 1.
-AIR, BONE, FLUID, MUSCLE, FAT = 0.008, 0.035, 0.10, 0.34, 0.95
-GREY, WHITE, MARROW, MUCOSA, VESSEL, GLAND = 0.335, 0.405, 0.50, 0.60, 0.80, 0.60
 
 
 def smoothstep(low: float | Array, high: float | Array, value: npt.NDArray[np.floating]) -> Array:
@@ -146,3 +142,76 @@ def _hull_distance(inside: npt.NDArray[np.bool_], closing: float, step: float) -
     hull = ndimage.distance_transform_edt(grown) > closing / step
     signed = ndimage.distance_transform_edt(~hull) - ndimage.distance_transform_edt(hull)
     return np.asarray(ndimage.gaussian_filter(signed * step, 1.0), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which slice of the head is looked at: a grid of points in it.
+
+    Attributes:
+        plane: "axial", "coronal" or "sagittal".
+        offset: mm along the slice's normal from the sella.
+        points: (3, size, size) mm; rows from top to bottom of the image.
+        across: (3,) unit vector along a row; down: (3,) unit vector along a column.
+        spacing: mm from one pixel to the next.
+    """
+
+    plane: str
+    offset: float
+    points: Array
+    across: Array
+    down: Array
+    spacing: float
+
+
+# Columns, rows (downwards) and normal of each plane, and the head's centre in the image.
+_PLANES = {
+    "axial": ((1, 0, 0), (0, -1, 0), (0, 0, 1), (0, -6, 0)),
+    "coronal": ((1, 0, 0), (0, 0, -1), (0, 1, 0), (0, 0, -14)),
+    "sagittal": ((0, 1, 0), (0, 0, -1), (1, 0, 0), (0, -4, -16)),
+}
+# How far a slice may lie from the sella (mm along the normal), and how far it may lean (degrees).
+_OFFSETS = {"axial": (-8.0, 19.0), "coronal": (-14.0, 14.0), "sagittal": (-14.0, 14.0)}
+_WIDTHS = {"axial": (214.0, 240.0), "coronal": (204.0, 230.0), "sagittal": (226.0, 250.0)}  # mm
+_LEANS = {"axial": (11.0, 3.0), "coronal": (9.0, 3.0), "sagittal": (4.0, 4.0)}
+
+
+def draw_view(rng: np.random.Generator, size: int) -> View:
+    """A slice through the sella's surroundings, leaning this way and that, in a bent head.
+
+    Every slice passes within two centimetres of the sella: a pituitary tumor has to, and no class
+    may be told by where its slices lie.
+    """
+    plane = str(rng.choice(list(_PLANES)))
+    across, down, normal, centre = (np.array(v, dtype=np.float64) for v in _PLANES[plane])
+    lean = np.clip(rng.normal(size=2), -2, 2) * _LEANS[plane] / 1.5
+    turn = _rotation(across, lean[0]) @ _rotation(down, lean[1])
+    turn = turn @ _rotation(normal, float(np.clip(rng.normal(0, 4), -9, 9)))
+    across, down, normal = turn @ across, turn @ down, turn @ normal
+    offset = float(rng.uniform(*_OFFSETS[plane]))
+    width = float(rng.uniform(*_WIDTHS[plane]))
+    spacing = width / size
+    start = SELLA + offset * normal
+    middle = (centre - start) - ((centre - start) @ normal) * normal + start
+    middle = middle + rng.uniform(-6, 6) * across + rng.uniform(-6, 6) * down
+    steps = (np.arange(size) - (size - 1) / 2) * spacing
+    grid = (
+        middle[:, None, None]
+        + across[:, None, None] * steps[None, None, :]
+        + down[:, None, None] * steps[None, :, None]
+    )
+    # Another person's head: scaled along each axis, and bent smoothly.
+    points, sella = grid.astype(np.float32), SELLA[:, None, None]
+    scale = rng.uniform(0.93, 1.07, size=3).astype(np.float32)[:, None, None]
+    bent = sella + (points - sella) / scale
+    bent = bent + np.float32(2.8) * np.stack([Ripples(rng, 120.0, 5)(points) for _ in range(3)])
+    points = np.asarray(bent, dtype=np.float32)
+    return View(plane, offset, points, across.astype(np.float32), down.astype(np.float32), spacing)
+
+
+def _rotation(axis: npt.NDArray[np.float64], degrees: float) -> npt.NDArray[np.float64]:
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.deg2rad(degrees)
+    turned = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    return np.asarray(turned, dtype=np.float64)

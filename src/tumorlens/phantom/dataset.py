@@ -21,11 +21,10 @@ from scipy import ndimage
 from tumorlens.errors import TumorlensError
 from tumorlens.files import claim, csv_text, write_image, write_manifest, write_text
 from tumorlens.labels import KNOWN_CLASSES
-from tumorlens.phantom.anatomy import Array, Ripples, load_template
-from tumorlens.phantom.head import draw_person, paint_head, survey
+from tumorlens.phantom.anatomy import Array, Ripples, draw_view, load_template
+from tumorlens.phantom.head import Person, paint_head, survey
 from tumorlens.phantom.lesions import draw_lesion
 from tumorlens.phantom.notice import NOTICE
-from tumorlens.phantom.view import draw_view
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PhantomSettings, primitives
 
@@ -83,7 +82,7 @@ def phantom_slice(
     template = load_template()
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
     view = draw_view(streams[0], size)
-    person = draw_person(streams[1])
+    person = Person(streams[1])
     scanner = _draw_scanner(streams[2], size)
     tissue = survey(template, person, view.points)
     lesion = draw_lesion(streams[3], label, view, tissue)

@@ -11,18 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.phantom.anatomy import (
-    AIR,
-    BONE,
-    FAT,
-    FLUID,
-    GLAND,
-    GREY,
-    MARROW,
-    MUCOSA,
-    MUSCLE,
     SELLA,
-    VESSEL,
-    WHITE,
     Array,
     Ripples,
     Template,
@@ -31,50 +20,33 @@ from tumorlens.phantom.anatomy import (
     smoothstep,
 )
 
+# Signal of T1-weighted images after contrast agent, where fat is about 1.
+AIR, BONE, FLUID, MUSCLE, FAT = 0.008, 0.035, 0.10, 0.34, 0.95
+GREY, WHITE, MARROW, MUCOSA, VESSEL, GLAND = 0.335, 0.405, 0.50, 0.60, 0.80, 0.60
+
 # numpy's stubs widen sums of float32 arrays; what is returned is float32.
 _Values = npt.NDArray[np.floating]
 
 
-@dataclass(frozen=True)
 class Person:
     """What differs from head to head besides its shape; drawn without knowing the class."""
 
-    skull: float  # mm
-    scalp: float  # mm
-    marrow: float
-    fat: float
-    contrast: float  # of white against grey matter
-    ventricles: float  # from which share of fluid on a place is dark
-    vessels: float
-    sinus: float
-    gland: float
-    gyri: tuple[Ripples, Ripples, Ripples]
-    thickness: Ripples
-    fascia: Ripples
-    folds: Ripples
-    fibres: Ripples
-    mucosa: Ripples
-
-
-def draw_person(rng: np.random.Generator) -> Person:
-    """Another person."""
-    return Person(
-        skull=rng.uniform(5.0, 8.5),
-        scalp=rng.uniform(4.5, 9.0),
-        marrow=rng.uniform(0.4, 1.1),
-        fat=rng.uniform(0.78, 1.0),
-        contrast=rng.uniform(0.7, 1.4),
-        ventricles=rng.uniform(0.2, 0.5),
-        vessels=rng.uniform(0.55, 0.9),
-        sinus=rng.uniform(0.75, 1.15),
-        gland=rng.uniform(0.75, 1.2),
-        gyri=(Ripples(rng, 30, 6), Ripples(rng, 30, 6), Ripples(rng, 30, 6)),
-        thickness=Ripples(rng, 65, 6),
-        fascia=Ripples(rng, 34, 8),
-        folds=Ripples(rng, 21, 8),
-        fibres=Ripples(rng, 10, 8),
-        mucosa=Ripples(rng, 8, 6),
-    )
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.skull = rng.uniform(5.0, 8.5)  # mm
+        self.scalp = rng.uniform(4.5, 9.0)  # mm
+        self.marrow = rng.uniform(0.4, 1.1)
+        self.fat = rng.uniform(0.78, 1.0)
+        self.contrast = rng.uniform(0.7, 1.4)  # of white against grey matter
+        self.ventricles = rng.uniform(0.2, 0.5)  # from which share of fluid on a place is dark
+        self.vessels = rng.uniform(0.55, 0.9)
+        self.sinus = rng.uniform(0.75, 1.15)
+        self.gland = rng.uniform(0.75, 1.2)
+        self.gyri = [Ripples(rng, 30, 6) for _ in range(3)]
+        self.thickness = Ripples(rng, 65, 6)
+        self.fascia = Ripples(rng, 34, 8)
+        self.folds = Ripples(rng, 21, 8)
+        self.fibres = Ripples(rng, 10, 8)
+        self.mucosa = Ripples(rng, 8, 6)
 
 
 @dataclass(frozen=True)
@@ -126,10 +98,10 @@ def _over(below: _Values, above: _Values | float, alpha: _Values) -> Array:
 
 def _ball(points: Array, centre: tuple[float, ...], radii: tuple[float, ...]) -> Array:
     """Signed distance to an ellipsoid, mm, negative inside (exact for a sphere, else close)."""
-    scaled = [
-        (points[axis] - np.float32(centre[axis])) / np.float32(radii[axis]) for axis in range(3)
-    ]
-    length = np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2)
+    x, y, z = (
+        (p - np.float32(c)) / np.float32(r) for p, c, r in zip(points, centre, radii, strict=True)
+    )
+    length = np.sqrt(x**2 + y**2 + z**2)
     return np.asarray((length - 1) * np.float32(min(radii)), dtype=np.float32)
 
 
@@ -174,17 +146,16 @@ def _inside(person: Person, points: Array, tissue_map: Tissue) -> Array:
     signal = _over(signal, 0.45, 0.4 * _filled(np.abs(depth + 0.4) - 0.3, 0.9))  # dura
     # Vessels: dots where two folds of space cross in the fluid.
     dots = np.exp(-((person.fibres(points) - 1.9) ** 2) / 0.06) * (1 - tissue)
-    signal = _over(signal, VESSEL * person.vessels, 0.8 * dots * smoothstep(-16, -4, depth))
+    vessel = VESSEL * person.vessels
+    signal = _over(signal, vessel, 0.8 * dots * smoothstep(-16, -4, depth))
     back = (z > -5) | (y < -60)
     sagittal_sinus = np.hypot(x / 4.5, (depth + 0.5) / 3.2) - 1
-    signal = _over(
-        signal, VESSEL * person.vessels, _filled(np.where(back, sagittal_sinus, 1), 0.25)
-    )
+    signal = _over(signal, vessel, _filled(np.where(back, sagittal_sinus, 1), 0.25))
     transverse = np.hypot((z + 20 + 0.1 * np.abs(x)) / 4.0, (depth + 0.5) / 3.5) - 1
-    signal = _over(signal, VESSEL * person.vessels, _filled(np.where(y < -52, transverse, 1), 0.25))
+    signal = _over(signal, vessel, _filled(np.where(y < -52, transverse, 1), 0.25))
     basilar = _rod(points, (0, -19, -48), (0, -17, -22), 1.5)
     artery = _rod(_folded(points), (12, 0, -22), (38, 2, -16), 1.2)
-    return _over(signal, VESSEL * person.vessels, 0.9 * _filled(np.minimum(basilar, artery), 0.7))
+    return _over(signal, vessel, 0.9 * _filled(np.minimum(basilar, artery), 0.7))
 
 
 def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array:
@@ -215,23 +186,17 @@ def _outside(person: Person, points: Array, depth: Array, vault: Array) -> Array
     temporal = temporal * smoothstep(22, -8, points[2]) * smoothstep(20, 45, sides[0])
     flesh = _over(flesh, muscle, temporal * smoothstep(-2.5, -4.5, head))
     flesh = _over(flesh, 0.42, smoothstep(-1.5, -0.5, head))  # skin
-    flesh = _face(person, points, flesh)
+    flesh = _bones(person, points, sides, flesh)
+    grain = person.mucosa(points)
+    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
+    flesh = _over(flesh, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
+    flesh = _airways(person, points, sides, grain, _orbits(person, sides, flesh))
     # Two dark tables with marrow between them, here more, there less.
     diploe = np.exp(-(((depth - 0.5 * skull) / (0.23 * skull)) ** 2))
     marrow = np.clip(0.55 + 0.3 * fascia + 0.1 * fibres, 0, 1.2)
     bone = BONE + MARROW * person.marrow * marrow * diploe
     signal = _over(flesh, bone, smoothstep(skull + 0.6, skull - 0.6, depth))
     return _over(signal, AIR, smoothstep(-0.6, 0.6, head))
-
-
-def _face(person: Person, points: Array, flesh: Array) -> Array:
-    """Jaw, spine, orbits, sinuses, nose, mouth and throat, laid into `flesh`."""
-    sides, grain = _folded(points), person.mucosa(points)
-    signal = _bones(person, points, sides, flesh)
-    mastoid = _ball(sides, (52, -26, -44), (16, 16, 15)) + 1.2 * grain
-    signal = _over(signal, BONE + 0.25 * np.clip(grain, 0, 2), 0.9 * _filled(mastoid, 2))
-    signal = _orbits(person, sides, signal)
-    return _airways(person, points, sides, grain, signal)
 
 
 def _bones(person: Person, points: Array, sides: Array, signal: Array) -> Array:
@@ -294,9 +259,8 @@ def _airways(person: Person, points: Array, sides: Array, grain: Array, signal: 
     septum = np.maximum(np.abs(points[0]) - 1.2, np.minimum(ethmoid, nose))
     signal = _over(signal, 0.6, _filled(septum))
     # Throat and mouth.
-    throat = np.minimum(
-        _ball(points, (0, 8, -72), (12, 9, 14)), _rod(points, (0, -4, -80), (0, -8, -200), 6)
-    )
+    upper = _ball(points, (0, 8, -72), (12, 9, 14))
+    throat = np.minimum(upper, _rod(points, (0, -4, -80), (0, -8, -200), 6))
     signal = _over(signal, MUCOSA, 0.7 * _filled(throat - 2))
     signal = _over(signal, AIR, _filled(throat))
     palate = np.maximum(np.abs(points[2] + 87) - 2.5, _ball(points, (0, 50, -87), (24, 36, 20)))
@@ -313,10 +277,8 @@ def _sella(person: Person, points: Array, signal: Array) -> Array:
     signal = _over(signal, BONE + 0.2 * person.marrow * MARROW, 0.9 * _filled(bone, 1.5))
     cavernous = _ball(sides, (13.5, y - 1, z), (5, 10, 6.5))
     signal = _over(signal, GLAND * person.gland, 0.85 * _filled(cavernous, 1.0))
-    carotid = np.minimum(
-        _rod(sides, (13, y - 6, z - 3), (13, y + 5, z), 2.2),
-        _rod(sides, (13, y + 5, z), (12, y + 1, z + 11), 2.0),
-    )
+    carotid = _rod(sides, (13, y - 6, z - 3), (13, y + 5, z), 2.2)
+    carotid = np.minimum(carotid, _rod(sides, (13, y + 5, z), (12, y + 1, z + 11), 2.0))
     signal = _over(signal, 0.08, _filled(carotid, 0.8))
     gland = _ball(points, (x, y, z), (7, 5, 3.6))
     stalk = _rod(points, (x, y - 1, z), (x, y - 3, z + 12), 1.2)

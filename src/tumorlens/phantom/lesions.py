@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.phantom.anatomy import SELLA, Array, Ripples, smoothstep
+from tumorlens.phantom.anatomy import SELLA, Array, Ripples, View, smoothstep
 from tumorlens.phantom.head import Tissue
-from tumorlens.phantom.view import View
 
 _TRIES = 60
+_TAIL_SIGNAL = 0.62
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Lesion:
         signal: (H, W) signal of the core.
         around: (H, W) factor on the signal of the tissue around: swelling, a cleft of fluid.
         tail: (H, W) how much of a pixel is thickened, enhancing dura, 0..1.
-        tail_signal: signal of the tail.
         push: (2, H, W) mm along rows and columns from each pixel to the tissue that the growing
             tumor has pushed there; 0 out of its reach.
     """
@@ -38,13 +37,12 @@ class Lesion:
     signal: Array
     around: Array
     tail: Array
-    tail_signal: float
     push: Array
 
     def laid_into(self, healthy: Array) -> Array:
         """`healthy` signal (already displaced by `push`) with the tumor in it."""
         signal = healthy * self.around
-        signal = signal + (self.tail_signal - signal) * self.tail
+        signal = signal + (_TAIL_SIGNAL - signal) * self.tail
         return np.asarray(signal + (self.signal - signal) * self.core, dtype=np.float32)
 
 
@@ -54,23 +52,19 @@ def draw_lesion(rng: np.random.Generator, label: str, view: View, tissue: Tissue
     return draw(rng, view, tissue) if draw else None
 
 
-@dataclass(frozen=True)
 class _Around:
     """The plane seen from a tumor's centre: distance, angle and direction of each pixel."""
 
-    distance: Array  # mm
-    angle: Array
-    direction: Array  # (2, H, W), unit vectors outwards, along rows and columns
-
-
-def _around(view: View, row: float, column: float) -> _Around:
-    size = view.points.shape[1]
-    steps = np.arange(size, dtype=np.float32)
-    u = np.broadcast_to((steps - np.float32(column)) * np.float32(view.spacing), (size, size))
-    v = np.broadcast_to((steps - np.float32(row))[:, None] * np.float32(view.spacing), (size, size))
-    distance = np.hypot(u, v).astype(np.float32)
-    direction = np.stack([u, v]) / np.maximum(distance, 1e-3)
-    return _Around(distance, np.arctan2(v, u).astype(np.float32), direction.astype(np.float32))
+    def __init__(self, view: View, row: float, column: float) -> None:
+        size, spacing = view.points.shape[1], np.float32(view.spacing)
+        steps = np.arange(size, dtype=np.float32)
+        u = np.broadcast_to((steps - np.float32(column)) * spacing, (size, size))
+        v = np.broadcast_to((steps - np.float32(row))[:, None] * spacing, (size, size))
+        self.distance = np.hypot(u, v).astype(np.float32)  # mm
+        self.angle = np.arctan2(v, u).astype(np.float32)
+        # (2, H, W), unit vectors outwards, along rows and columns.
+        direction = np.stack([u, v]) / np.maximum(self.distance, 1e-3)
+        self.direction = direction.astype(np.float32)
 
 
 def _lobed(
@@ -105,27 +99,25 @@ def _swelling(
 
 
 def _pick(rng: np.random.Generator, where: npt.NDArray[np.bool_]) -> tuple[int, int] | None:
-    rows, columns = np.nonzero(where)
-    if len(rows) == 0:
+    places = np.argwhere(where)
+    if len(places) == 0:
         return None
-    chosen = int(rng.integers(len(rows)))
-    return int(rows[chosen]), int(columns[chosen])
+    row, column = places[rng.integers(len(places))].tolist()
+    return row, column
 
 
 def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     radius = float(rng.uniform(12, 27))
     place = None
     while place is None:
-        inside = (tissue.brain > 0.6) & (tissue.depth < -(4 + 0.35 * radius))
-        place = _pick(rng, inside)
+        place = _pick(rng, (tissue.brain > 0.6) & (tissue.depth < -(4 + 0.35 * radius)))
         radius *= 1.0 if place else 0.8
-    around = _around(view, *place)
+    around = _Around(view, *place)
     edge = _lobed(rng, around, radius, 0.15, range(2, 7))
     edge = edge + 0.05 * radius * Ripples(rng, 14)(view.points)
     core = smoothstep(0.9, -0.9, edge) * smoothstep(-1.5, -3.5, tissue.depth)
 
-    texture = Ripples(rng, 7)(view.points)
-    patches = Ripples(rng, 15)(view.points)
+    texture, patches = Ripples(rng, 7)(view.points), Ripples(rng, 15)(view.points)
     bright = float(rng.uniform(0.6, 0.95)) * (1 + 0.1 * texture)
     dead = float(rng.uniform(0.11, 0.22)) * (1 + 0.08 * texture)
     kind = rng.choice(["ring", "patchy", "faint"], p=[0.7, 0.24, 0.06])
@@ -141,13 +133,13 @@ def _glioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     amount = radius * float(rng.uniform(0.15, 0.4))
     push = _pushed(around, edge, amount, 12 + 2.2 * amount, tissue)
     nothing = np.zeros_like(core)
-    return Lesion(core, np.asarray(signal, np.float32), swelling, nothing, 0.0, push)
+    return Lesion(core, np.asarray(signal, np.float32), swelling, nothing, push)
 
 
 def _meningioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     radius = float(rng.uniform(11, 24))
     wall, row, column = _dural_seat(rng, view, tissue, radius)
-    around = _around(view, row, column)
+    around = _Around(view, row, column)
     edge = _lobed(rng, around, radius, 0.06, range(2, 6))
     # The base is flat on the dura, its corners round.
     edge = _both(edge, np.maximum(-wall, tissue.depth), 3.0)
@@ -173,7 +165,7 @@ def _meningioma(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
     amount = radius * float(rng.uniform(0.2, 0.45))
     push = _pushed(around, edge, amount, 12 + 2.2 * amount, tissue)
     signal = np.asarray(bright + np.zeros_like(core), np.float32)
-    return Lesion(core, signal, tissue_around, np.asarray(tail, np.float32), 0.62, push)
+    return Lesion(core, signal, tissue_around, np.asarray(tail, np.float32), push)
 
 
 def _both(a: Array, b: Array, soft: float) -> Array:
@@ -237,11 +229,11 @@ def _pituitary(rng: np.random.Generator, view: View, tissue: Tissue) -> Lesion:
         hollow = smoothstep(-2.5, -4.5, edge + 1.2 * bumps)
         bright = bright * (1 - float(rng.uniform(0.3, 0.65)) * hollow)
     rows, columns = np.nonzero(edge < 0)
-    around = _around(view, float(rows.mean()), float(columns.mean()))
+    around = _Around(view, float(rows.mean()), float(columns.mean()))
     amount = radius * float(rng.uniform(0.15, 0.35))
     push = _pushed(around, edge, amount, 10 + 2.2 * amount, tissue)
     ones, nothing = np.ones_like(core), np.zeros_like(core)
-    return Lesion(core, np.asarray(bright, np.float32), ones, nothing, 0.0, push)
+    return Lesion(core, np.asarray(bright, np.float32), ones, nothing, push)
 
 
 def _risen(rng: np.random.Generator, view: View, radius: float) -> Array:
