@@ -31,7 +31,8 @@ from PIL import Image
 from machine import facts
 from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import described
 from tumorlens.cli import COMMANDS
 from tumorlens.export.int8 import quantise

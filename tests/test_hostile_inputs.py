@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import save_file
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
 from tumorlens.models.build import build_model

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, DataRecord
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, images_of, open_session
 from tumorlens.data import cache
 from tumorlens.data.dataset import load_for_training

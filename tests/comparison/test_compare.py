@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.comparison.compare import compare_and_write
 from tumorlens.comparison.text import change, metric_title, significant_changes

@@ -12,7 +12,8 @@ import pytest
 
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import evaluate as evaluation

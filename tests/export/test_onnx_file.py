@@ -15,7 +15,8 @@ from PIL import Image
 
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, DataRecord
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training

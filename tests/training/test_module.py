@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import NONE
 from tumorlens.models.build import build_model
 from tumorlens.settings import TrainSettings

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.settings import ServeSettings
 

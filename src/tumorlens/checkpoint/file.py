@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tumorlens import __version__
 from tumorlens.checkpoint import half_precision
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.patients import FileTable
 from tumorlens.errors import TumorlensError
 from tumorlens.files import SCHEMA, read_json, replacing, standard_keys, write_json
@@ -41,29 +42,6 @@ _OF_CALIBRATION = (
 )
 # Weights that come with tumorlens, NAME.safetensors for a network's name.
 BUNDLED = Path(__file__).parents[1] / "weights"
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """From an 8-bit grey image to the network's input.
-
-    `readers.fit_square` to `image_size` pixels, divided by 255, minus `mean`, divided by `std`,
-    repeated to `channels`.
-    """
-
-    image_size: int
-    mean: float
-    std: float
-    channels: int = 3
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(N, S, S) uint8 to (N, channels, S, S) float32; the channels share memory."""
-        return self.normalise(images.float() / 255)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """(N, S, S) float in 0..1 to (N, channels, S, S) float32; the channels share memory."""
-        normal = (images - self.mean) / self.std
-        return normal[:, None].expand(-1, self.channels, -1, -1)
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==

@@ -5,7 +5,7 @@ found and decoded, patients and near-duplicates of training are told, and the ne
 features are computed once and kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing, load
+from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
 from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.duplicates import near_duplicates_in
@@ -288,7 +288,7 @@ def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def input_batches(
-    preprocessing: Preprocessing,
+    preprocessing: Callable[[Tensor], Tensor],
     images: npt.NDArray[np.uint8],
     indices: npt.NDArray[np.int64] | None = None,
     *,
@@ -313,7 +313,7 @@ def input_batches(
 
 def describe(
     network: ResNet,
-    preprocessing: Preprocessing,
+    preprocessing: Callable[[Tensor], Tensor],
     images: npt.NDArray[np.uint8],
     indices: npt.NDArray[np.int64] | None = None,
     *,
@@ -326,7 +326,7 @@ def describe(
 
     Args:
         network: moved to `device`.
-        preprocessing: from image to input.
+        preprocessing: from (n, S, S) uint8 to (n, C, S, S).
         images: (M, S, S) uint8.
         indices: (N,) which of them, in this order; None: all.
         device: where to compute.

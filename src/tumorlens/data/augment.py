@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_DRAWS = 8
+_DRAWS = 32
+_KNOTS = 5  # of an intensity curve, inside
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Augmentation:
         brightness: largest value added or taken, fraction of the grey range.
         contrast: largest relative change of contrast about the image's mean either way.
         gamma: largest logarithm either way of the power that grey values are raised to.
+        curves: probability of a random monotone intensity curve through an image's own scale.
+        bias_field: largest logarithm either way of a smooth brightness across the image.
+        resolution: probability of a lower resolution, down to 0.4 of the side.
+        noise: largest deviation of added normal noise, fraction of the grey range; in half the
+            images.
     """
 
     flip: bool = True
@@ -37,6 +43,10 @@ class Augmentation:
     brightness: float = 0.1
     contrast: float = 0.15
     gamma: float = 0.0
+    curves: float = 0.0
+    bias_field: float = 0.0
+    resolution: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         for name, bound in (
@@ -45,6 +55,10 @@ class Augmentation:
             ("shift", 1),
             ("contrast", 1),
             ("gamma", 2),
+            ("curves", 1),
+            ("bias_field", 2),
+            ("resolution", 1),
+            ("noise", 1),
         ):
             value = getattr(self, name)
             if not 0 <= value <= bound:
@@ -105,14 +119,87 @@ def _augment(
 ) -> Tensor:
     drawn = uniform(seed, epoch, indices.cpu().numpy(), _DRAWS)
     symmetric = torch.as_tensor(drawn * 2 - 1, dtype=images.dtype, device=images.device)
+    if settings.curves:
+        images = _curved(images, symmetric, settings.curves)
+    if settings.bias_field:
+        images = _biased(images, symmetric, settings.bias_field)
     moved = _move(images, symmetric, settings)
+    if settings.resolution:
+        moved = _coarse(moved, symmetric, settings.resolution)
     contrast = (1 + settings.contrast * symmetric[:, 5]).reshape(-1, 1, 1)
     brightness = (settings.brightness * symmetric[:, 6]).reshape(-1, 1, 1)
     mean = moved.mean(dim=(1, 2), keepdim=True)
     changed = ((moved - mean) * contrast + mean + brightness).clamp_(0, 1)
     if settings.gamma:
         changed = changed ** torch.exp(settings.gamma * symmetric[:, 7]).reshape(-1, 1, 1)
+    if settings.noise:
+        changed = _noisy(changed, symmetric, settings.noise, indices, seed, epoch)
     return changed
+
+
+def _curved(images: Tensor, symmetric: Tensor, probability: float) -> Tensor:
+    """Each image through its own monotone curve, piecewise linear from (0, 0) to (1, 1)."""
+    rises = torch.exp(1.2 * symmetric[:, 9 : 9 + _KNOTS])
+    heights = F.pad(rises.cumsum(dim=1) / rises.sum(dim=1, keepdim=True), (1, 1))
+    heights[:, -1] = 1  # so that the interval above the last knot has an end
+    highest = images.amax(dim=(1, 2), keepdim=True).clamp(min=1 / 255)
+    place = images / highest * _KNOTS
+    below = place.floor().clamp(max=_KNOTS - 1).long()
+    low = heights.gather(1, below.flatten(1)).reshape(images.shape)
+    high = heights.gather(1, below.flatten(1) + 1).reshape(images.shape)
+    curved = highest * (low + (high - low) * (place - below))
+    chosen = (symmetric[:, 8] * 0.5 + 0.5 < probability).reshape(-1, 1, 1)
+    return torch.where(chosen, curved, images)
+
+
+def _biased(images: Tensor, symmetric: Tensor, largest: float) -> Tensor:
+    """Each image times the exponential of its own polynomial of second order, as coils leave it."""
+    count, height, width = images.shape
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None].expand(height, width)
+    x = torch.linspace(-1, 1, width, device=images.device).expand(height, width)
+    terms = torch.stack([x, y, x * y, x**2 - 0.5, y**2 - 0.5]).reshape(5, -1)
+    field = (symmetric[:, 14:19] @ terms).reshape(count, height, width)
+    return (images * torch.exp(largest * 0.5 * field)).clamp_(0, 1)
+
+
+def _coarse(images: Tensor, symmetric: Tensor, probability: float) -> Tensor:
+    """Some images shrunk to 0.7, 0.55 or 0.4 of the side and enlarged again."""
+    found = images
+    step = probability / 3
+    at = symmetric[:, 19] * 0.5 + 0.5
+    for number, share in enumerate((0.7, 0.55, 0.4)):
+        chosen = torch.nonzero((at >= number * step) & (at < (number + 1) * step))[:, 0]
+        if len(chosen):
+            some = images[chosen, None]
+            small = F.interpolate(some, scale_factor=share, mode="bilinear", antialias=True)
+            large = F.interpolate(small, size=images.shape[1:], mode="bilinear")[:, 0]
+            found = found.index_copy(0, chosen, large)
+    return found
+
+
+def _noisy(
+    images: Tensor,
+    symmetric: Tensor,
+    largest: float,
+    indices: Tensor,
+    seed: int,
+    epoch: int,
+) -> Tensor:
+    """Normal noise of its own deviation in half the images (Box and Muller 1958)."""
+    chosen = torch.nonzero(symmetric[:, 20] > 0)[:, 0]
+    if not len(chosen):
+        return images
+    pixels = images.shape[1] * images.shape[2]
+    rows = uniform(seed + 1, epoch, indices.cpu()[chosen.cpu()].numpy(), pixels).astype(np.float32)
+    one, two = rows[:, : pixels // 2], rows[:, pixels - pixels // 2 :]
+    radius = np.sqrt(-2 * np.log(np.maximum(one, 1e-7)))
+    angle = np.float32(2 * np.pi) * two
+    normal = np.zeros((len(rows), pixels), dtype=np.float32)
+    normal[:, : pixels // 2] = radius * np.cos(angle)
+    normal[:, pixels - pixels // 2 :] = radius * np.sin(angle)
+    deviation = (largest * symmetric[chosen, 20]).reshape(-1, 1, 1)
+    added = torch.as_tensor(normal, device=images.device).reshape(-1, *images.shape[1:])
+    return images.index_add(0, chosen, deviation * added).clamp_(0, 1)
 
 
 def _move(images: Tensor, symmetric: Tensor, settings: Augmentation) -> Tensor:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
 from tumorlens.explain import plots

@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint, DataRecord, Preprocessing
+from tumorlens.checkpoint.file import Checkpoint, DataRecord
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
 from tumorlens.data.patients import record
@@ -186,7 +187,12 @@ def _prepared(
 ) -> tuple[Classifier, list[Any]]:
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
     train = data.indices("train")
-    preprocessing = Preprocessing(recipe.image_size, *_grey_statistics(data.images, train))
+    preprocessing = Preprocessing(
+        recipe.image_size,
+        *_grey_statistics(data.images, train),
+        crop_head=recipe.crop_head,
+        standardise=recipe.standardise,
+    )
     weights = None
     if recipe.class_weights == "balanced":
         weights = balanced_weights(torch.from_numpy(data.labels[train]), len(data.classes))
@@ -225,14 +231,13 @@ def _fit(
         from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
 
         trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
+    images = module.preprocessing.prepared(data.images)
     trainer.fit(
         module,
-        training_batches(
-            data.images, data.labels, data.indices("train"), share, settings.seed, **mine
-        ),
+        training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
         None
         if settings.train_on_valid
-        else validation_batches(data.images, data.labels, data.indices("valid"), **mine),
+        else validation_batches(images, data.labels, data.indices("valid"), **mine),
         ckpt_path=last,
         weights_only=True,
     )

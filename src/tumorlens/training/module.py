@@ -20,8 +20,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from tumorlens.checkpoint.file import Preprocessing
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import augment
+from tumorlens.data.tumor_transfer import Donors, transfer
 from tumorlens.models.resnet import ResNet
 from tumorlens.training.recipes import Recipe
 
@@ -67,6 +68,7 @@ class Classifier(LightningModule):
         self.preprocessing = preprocessing
         self.recipe = recipe
         self.total_steps = total_steps
+        self.donors: Donors | None = None
         self.seed = seed
         self.register_buffer("class_weights", class_weights, persistent=False)
         classes = network.fc.out_features
@@ -103,9 +105,12 @@ class Classifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:  # noqa: ARG002 (Lightning's name)
         """The batch's mean loss, weighted by class where asked."""
         images, labels, indices = batch
-        images = augment(
-            images.float() / 255, indices, self.recipe.augmentation, self.seed, self.current_epoch
-        )
+        images = images.float() / 255
+        if self.donors is not None:
+            images, labels = transfer(
+                images, labels, indices, self.donors, self.seed, self.current_epoch
+            )
+        images = augment(images, indices, self.recipe.augmentation, self.seed, self.current_epoch)
         weight = self.class_weights
         loss = F.cross_entropy(
             self(images),

@@ -33,6 +33,8 @@ class Recipe:
     # kept instead of the last step's (Polyak and Juditsky 1992); 0: no average.
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
+    crop_head: bool = False  # the head fills the input, see `Preprocessing`
+    standardise: bool = False  # each image by its own scale, see `Preprocessing`
 
     def record(self) -> dict[str, Any]:
         """As primitives, for a checkpoint."""
@@ -49,6 +51,38 @@ RECIPES = {
         weight_decay=5e-4,
         label_smoothing=0.1,
         averaging=0.99,
+    ),
+    "standardised": Recipe(
+        **RECIPE_DEFAULTS["fast"],
+        augmentation=Augmentation(
+            rotation=15, scale=0.25, shift=0.1, brightness=0.2, contrast=0.4, gamma=0.6
+        ),
+        optimizer="sgd",
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        averaging=0.99,
+        standardise=True,
+    ),
+    "robust": Recipe(
+        **RECIPE_DEFAULTS["fast"],
+        augmentation=Augmentation(
+            rotation=15,
+            scale=0.25,
+            shift=0.1,
+            brightness=0.2,
+            contrast=0.4,
+            gamma=0.6,
+            curves=0.6,
+            bias_field=0.6,
+            resolution=0.5,
+            noise=0.06,
+        ),
+        optimizer="sgd",
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        averaging=0.99,
+        crop_head=True,
+        standardise=True,
     ),
     "paper": Recipe(
         **RECIPE_DEFAULTS["paper"],
