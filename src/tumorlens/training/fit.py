@@ -17,6 +17,7 @@ from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
+from tumorlens.data.histograms import histograms
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
@@ -232,6 +233,8 @@ def _fit(
 
         trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
     images = module.preprocessing.prepared(data.images)
+    if module.recipe.histograms:
+        module.histograms = histograms(images, data.labels, data.indices("train"))
     trainer.fit(
         module,
         training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
