@@ -22,10 +22,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 
-from tumorlens.checkpoint.preprocessing import crop_like
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
+from tumorlens.data.normalisation import crop_like
 from tumorlens.data.tumor_transfer import Donors
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.intervals import share_estimate

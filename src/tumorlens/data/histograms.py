@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tumorlens.data.augment import uniform
+from tumorlens.data.normalisation import FOREGROUND
 
 _QUANTILES = 17
-_FOREGROUND = 0.12  # of an image's own scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +48,12 @@ def histograms(
 def foreground_quantiles(images: Tensor) -> Tensor:
     """(N, S, S) float in 0..1 to (N, 17): what is brighter than air, from darkest to brightest."""
     values = images.flatten(1)
-    inside = values > _FOREGROUND
+    inside = values > FOREGROUND
     ranked = torch.where(inside, values, torch.inf).sort(dim=1).values
     last = (inside.sum(dim=1) - 1).clamp(min=0)
     places = torch.linspace(0, 1, _QUANTILES, device=images.device) * last[:, None]
     # An image without foreground has no quantiles; its own scale stays.
-    straight = torch.linspace(_FOREGROUND, 1, _QUANTILES, device=images.device)
+    straight = torch.linspace(FOREGROUND, 1, _QUANTILES, device=images.device)
     found = ranked.gather(1, places.round().long())
     return torch.where(found.isinf(), straight, found)
 
@@ -94,10 +95,8 @@ def matched(
     ]
     at = torch.as_tensor(rows, device=images.device)
     some = images[at]
-    ends = (1, 1)
-    pad = torch.nn.functional.pad
-    own = pad(foreground_quantiles(some), ends)
-    theirs = pad(torch.as_tensor(table.quantiles[partners], device=images.device), ends)
+    own = F.pad(foreground_quantiles(some), (1, 1))
+    theirs = F.pad(torch.as_tensor(table.quantiles[partners], device=images.device), (1, 1))
     own[:, -1] = theirs[:, -1] = 1
     flat = some.flatten(1)
     above = torch.searchsorted(own.contiguous(), flat.contiguous()).clamp(1, own.shape[1] - 1)

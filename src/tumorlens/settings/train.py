@@ -66,6 +66,9 @@ class TrainingOptions:
     """The validation metric that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    outlines: Path | None = None
+    """CSV with columns `path, outline` (`x,y x,y ...`, fractions, around the tumor): tumors of other
+    training images are put into images without one, whose class so no longer tells their source."""
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch: for a recipe that is settled.
     Nothing chooses the epoch then, and the checkpoint has no calibration."""

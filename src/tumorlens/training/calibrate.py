@@ -7,15 +7,16 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import describe
+from tumorlens.checkpoint.session import changed_inputs, describe
 from tumorlens.data.dataset import Dataset
+from tumorlens.data.display_changes import CHANGES, EVERYDAY
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
 from tumorlens.uncertainty.calibration import (
     calibrated,
     fit_temperature,
     softmax,
-    threshold_for_coverage,
+    threshold_for_precision,
 )
 from tumorlens.uncertainty.out_of_distribution import (
     FeatureSpace,
@@ -23,17 +24,19 @@ from tumorlens.uncertainty.out_of_distribution import (
     threshold_for_false_alarms,
 )
 
-# Of the validation images: how many get an answer, and how many may be called unlike. One in a
-# hundred of a few hundred images would be told by a handful of them.
-COVERAGE = 0.95
+# Of the answers that are called confident: how many are right on validation images under everyday
+# changes of display. Of the validation images: how many may be called unlike; one in a hundred of a
+# few hundred images would be told by a handful of them.
+PRECISION = 0.95
 FALSE_ALARMS = 0.05
+_CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
 
 def calibrate(
     checkpoint: Checkpoint,
     data: Dataset,
     *,
-    coverage: float = COVERAGE,
+    precision: float = PRECISION,
     false_alarms: float = FALSE_ALARMS,
     device: torch.device | None = None,
     progress: Progress = silent,
@@ -45,7 +48,9 @@ def calibrate(
 
     Args:
         data: the images that it was trained and validated with, at its size.
-        coverage: share of the validation images whose top probability reaches the threshold.
+        precision: share of right answers among those at or above the threshold, for each class
+            that is answered, on validation images under everyday changes of display. Where no
+            threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
         device: where to compute; None: the CPU.
         progress: told of the stage "describing".
@@ -65,7 +70,10 @@ def calibrate(
     of_train, of_valid = slice(0, len(train)), slice(len(train), None)
     labels = data.labels[valid]
     temperature = fit_temperature(labels, logits[of_valid])
-    threshold, covered = threshold_for_coverage(softmax(logits[of_valid], temperature), coverage)
+    some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
+    changed = _under_everyday_changes(checkpoint, data.images[some], device, progress)
+    again = np.tile(data.labels[some], len(changed) // len(some))
+    threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
     means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
     distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
     ood_threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
@@ -81,14 +89,33 @@ def calibrate(
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
             **asdict(metrics),
-            "coverage_wanted": coverage,
-            "coverage": covered,
+            "precision_wanted": precision,
+            "under_everyday_changes": {
+                "images": len(some),
+                "accuracy": float((changed.argmax(axis=1) == again).mean()),
+            },
             "false_alarms_wanted": false_alarms,
             "false_alarms": alarmed,
             "ood_threshold": ood_threshold,
             "shrinkage": shrinkage,
         },
     )
+
+
+def _under_everyday_changes(
+    checkpoint: Checkpoint,
+    images: npt.NDArray[np.uint8],
+    device: torch.device | None,
+    progress: Progress,
+) -> npt.NDArray[np.float64]:
+    """(C N, K) logits of N images under each of C changes at the highest everyday grade."""
+    network, found = checkpoint.network(), []
+    for done, change in enumerate(CHANGES.values()):
+        inputs = changed_inputs(checkpoint.preprocessing, change, change.grades[EVERYDAY])
+        where = device or torch.device("cpu")
+        found.append(describe(network, inputs, images, device=where)[0])
+        progress("changing display", done + 1, len(CHANGES))
+    return np.concatenate(found)
 
 
 def _indices(
