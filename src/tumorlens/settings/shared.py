@@ -11,7 +11,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "paper"]
+RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
