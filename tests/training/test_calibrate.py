@@ -39,7 +39,7 @@ def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
     done = calibrate(_untrained(data.classes), data, precision=0.75, false_alarms=0.25)
     assert done.temperature is not None
     assert done.calibration["precision_wanted"] == 0.75
-    assert done.calibration["under_everyday_changes"]["images"] == 16
+    assert done.calibration["everyday_images"] == 16
     assert done.calibration["false_alarms"] <= 0.25
     assert done.calibration["nll_after"] <= done.calibration["nll_before"]
     assert done.class_means is not None
@@ -151,5 +151,5 @@ def test_steps_of_a_training_need_no_64_bit_floats_of_the_device(
 def test_network_that_learned_nothing_is_confident_of_nothing(data: Dataset) -> None:
     done = calibrate(_untrained(data.classes), data)
     assert done.uncertainty_threshold == NEVER
-    changed = done.calibration["under_everyday_changes"]["accuracy"]
+    changed = done.calibration["everyday_accuracy"]
     assert changed < 0.5

@@ -108,15 +108,9 @@ def stress(
         resamples, seed: of the intervals.
     """
     every = len(session.data.labels)
-    step = 4 if quick else 1 if every <= _ALL_UP_TO else 2
-    keep = _every(step, session.data.labels)
+    keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
     some, units = session.only(keep), predictions.units()[keep]
-    plan = [
-        (name, change, grade, value)
-        for name, change in CHANGES.items()
-        for grade, value in change.grades.items()
-        if not quick or grade == EVERYDAY
-    ]
+    plan = _plan(EVERYDAY if quick else None)
     answers = []
     for done, (_, change, _, value) in enumerate(plan):
         answers.append(_answers(some, change, value))
@@ -124,9 +118,8 @@ def stress(
     labels, before = some.data.labels, session.logits[keep].argmax(axis=1)
     right = np.stack([before == labels, *(one[0] == labels for one in answers)], axis=1)
     shares = right.astype(np.float64)
-    drawn = np.concatenate(
-        [w @ shares / w.sum(axis=1)[:, None] for w in resampled_weights(units, resamples, seed)]
-    )
+    weights = resampled_weights(units, resamples, seed)
+    drawn = np.concatenate([w @ shares / w.sum(axis=1)[:, None] for w in weights])
 
     def estimate(column: int, minus: int | None = None) -> Estimate:
         value, spread = float(shares[:, column].mean()), drawn[:, column]
@@ -139,9 +132,8 @@ def stress(
     unit = unit_words(*predictions.only(keep).unit_counts(), len(labels))
     decides = some.checkpoint.uncertainty_threshold is not None
     rows = []
-    for at, ((name, change, grade, value), (predicted, sure)) in enumerate(
-        zip(plan, answers, strict=True), start=1
-    ):
+    for at, ((name, change, grade, value), answer) in enumerate(zip(plan, answers, strict=True), 1):
+        predicted, sure = answer
         hit, lost = right[:, at], right[:, 0] & ~right[:, at]
         rows.append(
             Stressed(
@@ -158,6 +150,16 @@ def stress(
             )
         )
     return Stress(estimate(0), tuple(rows), unit, len(labels), every)
+
+
+def _plan(only: int | None) -> list[tuple[str, DisplayChange, int, float]]:
+    """Every change with its grades and values; `only`: of this grade alone."""
+    return [
+        (name, change, grade, value)
+        for name, change in CHANGES.items()
+        for grade, value in change.grades.items()
+        if only in (None, grade)
+    ]
 
 
 def _every(step: int, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

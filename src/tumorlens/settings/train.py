@@ -22,7 +22,7 @@ _VALUES: dict[RecipeName, tuple[Any, ...]] = {
     "plain": (96, 15, 32, 1e-3, "one_cycle", 10, "none"),
     # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
     "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
-    # As `fast`, on each image's own grey scale and framed by its own head, under changes of display.
+    # As `fast`, each image on its own grey scale and framed by its own head, display changed.
     "robust": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
     # The published study's settings, with its flip and rotation by 10 degrees.
     "paper": (224, 50, 128, 2e-4, "constant", 10, "none"),
@@ -51,8 +51,9 @@ class TrainingOptions:
     """What to do when a file cannot be decoded; `skip` records which."""
     recipe: RecipeName = "plain"
     """What the flags below default to. `plain`: Adam. `fast`: SGD, label smoothing, and an
-    exponential moving average of weights is kept. `robust`: the same for images of other displays and
-    scanners, each on its own grey scale and framed by its own head. `paper`: the published study's settings."""
+    exponential moving average of weights is kept. `robust`: the same for other displays
+    and scanners, each image on its own grey scale and framed by its own head. `paper`: the
+    published study's settings."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None

@@ -43,36 +43,30 @@ def calibrate(
 ) -> Checkpoint:
     """`checkpoint` with temperature, thresholds and the spread of its features.
 
-    Temperature and thresholds come from the validation images, which chose the epoch too: they
-    are a little better than on images that the network has no tie with.
+    All come from the validation images, which chose the epoch too: they are a little better than
+    on images that the network has no tie with.
 
     Args:
         data: the images that it was trained and validated with, at its size.
-        precision: share of right answers among those at or above the threshold, for each class
-            that is answered, on validation images under everyday changes of display. Where no
-            threshold has it, nothing is confident.
+        precision: share of confident answers that are right, for each class, on validation images
+            under everyday changes of display; where no threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
         device: where to compute; None: the CPU.
         progress: told of the stage "describing".
 
     Raises:
-        TumorlensError: there are no training images or no validation images, or these trained too.
+        TumorlensError: no training or no validation images, or these trained too.
     """
+    device = device or torch.device("cpu")
     train, valid = _indices(checkpoint, data)
+    network, prepare, both = checkpoint.network(), checkpoint.preprocessing, [*train, *valid]
     logits, features = describe(
-        checkpoint.network(),
-        checkpoint.preprocessing,
-        data.images,
-        np.concatenate([train, valid]),
-        device=device or torch.device("cpu"),
-        progress=progress,
+        network, prepare, data.images, np.array(both), device=device, progress=progress
     )
     of_train, of_valid = slice(0, len(train)), slice(len(train), None)
     labels = data.labels[valid]
     temperature = fit_temperature(labels, logits[of_valid])
-    some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
-    changed = _under_everyday_changes(checkpoint, data.images[some], device, progress)
-    again = np.tile(data.labels[some], len(changed) // len(some))
+    changed, again = _under_everyday_changes(checkpoint, data, valid, device, progress)
     threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
     means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
     distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
@@ -90,10 +84,8 @@ def calibrate(
             "images": {"train": len(train), "valid": len(valid)},
             **asdict(metrics),
             "precision_wanted": precision,
-            "under_everyday_changes": {
-                "images": len(some),
-                "accuracy": float((changed.argmax(axis=1) == again).mean()),
-            },
+            "everyday_images": len(again) // len(CHANGES),
+            "everyday_accuracy": float((changed.argmax(axis=1) == again).mean()),
             "false_alarms_wanted": false_alarms,
             "false_alarms": alarmed,
             "ood_threshold": ood_threshold,
@@ -104,18 +96,22 @@ def calibrate(
 
 def _under_everyday_changes(
     checkpoint: Checkpoint,
-    images: npt.NDArray[np.uint8],
-    device: torch.device | None,
+    data: Dataset,
+    valid: npt.NDArray[np.int64],
+    device: torch.device,
     progress: Progress,
-) -> npt.NDArray[np.float64]:
-    """(C N, K) logits of N images under each of C changes at the highest everyday grade."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Logits (C n, K) of validation images under C changes at the highest everyday grade; labels.
+
+    At most `_CHANGED_AT_MOST` images, evenly chosen.
+    """
+    some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
     network, found = checkpoint.network(), []
     for done, change in enumerate(CHANGES.values()):
         inputs = changed_inputs(checkpoint.preprocessing, change, change.grades[EVERYDAY])
-        where = device or torch.device("cpu")
-        found.append(describe(network, inputs, images, device=where)[0])
+        found.append(describe(network, inputs, data.images[some], device=device)[0])
         progress("changing display", done + 1, len(CHANGES))
-    return np.concatenate(found)
+    return np.concatenate(found), np.tile(data.labels[some], len(CHANGES))
 
 
 def _indices(
