@@ -212,7 +212,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     predictions = predictions_of(valid)
     labels, units = predictions.labels, predictions.units()
     right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
-    changed = stress(valid, units, quick=True)
+    changed = stress(valid, predictions, quick=True)
     worst = changed.worst_everyday
     site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
     of_site = predictions_of(site)
@@ -221,9 +221,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     return {
         "validation": {
             "accuracy": share_estimate(right, units).to_dict(),
-            "tumors_alone": tumor_accuracy(
-                labels, predictions.probabilities, predictions.classes, units
-            ).to_dict(),
+            "tumors_alone": tumor_accuracy(predictions).to_dict(),
             "recall": {
                 name: float(right[labels == index].mean())
                 for index, name in enumerate(predictions.classes)

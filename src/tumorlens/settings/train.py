@@ -40,7 +40,8 @@ class TrainingOptions:
     """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
     splits: Path | None = None
     """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-patients`, the
-    patient-level folds of the public set that come with tumorlens."""
+    patient-level folds of the public set that come with tumorlens; or `public-site-out`, the same
+    folds without the gliomas of one hospital in training and validation."""
     patients: Path | None = None
     """CSV with columns `path, patient`, or `public`, the built-in table of the public set: no
     patient is in two of train, validation and test, and intervals resample patients. Default: the
