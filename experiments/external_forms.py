@@ -114,6 +114,8 @@ def scored(
             "predicted": dict(Counter(one.prediction for one in decided)),
             "decisions": dict(Counter(one.decision for one in decided)),
             "confident_errors": float((sure & ~right).mean()),
+            "right": "".join(map(str, right.astype(int).tolist())),
+            "people": people[form],
         }
     return found
 
