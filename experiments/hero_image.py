@@ -1,0 +1,153 @@
+"""Draw docs/images/hero.png, the picture at the top of README, from a network of the phantom.
+
+    tumorlens phantom --out data --train 200 --valid 40 --test 60
+    python train.py --model se_resnet18 --data_dir data/
+    python experiments/hero_image.py --checkpoint model/best_model.pt --data_dir data
+
+Every panel is made by tumorlens: no image of a patient is in it.
+"""
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+import tumorlens
+from tumorlens.data.display_changes import EVERYDAY
+from tumorlens.data.hashing import fingerprint
+from tumorlens.data.readers import read_grey
+from tumorlens.evaluation.plots import save
+from tumorlens.evaluation.stress import Stress
+from tumorlens.explain.overlay import Tile, blend
+
+OUT = Path(__file__).parents[1] / "docs" / "images" / "hero.png"
+# Points at the size of the figure, 8 inches; README shows it at 800 pixels, 100 to the inch.
+SMALL, TITLE = 8.5, 10
+CHANGES = 7  # rows of the stress map
+
+
+def main() -> None:
+    """Measure and draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, default=Path("model/best_model.pt"))
+    parser.add_argument("--data_dir", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = tumorlens.evaluate(
+            checkpoint=chosen.checkpoint,
+            data_dir=chosen.data_dir,
+            stress="full",
+            out_dir=Path(folder) / "evaluation",
+        )
+        explained = tumorlens.gradcam(
+            checkpoint=chosen.checkpoint,
+            data_dir=chosen.data_dir,
+            class_name="meningioma",
+            target="true",
+            method="hirescam",
+            layer="layer1*layer2",
+            boxes=chosen.data_dir / "masks",
+            out_dir=Path(folder) / "gradcam",
+        )
+    figure = Figure(figsize=(8, 2.75), layout="constrained")
+    grid = figure.add_gridspec(1, 5, width_ratios=(0.72, 0.72, 1.25, 1.05, 1.25))
+    axes = [figure.add_subplot(cell) for cell in grid]
+    images = sorted((chosen.data_dir / "train" / "pituitary").glob("*.png"))
+    _near_duplicate(axes[:2], read_grey(images[0]))
+    scores = report.scores.all
+    _confusion(axes[2], scores.confusion, report.data.classes)
+    _saliency(axes[3], explained.tiles)
+    assert report.stress is not None
+    _stress(axes[4], report.stress)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    save(figure, chosen.out, dpi=200)
+
+
+def _near_duplicate(axes: list[Axes], image: npt.NDArray[np.uint8]) -> None:
+    """An image and the same one mirrored and saved as JPEG, with the bits that differ."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[:, ::-1]).save(buffer, "JPEG", quality=60)
+    mirrored = np.asarray(Image.open(buffer))
+    bits = np.unpackbits(fingerprint(image) ^ fingerprint(mirrored[:, ::-1])).sum()
+    for one, pixels, words in zip(axes, (image, mirrored), ("train", "test"), strict=True):
+        one.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        one.set_xlabel(words, fontsize=SMALL)
+        one.set_xticks([])
+        one.set_yticks([])
+    axes[0].set_title("Near-duplicate:", fontsize=TITLE, loc="left")
+    axes[1].set_title(f"mirrored, {bits} bits", fontsize=TITLE)
+
+
+def _confusion(axes: Axes, counts: npt.NDArray[np.int64], classes: tuple[str, ...]) -> None:
+    """Counts, shaded by the share of the true class."""
+    share = counts / counts.sum(axis=1, keepdims=True)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*counts.shape):
+        axes.text(
+            column,
+            row,
+            str(counts[row, column]),
+            ha="center",
+            va="center",
+            fontsize=TITLE,
+            color="white" if share[row, column] > 0.55 else "black",
+        )
+    short = [name[:6] + "." if len(name) > 7 else name for name in classes]
+    axes.set_xticks(range(len(classes)), short, rotation=45, ha="right", fontsize=SMALL)
+    axes.set_yticks(range(len(classes)), short, fontsize=SMALL)
+    right = np.trace(counts) / counts.sum()
+    axes.set_title(f"Test images, {right:.0%} right", fontsize=TITLE)
+
+
+def _saliency(axes: Axes, tiles: tuple[Tile, ...]) -> None:
+    """The map of one image on it, the tumor outlined."""
+    tile = next(one for one in tiles if one.views[0].prediction == one.label and one.outline)
+    (placed,), hottest = tile.placed()
+    axes.imshow(blend(tile.grey, placed, hottest))
+    assert tile.outline is not None
+    tile.outline.draw(axes, *tile.grey.shape)
+    axes.set_title("Saliency, tumor outlined", fontsize=TITLE)
+    axes.set_xlabel(f"{tile.label}, p = {tile.views[0].probability:.2f}", fontsize=SMALL)
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _stress(axes: Axes, found: Stress) -> None:
+    """Accuracy under the costliest changes, at the everyday grades."""
+    cells = {(row.change, row.grade): row.accuracy.value for row in found.rows if row.everyday}
+    grades = range(1, EVERYDAY + 1)
+    worst = {
+        name: min(value for (change, _), value in cells.items() if change == name)
+        for name, _ in cells
+    }
+    names = sorted(worst, key=lambda name: worst[name])[:CHANGES]
+    values = np.array([[cells.get((name, grade), np.nan) for grade in grades] for name in names])
+    axes.set_facecolor("#dddddd")
+    axes.imshow(values, cmap="cividis", vmin=min(0.4, np.nanmin(values)), vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            dark = value < 0.72
+            axes.text(
+                column,
+                row,
+                f"{value:.0%}",
+                ha="center",
+                va="center",
+                fontsize=SMALL,
+                color="white" if dark else "black",
+            )
+    axes.set_yticks(range(len(names)), names, fontsize=SMALL)
+    axes.set_xticks(range(len(grades)), [str(grade) for grade in grades], fontsize=SMALL)
+    axes.set_xlabel("strength of the change", fontsize=SMALL)
+    axes.set_title("Accuracy under changes", fontsize=TITLE, loc="right")
+
+
+if __name__ == "__main__":
+    main()
