@@ -19,7 +19,7 @@ METHOD_NAMES: dict[MapMethod, str] = {
     "layercam": "LayerCAM",
     "hirescam": "HiResCAM",
 }
-# How maps are made unless asked otherwise (docs/method.md, "Explanations").
+# How maps are made unless asked otherwise (docs/explanation/saliency.md).
 MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
 

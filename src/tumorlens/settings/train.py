@@ -20,7 +20,7 @@ _FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "c
 _VALUES: dict[RecipeName, tuple[Any, ...]] = {
     # A plain correct loop that fits two CPU cores.
     "plain": (96, 15, 32, 1e-3, "one_cycle", 10, "none"),
-    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
+    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/explanation/training.md).
     "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
     # As `fast`, each image on its own grey scale and framed by its own head, display changed.
     "robust": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
