@@ -34,7 +34,6 @@ class Recipe:
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
     crop_head: bool = False  # the head fills the input, see `Preprocessing`
-    histograms: float = 0.0  # share of images given the histogram of one of another class
     standardise: bool = False  # each image by its own scale, see `Preprocessing`
 
     def record(self) -> dict[str, Any]:
