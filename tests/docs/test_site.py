@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ModuleType:
-    """A script of `tools/`, by its name."""
-    monkeypatch.syspath_prepend(ROOT / "tools")
+    """A script of `tools/` or `experiments/`, by its name."""
+    for folder in ("tools", "experiments"):
+        monkeypatch.syspath_prepend(ROOT / folder)
     return importlib.import_module(request.param)
 
 
@@ -69,3 +70,18 @@ def test_readme_is_short_and_says_once_that_it_is_no_medical_device() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
     assert text.count("medical device") == 1
+
+
+@pytest.mark.parametrize("tool", ["prose"], indirect=True)
+def test_sentences_of_readme_and_docs_are_short(tool: ModuleType) -> None:
+    found = tool.measured(ROOT)["readme_and_docs"]
+    assert found["mean_words"] <= 20
+    assert found["over_35_words"] == 0, found["longest"]
+
+
+@pytest.mark.parametrize("tool", ["prose"], indirect=True)
+def test_sentences_are_told_from_tables_code_and_headings(tool: ModuleType) -> None:
+    text = (
+        "# Head\n\nOne two. Three `x.y`\nfour.\n\n| a | b. |\n\n- five\n- six\n\n```bash\nno\n```\n"
+    )
+    assert list(tool.sentences(text)) == ["One two.", "Three `x.y` four.", "five", "six"]
