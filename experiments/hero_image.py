@@ -9,22 +9,25 @@ Every panel is made by tumorlens: no image of a patient is in it.
 
 import argparse
 import io
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-import tumorlens
+from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.display_changes import EVERYDAY
 from tumorlens.data.hashing import fingerprint
 from tumorlens.data.readers import read_grey
+from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.plots import save
-from tumorlens.evaluation.stress import Stress
-from tumorlens.explain.overlay import Tile, blend
+from tumorlens.evaluation.stress import Stress, stress
+from tumorlens.explain.maps import Way, maps_of
+from tumorlens.explain.overlay import blend, full_heat, on_image
+from tumorlens.explain.regions import Boxes, read_boxes
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "hero.png"
 # Points at the size of the figure, 8 inches; README shows it at 800 pixels, 100 to the inch.
@@ -39,33 +42,19 @@ def main() -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=OUT)
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        report = tumorlens.evaluate(
-            checkpoint=chosen.checkpoint,
-            data_dir=chosen.data_dir,
-            stress="full",
-            out_dir=Path(folder) / "evaluation",
-        )
-        explained = tumorlens.gradcam(
-            checkpoint=chosen.checkpoint,
-            data_dir=chosen.data_dir,
-            class_name="meningioma",
-            target="true",
-            method="hirescam",
-            layer="layer1*layer2",
-            boxes=chosen.data_dir / "masks",
-            out_dir=Path(folder) / "gradcam",
-        )
+    session = open_session(
+        chosen.checkpoint, ImageChoice(chosen.data_dir), device=torch.device("cpu")
+    )
+    some = np.arange(0, len(session.data.labels), 3)  # of 240 images; a map, not a result
+    found = stress(session.only(some), predictions_of(session).only(some), resamples=100)
     figure = Figure(figsize=(8, 2.75), layout="constrained")
     grid = figure.add_gridspec(1, 5, width_ratios=(0.72, 0.72, 1.25, 1.05, 1.25))
     axes = [figure.add_subplot(cell) for cell in grid]
     images = sorted((chosen.data_dir / "train" / "pituitary").glob("*.png"))
     _near_duplicate(axes[:2], read_grey(images[0]))
-    scores = report.scores.all
-    _confusion(axes[2], scores.confusion, report.data.classes)
-    _saliency(axes[3], explained.tiles)
-    assert report.stress is not None
-    _stress(axes[4], report.stress)
+    _confusion(axes[2], session)
+    _saliency(axes[3], session, read_boxes(chosen.data_dir / "masks"))
+    _stress(axes[4], found)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     save(figure, chosen.out, dpi=200)
 
@@ -85,8 +74,11 @@ def _near_duplicate(axes: list[Axes], image: npt.NDArray[np.uint8]) -> None:
     axes[1].set_title(f"mirrored, {bits} bits", fontsize=TITLE)
 
 
-def _confusion(axes: Axes, counts: npt.NDArray[np.int64], classes: tuple[str, ...]) -> None:
+def _confusion(axes: Axes, session: Session) -> None:
     """Counts, shaded by the share of the true class."""
+    classes = session.data.classes
+    counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(counts, (session.data.labels, session.logits.argmax(axis=1)), 1)
     share = counts / counts.sum(axis=1, keepdims=True)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
@@ -106,15 +98,22 @@ def _confusion(axes: Axes, counts: npt.NDArray[np.int64], classes: tuple[str, ..
     axes.set_title(f"Test images, {right:.0%} right", fontsize=TITLE)
 
 
-def _saliency(axes: Axes, tiles: tuple[Tile, ...]) -> None:
-    """The map of one image on it, the tumor outlined."""
-    tile = next(one for one in tiles if one.views[0].prediction == one.label and one.outline)
-    (placed,), hottest = tile.placed()
-    axes.imshow(blend(tile.grey, placed, hottest))
-    assert tile.outline is not None
-    tile.outline.draw(axes, *tile.grey.shape)
-    axes.set_title("Saliency, tumor outlined", fontsize=TITLE)
-    axes.set_xlabel(f"{tile.label}, p = {tile.views[0].probability:.2f}", fontsize=SMALL)
+def _saliency(axes: Axes, session: Session, masks: Boxes) -> None:
+    """The map of one meningioma on it, the tumor outlined."""
+    kind = session.data.classes.index("meningioma")
+    right = (session.data.labels == kind) & (session.logits.argmax(axis=1) == kind)
+    surest = np.where(right, session.probabilities[:, kind], 0).argmax()
+    one = session.only(np.array([surest]))
+    (relevance,) = maps_of(one, Way("layer1*layer2", "hirescam"))
+    grey = read_grey(one.data.root / one.data.paths[0])
+    size = session.checkpoint.preprocessing.image_size
+    placed = on_image(relevance, *grey.shape, size)
+    axes.imshow(blend(grey, placed, full_heat([placed])))
+    outline = masks.outline(one.data.paths[0], *grey.shape)
+    assert outline is not None
+    outline.draw(axes, *grey.shape)
+    axes.set_title("Saliency", fontsize=TITLE)
+    axes.set_xlabel("tumor outlined", fontsize=SMALL)
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -3,9 +3,9 @@
     git show main:README.md > before/README.md      (and the pages of docs/ beside it)
     python experiments/prose.py results/docs/prose.json --before before --after .
 
-Of README: its lines, and at which the first command, the first image and the installation stand. Of
-README and docs: sentences, their mean and longest in words, those over 35, and numbers that stand in
-sentences. Tables, code, headings and comments are no sentences.
+Of README: its lines, and where the first command, the first image and the installation stand. Of
+README and docs: sentences, their mean and longest in words, those over 35, and the numbers in them.
+Tables, code, headings and comments are no sentences.
 """
 
 import argparse

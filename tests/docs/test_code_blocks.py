@@ -17,7 +17,7 @@ from tumorlens.cli import main
 from tumorlens.data.folder import scan
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"((?:^<!-- not run: .+ -->\n)?)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"((?:^<!-- not run: [^\n]+ -->\n)?)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TINY = {
     "phantom": {"train": 6, "valid": 2, "test": 2, "size": 64},
     "train": {"epochs": 1, "image_size": 32},
