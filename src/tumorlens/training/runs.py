@@ -22,7 +22,7 @@ from tumorlens.settings import TrainSettings, primitives
 # would not be that of an uninterrupted run.
 _FROM_COMMAND_LINE = ("device", "threads")
 # Settings that are paths, but for `out_dir`, which is where the run folder is.
-_PATHS = ("data_dir", "splits", "patients")
+_PATHS = ("data_dir", "splits", "patients", "outlines")
 # Of the images that a run began with: path to split and digest.
 _IMAGES = "images.json.gz"
 
