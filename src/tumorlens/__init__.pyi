@@ -63,6 +63,7 @@ def evaluate(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     groups: str | Path | None = None,
+    subgroups: str | Path | None = None,
     out_dir: str | Path | None = None,
     on_bad_image: Literal["stop", "skip"] = "stop",
     resamples: int = 2000,

@@ -155,13 +155,13 @@ def reliability(
 
 
 def subgroups(found: Subgroups, *, title: str = "") -> Figure:
-    """Recall in each subgroup with its 95% interval, a panel a class; dashed: the class's recall.
+    """Recall in each subgroup with its 95% interval, a panel a class.
 
-    Filled: differs significantly; open: too few patients for a claim.
+    Diamond: differs significantly; open: too few patients for a claim.
     """
     classes = list(dict.fromkeys(one.label for one in found.rows))
     names = list(dict.fromkeys((one.column, one.subgroup) for one in found.rows))
-    size = (2.6 + 2.4 * len(classes), 1.9 + 0.3 * len(names))
+    size = (max(7.0, 2.6 + 2.4 * len(classes)), 1.9 + 0.3 * len(names))
     figure = Figure(figsize=size, layout="constrained")
     for panel, label in zip(
         np.atleast_1d(figure.subplots(1, len(classes), sharey=True)), classes, strict=True

@@ -153,9 +153,7 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
         for name, part in parts.items()
     }
     whole, clean = subsets["all"], subsets.get("without_near_duplicates")
-    inflation = {}
-    if clean and clean.n < whole.n:
-        inflation = _leakage_inflation(whole, clean, resampled)
+    inflation = _leakage_inflation(whole, clean, resampled)
     extremes = _extremes(whole, classes)
     if extremes:
         for name, subset in subsets.items():
@@ -252,8 +250,10 @@ def _recall_gap(
 
 
 def _leakage_inflation(
-    whole: Subset, clean: Subset, resampled: dict[str, Floats]
+    whole: Subset, clean: Subset | None, resampled: dict[str, Floats]
 ) -> dict[str, Estimate]:
+    if clean is None or clean.n == whole.n:
+        return {}
     return {
         metric: difference(
             value,
