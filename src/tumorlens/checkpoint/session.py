@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
+from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
+from tumorlens.data.display_changes import DisplayChange
 from tumorlens.data.duplicates import near_duplicates_in
 from tumorlens.data.patients import check_overlap
 from tumorlens.data.splits import SplitFolder, assigned, resolve
@@ -285,6 +287,13 @@ def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """
     features = torch.flatten(network.avgpool(network.forward_features(inputs)), 1)
     return network.fc(features), features
+
+
+def changed_inputs(
+    preprocessing: Preprocessing, change: DisplayChange, value: float
+) -> Callable[[Tensor], Tensor]:
+    """Preprocessing of (n, S, S) uint8 images that were changed before, see `display_changes`."""
+    return lambda images: preprocessing.of_floats(change.apply(images.float() / 255, value))
 
 
 def input_batches(

@@ -24,6 +24,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     console.print(tables.scores(report.scores))
     if report.subgroups.rows:
         console.print(tables.subgroups(report.subgroups))
+    if report.stress:
+        print(report.stress.sentence)
     for caveat in report.caveats:
         print(f"Note: {caveat}")
     if report.data.note:

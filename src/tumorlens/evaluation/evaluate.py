@@ -19,6 +19,7 @@ from tumorlens.evaluation import plots
 from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
+from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
 from tumorlens.evaluation.subgroup_columns import subgroup_columns
 from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
@@ -44,6 +45,7 @@ class Report:
         subgroups: every class in every subgroup of the images.
         bias: class-wise bias in short.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
+        stress: what changes of display cost; None: not asked for.
         caveats: what a reader must know before quoting a metric, a sentence each.
         out_dir: where the files are.
     """
@@ -57,6 +59,7 @@ class Report:
     subgroups: Subgroups
     bias: Bias
     calibrated: Calibrated | None
+    stress: Stress | None
     caveats: tuple[str, ...]
     out_dir: Path
 
@@ -151,7 +154,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
 
     Args:
         session: the network and its images.
-        settings: `out_dir`, `groups`, `subgroups`, `resamples` and `seed` count.
+        settings: `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
     out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"
@@ -176,6 +179,9 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         ),
         subgroups=subgroups,
         bias=bias(scores, subgroups),
+        stress=stress(session, predictions, quick=settings.stress == "quick", **of_chance)
+        if settings.stress != "none"
+        else None,
         caveats=_caveats(session, predictions) + ((left_out,) if left_out else ()),
         out_dir=out_dir,
     )
@@ -281,6 +287,10 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
         [data.paths[index] for index in worst],
         title=f"{what}: most confident of {len(wrong)} errors, {report.how_sure}",
     )
+    if report.stress:
+        write_json(out / "stress.json", {"schema": SCHEMA, **report.stress.to_dict()})
+        figures["stress"] = stress_figure(report.stress, what)
+        figures["stress_examples"] = examples_figure(data.images[len(data.images) // 2])
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")
     write_manifest(

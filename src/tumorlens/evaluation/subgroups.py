@@ -27,6 +27,7 @@ Names = npt.NDArray[np.str_]
 LEAST = 5
 # Permutations for each resample: Holm's smallest p of a hundred tests must fall below 0.05.
 _PERMUTATIONS = 5
+_METRICS = ("recall", "precision", "ece")
 
 
 @dataclass(frozen=True)
@@ -151,16 +152,12 @@ class Subgroups:
 
     def table(self) -> str:
         """As CSV, a row for each class and subgroup."""
-        metrics = ("recall", "precision", "ece")
-        ends = [f"{name}{end}" for name in metrics for end in ("", "_low", "_high")]
+        ends = [f"{name}{end}" for name in _METRICS for end in ("", "_low", "_high")]
         header = ["column", "subgroup", "class", "images", "patients", "groups", *ends, "p_holm"]
         rows = []
         for one in self.rows:
-            cells = [
-                getattr(getattr(one, name), end)
-                for name in metrics
-                for end in ("value", "low", "high")
-            ]
+            estimates = [getattr(one, name) for name in _METRICS]
+            cells = [cell for each in estimates for cell in (each.value, each.low, each.high)]
             known = [
                 "" if cell is None or np.isnan(cell) else cell for cell in (*cells, one.p_holm)
             ]

@@ -45,6 +45,9 @@ class EvaluateSettings:
     scored in each subgroup. Numbers are cut into thirds; boxes (box_x0 ...) become tumor size."""
     out_dir: Path | None = None
     """Where the files go; default: evaluation/ beside the checkpoint."""
+    stress: Literal["none", "quick", "full"] = field(default="none", metadata={"alone": "full"})
+    """Also score the images under graded changes of display: brightness, window, noise, zoom, and
+    others. `quick`: a tenth of the work. --stress alone: full."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resamples: int = 2000

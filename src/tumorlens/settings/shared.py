@@ -11,7 +11,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "paper"]
+RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
@@ -30,8 +30,8 @@ REQUIRED = {"required": True}
 GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
-        *("boxes", "patients", "groups", "subgroups", "allow_patient_overlap", "on_bad_image"),
-        *("axis", "slice"),
+        *("boxes", "outlines", "patients", "groups", "subgroups", "allow_patient_overlap"),
+        *("on_bad_image", "axis", "slice"),
     ),
     "training": (
         *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),

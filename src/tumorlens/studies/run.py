@@ -137,7 +137,7 @@ def _flags(settings: TrainSettings) -> dict[str, Any]:
         name: value for name, value in primitives(settings).items() if name not in _NOT_TRAINING
     }
     # A file's name: its place may differ from machine to machine.
-    named = {"splits": settings.splits, "patients": settings.patients}
+    named = {name: getattr(settings, name) for name in ("splits", "patients", "outlines")}
     return values | {name: path.name if path else None for name, path in named.items()}
 
 

@@ -17,8 +17,10 @@ from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
+from tumorlens.data.histograms import histograms
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
+from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
@@ -232,6 +234,10 @@ def _fit(
 
         trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
     images = module.preprocessing.prepared(data.images)
+    if settings.outlines:
+        module.donors = donors_of(settings.outlines, data, module.preprocessing)
+    if module.recipe.histograms:
+        module.histograms = histograms(images, data.labels, data.indices("train"))
     trainer.fit(
         module,
         training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
