@@ -22,10 +22,7 @@ from tumorlens.image_tables import ByPath, read_table
 
 PUBLIC = "public"
 # Columns of an image that are no property of it.
-NOT_OF_THE_IMAGE = (
-    *("path", "hash", "label", "split", "fold", "run", "group", "patient", "examination"),
-    *("box_x0", "box_y0", "box_x1", "box_y1"),
-)
+NOT_OF_THE_IMAGE = ("path", "hash", "label", "split", "fold", "run", "group", "patient")
 _NAMED_IN_REFUSAL = 3
 
 Indices = npt.NDArray[np.int64]

@@ -17,6 +17,7 @@ Floats = npt.NDArray[np.float64]
 # A column with more values has them cut into thirds if they are numbers, else it is left out.
 _MOST_VALUES = 12
 _EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
+_NOT_ASKED = (*NOT_OF_THE_IMAGE, "examination", *_EDGES)
 
 
 def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names], str]:
@@ -41,7 +42,7 @@ def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names]
     found: dict[str, Names] = {}
     if all(edge in asked for edge in _EDGES):
         found["tumor size"] = thirds(_areas(file, [asked[edge].tolist() for edge in _EDGES]))
-    raw = {name: values for name, values in (given | asked).items() if name not in NOT_OF_THE_IMAGE}
+    raw = {name: values for name, values in (given | asked).items() if name not in _NOT_ASKED}
     divided = {name: _divided(values) for name, values in raw.items() if (values != "").any()}
     found |= {name: values for name, values in divided.items() if values is not None}
     if file and not found.keys() & {"tumor size", *asked}:
