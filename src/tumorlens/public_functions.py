@@ -155,7 +155,7 @@ def _annotation(hint: Any) -> str:
 def _accepted(value: Any, hint: Any) -> Any:
     """Text as the path that it names, any sequence, or one alone, as a tuple, code by a name."""
     if settings.ModelName in (hint, *get_args(hint)) and callable(value):
-        from tumorlens.models.build import name_of  # noqa: PLC0415 (torch)
+        from tumorlens.models.build import name_of
 
         value = name_of(value)
     if get_origin(hint) is tuple:

@@ -214,6 +214,8 @@ def test_ours_have_torchvisions_parameters(name: str, parameters: int) -> None:
     network = build_model(name, 4)
     assert sum(one.numel() for one in network.parameters()) == parameters
     se = build_model(f"se_{name}", 4)
-    blocks = {64: 2, 128: 2, 256: 2, 512: 2} if name == "resnet18" else {64: 3, 128: 4, 256: 6, 512: 3}
+    blocks = (
+        {64: 2, 128: 2, 256: 2, 512: 2} if name == "resnet18" else {64: 3, 128: 4, 256: 6, 512: 3}
+    )
     gates = sum(count * 2 * width * (width // 16) for width, count in blocks.items())
     assert sum(one.numel() for one in se.parameters()) == parameters + gates

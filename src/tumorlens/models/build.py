@@ -112,12 +112,12 @@ def logits_and_features(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Ten
     head = last_linear(network)
     entered: list[Tensor] = []
     if head is None:
-        return network(inputs), inputs.new_empty(len(inputs), 0)
+        return network(inputs), inputs.new_empty(inputs.shape[0], 0)
     with head.register_forward_pre_hook(lambda _, given: entered.append(given[0])):
         logits: Tensor = network(inputs)
     features: Tensor = entered[-1] if entered else inputs.new_empty(0)
     if features.shape[:-1] != logits.shape[:1] or head.out_features != logits.shape[-1]:
-        features = inputs.new_empty(len(inputs), 0)
+        features = inputs.new_empty(inputs.shape[0], 0)
     return logits, features
 
 

@@ -389,6 +389,7 @@ def _quiet_lightning() -> Iterator[None]:
         ".*exists and is not empty.*",
         ".*have no `val_dataloader`.*",  # without validation images: what was asked for
         ".*isinstance.treespec, LeafSpec.*",
+        ".*in eval mode at the start.*",  # batch norms of --freeze
         ".*sync_dist=True.*",  # torchmetrics computes over all processes already
     )
     with warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """What a run starts from: its network, weights of a file in it, and what of it stays as it is."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,9 +144,10 @@ def _weights_of(source: Path) -> dict[str, Tensor]:
     try:
         content = _content(source)
     except pickle.UnpicklingError as error:
+        damaged = "" if zipfile.is_zipfile(source) else "is no PyTorch file, or "
         raise TumorlensError(
-            f"--init {source}: holds pickled objects, which could run code and are not loaded; "
-            "save the state dict alone, torch.save(model.state_dict(), FILE)."
+            f"--init {source}: {damaged}holds pickled objects, which could run code and are not "
+            "loaded; save the state dict alone, torch.save(model.state_dict(), FILE)."
         ) from error
     except Exception as error:  # a damaged file raises anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
