@@ -22,10 +22,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 
-from tumorlens.checkpoint.preprocessing import crop_like
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
+from tumorlens.data.normalisation import crop_like
 from tumorlens.data.tumor_transfer import Donors
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.intervals import share_estimate
@@ -42,15 +42,16 @@ BASE = RECIPES["fast"]
 GEOMETRY = {"rotation": 15, "scale": 0.25, "shift": 0.1}
 DISPLAY = {**GEOMETRY, "brightness": 0.1, "contrast": 0.4, "gamma": 0.6}
 SCANNER = {**DISPLAY, "curves": 0.6, "bias_field": 0.6, "resolution": 0.5, "noise": 0.05}
+OWN_SCALE = replace(BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True)
+NOISIER = replace(OWN_SCALE, augmentation=Augmentation(**{**SCANNER, "noise": 0.12}))
 CANDIDATES = {
     "fast": BASE,
     "standardised": replace(BASE, augmentation=Augmentation(**DISPLAY), standardise=True),
-    "transfer": replace(
-        BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True
-    ),
-    "scanner": replace(
-        BASE, augmentation=Augmentation(**SCANNER), standardise=True, crop_head=True
-    ),
+    "scanner": OWN_SCALE,
+    "transfer": OWN_SCALE,
+    "histogram": replace(NOISIER, histograms=0.5),
+    "mixstyle": NOISIER,
+    "transfer_histogram": replace(NOISIER, histograms=0.5),
 }
 
 
@@ -91,6 +92,11 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(["path", "split", "patient"])
         writer.writerows(row for row in rows if row[1] != "test")
+    extra: list[Callback] = []
+    if asked.candidate.startswith("transfer"):
+        extra.append(TumorTransfer(asked.data, rows, recipe.image_size))
+    if asked.candidate == "mixstyle":
+        extra.append(MixStyle())
     start = time.monotonic()
     if not (folder / "best_model.pt").is_file():
         train(
@@ -104,9 +110,7 @@ def main() -> None:
                 precision="bf16-mixed",
                 seed=0,
             ),
-            extra_callbacks=(TumorTransfer(asked.data, rows, recipe.image_size),)
-            if asked.candidate.startswith("transfer")
-            else (),
+            extra_callbacks=tuple(extra),
         )
     minutes = (time.monotonic() - start) / 60
     left_out = folder / "site_out.csv"
@@ -125,6 +129,33 @@ def main() -> None:
         **judged(folder / "best_model.pt", asked.data, splits, left_out),
     }
     write_json(asked.results / f"{asked.candidate}-{asked.model}-fold{asked.fold}.json", found)
+
+
+class MixStyle(Callback):
+    """Channel means and deviations mixed between images (Zhou et al. 2021, "MixStyle").
+
+    After the first two stages, in every other batch; weights from Beta(0.1, 0.1).
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Hook the stages."""
+        assert isinstance(pl_module, Classifier)
+        self.draws = np.random.default_rng(0)
+        for stage in (pl_module.network.layer1, pl_module.network.layer2):
+            stage.register_forward_hook(self.mix)
+
+    def mix(self, module: torch.nn.Module, _: object, maps: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) with other statistics where in training."""
+        if not module.training or self.draws.random() < 0.5:
+            return maps
+        count = len(maps)
+        mean = maps.mean(dim=(2, 3), keepdim=True).detach()
+        spread = (maps.var(dim=(2, 3), keepdim=True) + 1e-6).sqrt().detach()
+        order = torch.from_numpy(self.draws.permutation(count))
+        weight = torch.from_numpy(self.draws.beta(0.1, 0.1, (count, 1, 1, 1))).to(maps)
+        mixed_mean = weight * mean + (1 - weight) * mean[order]
+        mixed_spread = weight * spread + (1 - weight) * spread[order]
+        return (maps - mean) / spread * mixed_spread + mixed_mean
 
 
 class TumorTransfer(Callback):
@@ -181,7 +212,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     predictions = predictions_of(valid)
     labels, units = predictions.labels, predictions.units()
     right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
-    changed = stress(valid, units, quick=True)
+    changed = stress(valid, predictions, quick=True)
     worst = changed.worst_everyday
     site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
     of_site = predictions_of(site)
@@ -190,9 +221,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     return {
         "validation": {
             "accuracy": share_estimate(right, units).to_dict(),
-            "tumors_alone": tumor_accuracy(
-                labels, predictions.probabilities, predictions.classes, units
-            ).to_dict(),
+            "tumors_alone": tumor_accuracy(predictions).to_dict(),
             "recall": {
                 name: float(right[labels == index].mean())
                 for index, name in enumerate(predictions.classes)

@@ -23,7 +23,7 @@ _COLUMNS = {"person": "patient", "exam": "examination"} | {
     name: name
     for name in (
         *("path", "label", "split", "fold", "run", "patient", "examination", "site", "group"),
-        *("hash", "plane", "box_x0", "box_y0", "box_x1", "box_y1"),
+        *("hash", "outline", "plane", "box_x0", "box_y0", "box_x1", "box_y1"),
     )
 }
 _MOST_BYTES = 100_000_000  # about a million images

@@ -85,8 +85,7 @@ def test_help_has_groups_required_flags_first_and_lines_broken_between_words(
         assert f"--{name}" in told
         assert doc in flat
     assert (
-        "Passes over the training images. (default, by --recipe: plain 15, fast 20, paper 50)"
-        in flat
+        "Passes over the training images. (default, by --recipe: plain 15, fast 20, robust" in flat
     )
     # No line ends early: the next line's first word would not have fitted.
     start = told.splitlines().index(next(x for x in told.splitlines() if "--splits" in x))

@@ -102,3 +102,44 @@ def test_random_numbers_are_uniform_and_uncorrelated() -> None:
 def test_nonsense_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="rotation is 200"):
         Augmentation(rotation=200)
+
+
+SCANNER = {"curves": 1.0, "bias_field": 0.6, "resolution": 1.0, "noise": 0.2}
+
+
+@pytest.mark.parametrize("name", SCANNER)
+def test_what_a_scanner_does_depends_on_the_index_alone_and_keeps_the_range(name: str) -> None:
+    settings = Augmentation(
+        flip=False, rotation=0, scale=0, shift=0, brightness=0, contrast=0, **{name: SCANNER[name]}
+    )
+    together = augment(PICTURES, INDICES, settings, seed=3, epoch=5)
+    assert not torch.allclose(together, PICTURES, atol=1e-3)
+    assert together.min() >= 0
+    assert together.max() <= 1
+    for row in (0, 4):
+        alone = augment(PICTURES[row : row + 1], INDICES[row : row + 1], settings, seed=3, epoch=5)
+        torch.testing.assert_close(alone[0], together[row])
+
+
+def test_intensity_curve_keeps_the_order_of_grey_values_and_both_ends() -> None:
+    ramp = torch.linspace(0, 1, 64).expand(30, 4, 64)
+    settings = Augmentation(
+        flip=False, rotation=0, scale=0, shift=0, brightness=0, contrast=0, curves=1.0
+    )
+    found = augment(ramp, torch.arange(30), settings, 0, 0)[:, 1]
+    assert (found.diff(dim=1) >= -1e-5).all()
+    torch.testing.assert_close(found[:, 0], torch.zeros(30), atol=0.02, rtol=0)
+    torch.testing.assert_close(found[:, -1], torch.ones(30), atol=0.02, rtol=0)
+    assert found.std(dim=0).max() > 0.05  # each image has a curve of its own
+
+
+def test_noise_has_the_deviation_that_was_drawn_and_comes_in_half_the_images() -> None:
+    grey = torch.full((200, 24, 24), 0.5)
+    settings = Augmentation(
+        flip=False, rotation=0, scale=0, shift=0, brightness=0, contrast=0, noise=0.1
+    )
+    spread = (augment(grey, torch.arange(200), settings, 0, 0) - grey).std(dim=(1, 2))
+    noisy = spread > 1e-6
+    assert 70 < int(noisy.sum()) < 130
+    assert spread.max() < 0.11
+    assert 0.035 < float(spread[noisy].mean()) < 0.065

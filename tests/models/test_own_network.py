@@ -1,11 +1,11 @@
 """A network of the user's own goes everywhere that ours go."""
 
 import json
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -154,7 +154,7 @@ def test_faulty_code_is_one_sentence_and_leaves_nothing(
     assert main(_train(data, model)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tumorlens")]
     assert len(lines) == 1
-    assert np.all([pytest.importorskip("re").search(told, lines[0])]), lines
+    assert re.search(told, lines[0]), lines
     assert not Path("model/runs").exists()
 
 

@@ -20,6 +20,7 @@ from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate
 from tumorlens.training.module import Classifier
 from tumorlens.training.recipes import RECIPES
+from tumorlens.uncertainty.calibration import NEVER
 
 
 @pytest.fixture
@@ -35,9 +36,10 @@ def _untrained(classes: tuple[str, ...]) -> Checkpoint:
 def test_calibrated_checkpoint_judges_pictures_after_a_round_trip(
     data: Dataset, tmp_path: Path
 ) -> None:
-    done = calibrate(_untrained(data.classes), data, coverage=0.75, false_alarms=0.25)
+    done = calibrate(_untrained(data.classes), data, precision=0.75, false_alarms=0.25)
     assert done.temperature is not None
-    assert done.calibration["coverage"] == 0.75
+    assert done.calibration["precision_wanted"] == 0.75
+    assert done.calibration["everyday_images"] == 16
     assert done.calibration["false_alarms"] <= 0.25
     assert done.calibration["nll_after"] <= done.calibration["nll_before"]
     assert done.class_means is not None
@@ -144,3 +146,10 @@ def test_steps_of_a_training_need_no_64_bit_floats_of_the_device(
         there.on_train_batch_end(None, batch, 0)
         there.eval()
         assert there.kept(there._inputs(batch[0].float() / 255)).device.type == "meta"
+
+
+def test_network_that_learned_nothing_is_confident_of_nothing(data: Dataset) -> None:
+    done = calibrate(_untrained(data.classes), data)
+    assert done.uncertainty_threshold == NEVER
+    changed = done.calibration["everyday_accuracy"]
+    assert changed < 0.5

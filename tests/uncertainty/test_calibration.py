@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tumorlens.uncertainty import calibration
+from tumorlens.uncertainty.decision import DecisionRule
 
 
 def _world(n: int = 4000, temperature: float = 2.5) -> tuple[np.ndarray, np.ndarray]:
@@ -51,22 +52,32 @@ def test_likelihood_stays_finite_where_a_probability_is_zero() -> None:
     assert found == pytest.approx(2000)
 
 
-def test_threshold_lets_the_surest_share_through() -> None:
-    top = np.linspace(0.5, 0.99, 20)
-    probabilities = np.stack([top, 1 - top], axis=1)
-    threshold, covered = calibration.threshold_for_coverage(probabilities, 0.95)
-    assert threshold == pytest.approx(np.sort(top)[1])
-    assert covered == pytest.approx(0.95)
+def test_confident_answers_of_every_class_are_right_often_enough() -> None:
+    # Class 0 is right from 0.6 on; class 1 is wrong in half of its answers below 0.9.
+    top = np.repeat([0.6, 0.95, 0.7, 0.95], 25)
+    answer = np.repeat([0, 0, 1, 1], 25)
+    labels = answer.copy()
+    labels[50:62] = 0
+    probabilities = np.where(answer[:, None] == [0, 1], top[:, None], 1 - top[:, None])
+    threshold = calibration.threshold_for_precision(labels, probabilities, 0.95)
+    assert threshold == pytest.approx(0.71)  # the first above the answers that are often wrong
+    assert calibration.threshold_for_precision(answer, probabilities, 0.95) == pytest.approx(0.01)
 
 
-def test_threshold_of_whole_coverage_is_the_least_sure_image() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.3, 0.7]])
-    assert calibration.threshold_for_coverage(probabilities, 1.0) == (0.6, 1.0)
+def test_nothing_is_confident_where_no_threshold_has_enough_right_answers() -> None:
+    probabilities = np.tile([[0.97, 0.03]], (40, 1))
+    labels = np.arange(40) % 2
+    assert calibration.threshold_for_precision(labels, probabilities, 0.95) == calibration.NEVER
+    rule = DecisionRule(("a", "b"), 1.0, calibration.NEVER)
+    (decided,) = rule.decide(np.array([[9.0, 0.0]]), None)
+    assert decided.decision == "uncertain"
+    assert "no threshold made 95% of the answers right" in rule.why(decided)
 
 
-def test_images_that_tie_with_the_threshold_are_answered() -> None:
-    probabilities = np.array([[0.8, 0.2]] * 9 + [[0.5, 0.5]])
-    assert calibration.threshold_for_coverage(probabilities, 0.5) == (0.8, 0.9)
+def test_few_answers_set_no_threshold() -> None:
+    probabilities = np.tile([[0.9, 0.1]], (calibration.FEWEST - 1, 1))
+    labels = np.zeros(len(probabilities), dtype=np.int64)
+    assert calibration.threshold_for_precision(labels, probabilities, 0.5) == calibration.NEVER
 
 
 def test_figures_say_what_a_temperature_changes_and_how_many_get_an_answer() -> None:

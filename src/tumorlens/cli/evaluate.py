@@ -23,6 +23,8 @@ def run(argv: Sequence[str], prog: str) -> int:
     console.print(tables.scores(report.scores))
     if report.by_site:
         console.print(tables.by_site(report.by_site))
+    if report.stress:
+        print(report.stress.sentence)
     for caveat in report.caveats:
         print(f"Note: {caveat}")
     if report.data.note:

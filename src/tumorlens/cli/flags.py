@@ -98,7 +98,8 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
             help_behavior_hint=hint,
         )
         on_off = hints[name] is bool
-        kind = bool if on_off else Annotated[object, _reader(hints[name], flag)]
+        alone = item.metadata.get("alone")
+        kind = bool if on_off else Annotated[object, _reader(hints[name], flag, alone)]
         named = (group for group, names in GROUPS.items() if name in names)
         group = next((one for one in named if trains or one != "training"), "other")
         groups["required" if is_required(item) else group].append(
@@ -127,8 +128,11 @@ def _default(item: Field[Any], trains: bool) -> str:
     return f"(default: {' '.join(map(str, values))})"
 
 
-def _reader(hint: Any, flag: str) -> PrimitiveConstructorSpec[Any]:
-    """How words become a value of X, X | None or tuple[X, ...]; refused in our words."""
+def _reader(hint: Any, flag: str, alone: str | None) -> PrimitiveConstructorSpec[Any]:
+    """How words become a value of X, X | None or tuple[X, ...]; refused in our words.
+
+    `alone`: what the flag says without a word after it.
+    """
     many, literal = get_origin(hint) is tuple, get_origin(hint) is Literal
     kind = hint if literal else (get_args(hint) or (hint,))[0]
     choices = get_args(kind)
@@ -146,6 +150,8 @@ def _reader(hint: Any, flag: str) -> PrimitiveConstructorSpec[Any]:
     def read_all(words: list[str]) -> Any:
         if many:
             return tuple(map(read, words))
+        if alone and not words:
+            return alone
         if len(words) != 1:
             raise TumorlensError(f"{flag}: found {' '.join(words) or 'nothing'}, expected {name}.")
         return read(words[0])

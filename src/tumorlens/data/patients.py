@@ -163,7 +163,7 @@ def table_for(
     """
     if patients is not None:
         return read_patients(patients)
-    if str(splits) == public_patients.NAME:
+    if str(splits) in public_patients.NAMES:
         return PublicTable()
     return _carried(splits, rows, columns)
 

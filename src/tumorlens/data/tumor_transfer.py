@@ -7,20 +7,36 @@ nothing (after Dwibedi et al. 2017, "Cut, paste and learn", and Ghiasi et al. 20
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from tumorlens.data.augment import uniform
+from tumorlens.data.dataset import Dataset
+from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import ByPath, read_table
 
 _EDGE = 2  # pixels of 96 that the outline is widened by, and the width of its soft edge
 _LEAST_INSIDE = 0.15  # of the grey range: where a tumor is put there must be tissue
 
 
-@dataclass(frozen=True)
+class Framing(Protocol):
+    """What `checkpoint.preprocessing.Preprocessing` does with images before training."""
+
+    def frame(self, images: Tensor, heads: Tensor | None = None) -> Tensor:
+        """(N, S, S) float."""
+
+    def prepared(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(N, S, S) uint8."""
+
+
+@dataclass(frozen=True, eq=False)
 class Donors:
     """Training images whose tumor is outlined, and those without a tumor.
 
@@ -41,6 +57,80 @@ class Donors:
     no_tumor: int
     share: float = 0.45
     sham_share: float = 0.3
+
+
+def read_outlines(path: Path) -> ByPath[list[tuple[float, float]]]:
+    """A table with columns `path, outline`: path to the corners around its tumor, 0..1 each.
+
+    An outline is `x,y x,y ...`, fractions of the file's width and height.
+
+    Raises:
+        TumorlensError: no such file or column, or an outline that is none.
+    """
+    rows, _ = read_table(path, "--outlines", ("path", "outline"))
+    found = {}
+    for row in rows:
+        try:
+            corners = [tuple(map(float, point.split(","))) for point in row["outline"].split()]
+            found[row["path"]] = [(x, y) for x, y in corners]
+        except ValueError:
+            corners = []
+        if len(corners) < 3 or not all(0 <= value <= 1 for corner in corners for value in corner):
+            raise TumorlensError(
+                f"--outlines {path}: {row['path']} has the outline {row['outline']!r:.60}; "
+                "expected three or more corners as `x,y x,y x,y`, fractions from 0 to 1."
+            )
+    return ByPath(found)
+
+
+def donors_of(path: Path, data: Dataset, preprocessing: Framing) -> Donors:
+    """Of the training images, those with an outline and those without a tumor.
+
+    Args:
+        path: see `read_outlines`.
+        data: images of a network's size; its training images alone are taken.
+        preprocessing: by which both are framed and scaled, as training shows them.
+
+    Raises:
+        TumorlensError: no class is notumor, no training image has an outline, or one that has is
+            called notumor.
+    """
+    outlines, train = read_outlines(path), data.indices("train")
+    if "notumor" not in data.classes:
+        raise TumorlensError(
+            f"--outlines {path}: tumors are put into images of the class notumor; found the "
+            f"classes {', '.join(data.classes)}."
+        )
+    no_tumor = data.classes.index("notumor")
+    drawn = np.array([at for at in train if data.paths[at] in outlines], dtype=np.int64)
+    if not len(drawn):
+        raise TumorlensError(
+            f"--outlines {path}: has none of the {len(train):,} training images; expected their "
+            f"paths below {data.root}, such as {data.paths[train[0]]}."
+        )
+    wrong = drawn[data.labels[drawn] == no_tumor]
+    if len(wrong):
+        raise TumorlensError(
+            f"--outlines {path}: has an outline for {data.paths[wrong[0]]}, which is notumor."
+        )
+    side = data.images.shape[1]
+    masks = np.stack([_mask(outlines[data.paths[at]], side) for at in drawn])
+    images = torch.from_numpy(data.images[drawn]).float() / 255
+    framed = preprocessing.frame(torch.from_numpy(masks).float(), images)
+    return Donors(
+        preprocessing.prepared(data.images[drawn]),
+        (framed > 0.5).byte().numpy(),
+        data.labels[drawn],
+        preprocessing.prepared(data.images[train[data.labels[train] == no_tumor]]),
+        no_tumor,
+    )
+
+
+def _mask(outline: list[tuple[float, float]], side: int) -> npt.NDArray[np.uint8]:
+    """(S, S), 1 inside."""
+    image = Image.new("L", (side, side))
+    ImageDraw.Draw(image).polygon([(x * side, y * side) for x, y in outline], fill=1)
+    return np.array(image)
 
 
 def transfer(

@@ -18,6 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
+from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups
@@ -41,6 +42,7 @@ class Report:
         scores: every metric of them with its interval.
         by_site: recall of each class at each site; empty where sites are not known.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
+        stress: what changes of display cost; None: not asked for.
         caveats: what a reader must know before quoting a metric, a sentence each.
         out_dir: where the files are.
     """
@@ -53,6 +55,7 @@ class Report:
     scores: Scores
     by_site: tuple[SubgroupRecall, ...]
     calibrated: Calibrated | None
+    stress: Stress | None
     caveats: tuple[str, ...]
     out_dir: Path
 
@@ -141,7 +144,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
 
     Args:
         session: the network and its images.
-        settings: `out_dir`, `groups`, `resamples` and `seed` count.
+        settings: `out_dir`, `groups`, `stress`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
     out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"
@@ -163,6 +166,15 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         by_site=recall_by(
             predictions, predictions.sites, resamples=settings.resamples, seed=settings.seed
         ),
+        stress=stress(
+            session,
+            predictions,
+            quick=settings.stress == "quick",
+            resamples=settings.resamples,
+            seed=settings.seed,
+        )
+        if settings.stress != "none"
+        else None,
         caveats=_caveats(session, predictions),
         out_dir=out_dir,
     )
@@ -263,6 +275,10 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
         [data.paths[index] for index in worst],
         title=f"{what}: most confident of {len(wrong)} errors, {report.how_sure}",
     )
+    if report.stress:
+        write_json(out / "stress.json", {"schema": SCHEMA, **report.stress.to_dict()})
+        figures["stress"] = stress_figure(report.stress, what)
+        figures["stress_examples"] = examples_figure(data.images[len(data.images) // 2])
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")
     write_manifest(

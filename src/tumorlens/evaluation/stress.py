@@ -1,170 +1,45 @@
-"""The same images under named, graded changes of display and acquisition.
+"""The same images under named, graded changes of display and acquisition: what do they cost?
 
-Grade 3 is what display software, exports and resizing do every day; 1 and 2 are less, 4 and 5
-beyond. The changes are made on the square that the network is shown, before its preprocessing, and
-nothing is drawn at random but by a fixed seed: the same images give the same numbers.
+The changes are made on the square that the network is shown, before its preprocessing.
 """
 
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor
+from matplotlib.figure import Figure
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
-from tumorlens.checkpoint.session import Session, describe
-from tumorlens.evaluation.intervals import Estimate, percentile_interval, resampled_weights
+from tumorlens.checkpoint.session import Session, changed_inputs, describe
+from tumorlens.data.display_changes import CHANGES, EVERYDAY, DisplayChange
+from tumorlens.data.patients import unit_words
+from tumorlens.evaluation.intervals import (
+    Estimate,
+    percentile_interval,
+    proportion_interval,
+    resampled_weights,
+)
+from tumorlens.evaluation.predictions import Predictions
 
-EVERYDAY = 3  # the highest grade that happens every day
-Change = Callable[[Tensor, float], Tensor]
 Floats = npt.NDArray[np.float64]
-
-
-def _darker(images: Tensor, share: float) -> Tensor:
-    return images * share
-
-
-def _brighter(images: Tensor, factor: float) -> Tensor:
-    return (images * factor).clamp(max=1)
-
-
-def _gamma(images: Tensor, power: float) -> Tensor:
-    return images**power
-
-
-def _window(images: Tensor, percentile: float) -> Tensor:
-    """White at a percentile of the image, as viewers and exports scale."""
-    top = torch.quantile(images.flatten(1), percentile / 100, dim=1).clamp(min=1 / 255)
-    return (images / top[:, None, None]).clamp(max=1)
-
-
-def _contrast(images: Tensor, factor: float) -> Tensor:
-    mean = images.mean(dim=(1, 2), keepdim=True)
-    return ((images - mean) * factor + mean).clamp(0, 1)
-
-
-def _bias_field(images: Tensor, amplitude: float) -> Tensor:
-    """A smooth brightness from one corner to the other, as surface coils leave it."""
-    size = images.shape[-1]
-    slope = torch.linspace(-1, 1, size, device=images.device)
-    field = torch.exp(amplitude * (slope[:, None] + slope) / 2)
-    return (images * field).clamp(max=1)
-
-
-def _noise(images: Tensor, deviation: float) -> Tensor:
-    """Rician: the magnitude of a signal with normal noise in both its channels."""
-    size = images.shape[-1]
-    drawn = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (2, size, size))).float()
-    real, imaginary = (deviation * drawn).to(images.device)
-    return torch.hypot(images + real, imaginary.expand_as(images)).clamp(max=1)
-
-
-def _blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian, `sigma` in hundredths of the side."""
-    spread = sigma * images.shape[-1] / 100
-    reach = max(1, round(3 * spread))
-    places = torch.arange(-reach, reach + 1, device=images.device) / spread
-    kernel = torch.exp(-(places**2) / 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(images[:, None], (reach, reach, reach, reach), mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]
-
-
-def _resolution(images: Tensor, share: float) -> Tensor:
-    """Shrunk to a share of the side and enlarged again."""
-    size = images.shape[-1]
-    small = F.interpolate(
-        images[:, None], size=max(1, round(share * size)), mode="bilinear", antialias=True
-    )
-    return F.interpolate(small, size=size, mode="bilinear")[:, 0]
-
-
-def _jpeg(images: Tensor, quality: float) -> Tensor:
-    found = []
-    for pixels in (images * 255).round().byte().cpu().numpy():
-        with io.BytesIO() as buffer:
-            Image.fromarray(pixels).save(buffer, "JPEG", quality=int(quality))
-            found.append(np.array(Image.open(buffer)))
-    return torch.from_numpy(np.stack(found)).to(images.device).float() / 255
-
-
-def _zoomed(images: Tensor, factor: float) -> Tensor:
-    """Larger (over 1) or with black around it (under 1)."""
-    return _placed(images, torch.tensor([[1 / factor, 0, 0], [0, 1 / factor, 0]]))
-
-
-def _rotated(images: Tensor, degrees: float) -> Tensor:
-    angle = torch.tensor(degrees * torch.pi / 180)
-    cos, sin = float(torch.cos(angle)), float(torch.sin(angle))
-    return _placed(images, torch.tensor([[cos, -sin, 0], [sin, cos, 0]]))
-
-
-def _placed(images: Tensor, matrix: Tensor) -> Tensor:
-    count, height, width = images.shape
-    theta = matrix.to(images).expand(count, 2, 3)
-    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
-    return F.grid_sample(images[:, None], grid, padding_mode="zeros", align_corners=False)[:, 0]
-
-
-def _mirrored(images: Tensor, _: float) -> Tensor:
-    return images.flip(2)
-
-
-def _head_cropped(images: Tensor, _: float) -> Tensor:
-    return Preprocessing(images.shape[-1], 0, 1, crop_head=True).frame(images)
-
-
-# Name to the change, and its five grades (or one); the unit of a grade is in the name's words.
-CHANGES: dict[str, tuple[Change, tuple[float, ...]]] = {
-    "darker (factor)": (_darker, (0.9, 0.75, 0.6, 0.45, 0.3)),
-    "brighter (factor)": (_brighter, (1.1, 1.3, 1.6, 2.2, 3.0)),
-    "gamma, dark (power)": (_gamma, (1.1, 1.25, 1.5, 2.0, 2.6)),
-    "gamma, bright (power)": (_gamma, (0.9, 0.8, 0.67, 0.5, 0.38)),
-    "window (white percentile)": (_window, (100, 99.5, 99, 97, 94)),
-    "less contrast (factor)": (_contrast, (0.9, 0.8, 0.65, 0.5, 0.35)),
-    "bias field (log amplitude)": (_bias_field, (0.1, 0.25, 0.4, 0.6, 0.9)),
-    "noise (deviation)": (_noise, (0.01, 0.02, 0.04, 0.07, 0.1)),
-    "blur (hundredths of the side)": (_blur, (0.4, 0.7, 1.0, 1.6, 2.4)),
-    "resolution (share of the side)": (_resolution, (0.85, 0.7, 0.55, 0.4, 0.3)),
-    "JPEG (quality)": (_jpeg, (90, 70, 50, 25, 10)),
-    "zoom (factor)": (_zoomed, (1.05, 1.1, 1.2, 1.3, 1.45)),
-    "padding (factor)": (_zoomed, (0.95, 0.9, 0.8, 0.7, 0.6)),
-    "rotation (degrees)": (_rotated, (2, 5, 8, 15, 25)),
-    "mirrored": (_mirrored, (1,)),
-    "head cropped": (_head_cropped, (1,)),
-}
+_ALL_UP_TO = 500  # images; of more, every second is changed
 
 
 @dataclass(frozen=True)
 class Stressed:
-    """Images under one change at one grade.
+    """Images under one change at one grade."""
 
-    Attributes:
-        change: its name in `CHANGES`.
-        grade: 1 to 5.
-        value: of the change, in the unit that its name says.
-        accuracy: with a 95% interval over patients or groups.
-        recall: by class, those that have images.
-        loss: accuracy of the unchanged images minus `accuracy`, on the same resamples.
-        flipped: share of the images whose predicted class changed.
-        noticed: of those that were right and are now wrong, the share that is not "confident";
-            None: there is none, or the checkpoint has no decision rule.
-        confident_errors: share of all images that are wrong and "confident"; None: no rule.
-    """
-
-    change: str
-    grade: int
-    value: float
-    accuracy: Estimate
-    recall: dict[str, float]
-    loss: Estimate
-    flipped: float
+    change: str  # its name in `display_changes.CHANGES`
+    grade: int  # 1 to 5
+    value: float  # of the change, in its unit
+    unit: str
+    accuracy: Estimate  # with a 95% interval over patients or groups
+    loss: Estimate  # accuracy of the unchanged images minus `accuracy`, on the same resamples
+    recall: dict[str, float]  # by class, those that have images
+    flipped: float  # share of the images whose predicted class changed
+    # Of images that were right and are now wrong, the share that is not called "confident", and of
+    # all images those that are wrong and "confident"; None: nothing is lost, or there is no rule.
     noticed: float | None
     confident_errors: float | None
 
@@ -176,57 +51,49 @@ class Stressed:
 
 @dataclass(frozen=True)
 class Stress:
-    """What changes of display cost a network.
+    """What changes of display cost a network."""
 
-    Attributes:
-        unchanged: accuracy of the same images as they are.
-        rows: each change and grade.
-        unit: what the intervals resample.
-        images: how many there are.
-    """
-
-    unchanged: Estimate
-    rows: tuple[Stressed, ...]
-    unit: str
-    images: int
+    unchanged: Estimate  # accuracy of the same images as they are
+    rows: tuple[Stressed, ...]  # each change and grade
+    resampled: str  # what the intervals resample
+    images: int  # how many there are
+    of: int  # and of how many they were taken
 
     @property
     def worst_everyday(self) -> Stressed:
-        """The change that costs most accuracy up to grade 3."""
+        """The change up to grade 3 that costs most accuracy."""
         return min((row for row in self.rows if row.everyday), key=lambda row: row.accuracy.value)
+
+    @property
+    def sentence(self) -> str:
+        """The worst, in words."""
+        worst = self.worst_everyday
+        some = "" if self.images == self.of else f" ({self.images:,} of {self.of:,} images)"
+        return (
+            f"Stress{some}: of everyday changes of display, {worst.change} costs most: accuracy "
+            f"{self.unchanged.value:.3f} -> {worst.accuracy.value:.3f} "
+            f"({worst.accuracy.low:.3f}-{worst.accuracy.high:.3f}); {worst.flipped:.0%} of the "
+            "predictions change."
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives, for stress.json."""
         worst = self.worst_everyday
         return {
             "images": self.images,
-            "resampled": self.unit,
+            "of": self.of,
+            "resampled": self.resampled,
             "everyday_grades": list(range(1, EVERYDAY + 1)),
-            "unchanged_accuracy": self.unchanged.to_dict(),
+            "unchanged": self.unchanged.to_dict(),
             "worst_everyday": {"change": worst.change, "grade": worst.grade},
-            "rows": [
-                {
-                    "change": row.change,
-                    "grade": row.grade,
-                    "value": row.value,
-                    "everyday": row.everyday,
-                    "accuracy": row.accuracy.to_dict(),
-                    "loss": row.loss.to_dict(),
-                    "recall": row.recall,
-                    "flipped": row.flipped,
-                    "noticed": row.noticed,
-                    "confident_errors": row.confident_errors,
-                }
-                for row in self.rows
-            ],
+            "changes": [asdict(row) | {"everyday": row.everyday} for row in self.rows],
         }
 
 
 def stress(
     session: Session,
-    groups: npt.NDArray[np.int64],
+    predictions: Predictions,
     *,
-    unit: str = "images",
     quick: bool = False,
     resamples: int = 2000,
     seed: int = 0,
@@ -234,85 +101,146 @@ def stress(
     """Score a session's images under every change and grade.
 
     Args:
-        session: the network and N images; told of "stress".
-        groups: (N,) patients or groups, which are resampled together.
-        unit: what they are, in words.
-        quick: grade 3 alone, of at most every fourth image of each class.
+        session: the network and its images; its progress is told of "changing display".
+        predictions: of the same images, for their patients and groups.
+        quick: the highest everyday grade alone, of every fourth image of each class. Else all
+            grades; of more than 500 images every second.
         resamples, seed: of the intervals.
     """
-    if quick:
-        keep = _every_fourth(session.data.labels)
-        session, groups = session.only(keep), groups[keep]
-    labels, classes = session.data.labels, session.data.classes
-    plan = [
-        (name, grade, value)
-        for name, (_, values) in CHANGES.items()
-        for grade, value in enumerate(values, start=1 if len(values) > 1 else EVERYDAY)
-        if not quick or grade == EVERYDAY
-    ]
-    rule = session.checkpoint.decision()
-    before = session.logits.argmax(axis=1)
-    hits, predicted, confident = [before == labels], [], []
-    for done, (name, _, value) in enumerate(plan):
-        logits, features = describe_changed(session, CHANGES[name][0], value)
-        predicted.append(logits.argmax(axis=1))
-        hits.append(predicted[-1] == labels)
-        decided = rule.decide(logits, features if rule.space else None)
-        confident.append(np.array([one.decision == "confident" for one in decided]))
-        session.progress("stress", done + 1, len(plan))
-    shares = np.stack(hits, axis=1).astype(np.float64)
-    drawn = np.concatenate(
-        [
-            w @ shares / w.sum(axis=1, keepdims=True)
-            for w in resampled_weights(groups, resamples, seed)
-        ]
-    )
-    values = shares.mean(axis=0)
+    every = len(session.data.labels)
+    keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
+    some, units = session.only(keep), predictions.units()[keep]
+    plan = _plan(EVERYDAY if quick else None)
+    answers = []
+    for done, (_, change, _, value) in enumerate(plan):
+        answers.append(_answers(some, change, value))
+        session.progress("changing display", done + 1, len(plan))
+    labels, before = some.data.labels, session.logits[keep].argmax(axis=1)
+    right = np.stack([before == labels, *(one[0] == labels for one in answers)], axis=1)
+    shares = right.astype(np.float64)
+    weights = resampled_weights(units, resamples, seed)
+    drawn = np.concatenate([w @ shares / w.sum(axis=1)[:, None] for w in weights])
+
+    def estimate(column: int, minus: int | None = None) -> Estimate:
+        value, spread = float(shares[:, column].mean()), drawn[:, column]
+        if minus is None:
+            return Estimate(value, *proportion_interval(value, spread, units), len(labels))
+        value, spread = value - float(shares[:, minus].mean()), spread - drawn[:, minus]
+        return Estimate(value, *percentile_interval(spread), len(labels))
+
+    there = [(name, labels == at) for at, name in enumerate(some.data.classes)]
+    unit = unit_words(*predictions.only(keep).unit_counts(), len(labels))
+    decides = some.checkpoint.uncertainty_threshold is not None
     rows = []
-    for column, (name, grade, value) in enumerate(plan, start=1):
-        right = shares[:, column] > 0
-        lost = (shares[:, 0] > 0) & ~right
-        sure = confident[column - 1]
+    for at, ((name, change, grade, value), answer) in enumerate(zip(plan, answers, strict=True), 1):
+        predicted, sure = answer
+        hit, lost = right[:, at], right[:, 0] & ~right[:, at]
         rows.append(
             Stressed(
                 name,
                 grade,
                 value,
-                _estimate(values[column], drawn[:, column], len(labels)),
-                {
-                    label: float(right[labels == index].mean())
-                    for index, label in enumerate(classes)
-                    if (labels == index).any()
-                },
-                _estimate(values[0] - values[column], drawn[:, 0] - drawn[:, column], len(labels)),
-                float((predicted[column - 1] != before).mean()),
-                float((~sure[lost]).mean()) if rule.threshold is not None and lost.any() else None,
-                float((sure & ~right).mean()) if rule.threshold is not None else None,
+                change.unit,
+                accuracy=estimate(at),
+                loss=estimate(0, minus=at),
+                recall={label: float(hit[mask].mean()) for label, mask in there if mask.any()},
+                flipped=float((predicted != before).mean()),
+                noticed=float((~sure[lost]).mean()) if decides and lost.any() else None,
+                confident_errors=float((sure & ~hit).mean()) if decides else None,
             )
         )
-    return Stress(_estimate(values[0], drawn[:, 0], len(labels)), tuple(rows), unit, len(labels))
+    return Stress(estimate(0), tuple(rows), unit, len(labels), every)
 
 
-def _every_fourth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.sort(
-        np.concatenate([np.flatnonzero(labels == label)[::4] for label in np.unique(labels)])
-    )
+def _plan(only: int | None) -> list[tuple[str, DisplayChange, int, float]]:
+    """Every change with its grades and values; `only`: of this grade alone."""
+    return [
+        (name, change, grade, value)
+        for name, change in CHANGES.items()
+        for grade, value in change.grades.items()
+        if only in (None, grade)
+    ]
 
 
-def _estimate(value: float, drawn: Floats, count: int) -> Estimate:
-    return Estimate(float(value), *percentile_interval(drawn), count)
+def _every(step: int, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Every `step`-th image of each class, in the images' order."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == k)[::step] for k in np.unique(labels)]))
 
 
-def describe_changed(session: Session, change: Change, value: float) -> tuple[Floats, Floats]:
-    """Logits and features of a session's images under a change."""
-
-    def inputs(images: Tensor) -> Tensor:
-        return session.checkpoint.preprocessing.of_floats(change(images.float() / 255, value))
-
-    return describe(
+def _answers(
+    session: Session, change: DisplayChange, value: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """(N,) predicted classes of changed images, and which of them are confident."""
+    rule = session.checkpoint.decision()
+    logits, features = describe(
         session.network,
-        inputs,
+        changed_inputs(session.checkpoint.preprocessing, change, value),
         session.data.images,
         device=session.device,
         batch_size=session.batch_size,
     )
+    sure = [one.decision == "confident" for one in rule.decide(logits, features)]
+    return logits.argmax(axis=1), np.array(sure, dtype=bool)
+
+
+def stress_figure(found: Stress, title: str) -> Figure:
+    """A row a change, a column a grade: accuracy in each cell, the costliest change on top."""
+    cells: dict[str, dict[int, Stressed]] = {}
+    for row in found.rows:
+        cells.setdefault(row.change, {})[row.grade] = row
+    names = sorted(
+        cells,
+        key=lambda name: min(c.accuracy.value for c in cells[name].values() if c.everyday),
+    )
+    grades = sorted({row.grade for row in found.rows})
+    table = np.full((len(names), len(grades)), np.nan)
+    for row in found.rows:
+        table[names.index(row.change), grades.index(row.grade)] = row.accuracy.value
+    figure = Figure(figsize=(8.2, 6.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("#dddddd")  # a change without that grade
+    low = min(0.5, float(np.nanmin(table)))
+    image = axes.imshow(table, cmap="cividis", vmin=low, vmax=1, aspect="auto")
+    for (at, column), value in np.ndenumerate(table):
+        if np.isfinite(value):
+            dark = (value - low) / (1 - low) < 0.55
+            axes.text(
+                column,
+                at,
+                f"{value:.0%}",
+                ha="center",
+                va="center",
+                fontsize=11,
+                color="white" if dark else "black",
+            )
+    axes.set_yticks(range(len(names)), names, fontsize=11)
+    axes.set_xticks(range(len(grades)), [str(grade) for grade in grades], fontsize=11)
+    axes.set_xlabel("strength of the change", fontsize=11)
+    if grades[-1] > EVERYDAY:
+        axes.axvline(grades.index(EVERYDAY) + 0.5, color="white", linewidth=4)
+        axes.secondary_xaxis("top").set_xticks(
+            [grades.index(EVERYDAY) / 2, (grades.index(EVERYDAY) + len(grades)) / 2],
+            ["every day", "unusual"],
+            fontsize=11,
+        )
+    axes.set_title(f"{title}: accuracy {found.unchanged.value:.0%} unchanged", fontsize=12)
+    figure.colorbar(image, ax=axes, label="accuracy under the change", fraction=0.05, pad=0.02)
+    return figure
+
+
+def examples_figure(image: npt.NDArray[np.uint8]) -> Figure:
+    """One (S, S) image under each change at the highest everyday grade."""
+    grey = torch.from_numpy(image).float()[None] / 255
+    shown = {"unchanged": grey} | {
+        name: change.apply(grey, change.grades[EVERYDAY]) for name, change in CHANGES.items()
+    }
+    figure = Figure(figsize=(10.4, 6.2), layout="constrained")
+    for axes, (name, changed) in zip(
+        figure.subplots(3, 6).ravel(), [*shown.items(), (None, None)], strict=True
+    ):
+        axes.axis("off")
+        if changed is not None:
+            axes.imshow(changed[0].numpy(), cmap="gray", vmin=0, vmax=1)
+            axes.set_title(str(name), fontsize=11)
+    figure.suptitle("One image under everyday changes of display", fontsize=12)
+    return figure

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 from torch import Tensor, nn
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
 from tumorlens.explain import plots
@@ -124,10 +123,15 @@ def faithfulness(
     for index, image in enumerate(images):
         size = image.shape[0]
         blurred = ndimage.gaussian_filter(image.astype(np.float64), BLUR * size)
-        pixels = _input(preprocessing, image, where)
+        head_of = torch.from_numpy(image).to(where).float()[None] / 255
+        pixels = preprocessing.normalise(preprocessing.frame(head_of))[0]
+        hidden = torch.from_numpy(blurred).to(where).float()[None] / 255
         start = {
             "deletion": (pixels, torch.zeros_like(pixels)),  # the mean, normalised, is 0
-            "insertion": (_input(preprocessing, blurred, where), pixels),
+            "insertion": (
+                preprocessing.normalise(preprocessing.frame(hidden, head_of))[0],
+                pixels,
+            ),
         }
         noise = rng.random(maps.shape[1:]).astype(np.float32)
         square = map_size or size
@@ -139,21 +143,15 @@ def faithfulness(
         # How many pixels are changed at each step.
         counts = torch.from_numpy(np.ceil(at * size**2).astype(np.int64)).to(where)[:, None, None]
         target = int(session.data.labels[index])
-        for order, relevance in orders.items():
+        for order, over_image in orders.items():
+            over = torch.from_numpy(over_image)[None]
+            relevance = preprocessing.frame(over, head_of.to(over))[0].numpy()
             changed = torch.from_numpy(_rank(relevance, rng)).to(where)[None] < counts
             for game, (before, after) in start.items():
                 mixed = torch.where(changed[:, None], after, before)
                 curves[game][order][index] = _probability(network, mixed, target)
         session.progress("faithfulness", index + 1, len(images))
     return Faithfulness(at, curves)
-
-
-def _input(
-    preprocessing: Preprocessing, grey: npt.NDArray[np.generic], device: torch.device
-) -> Tensor:
-    """(S, S) 0..255 to (C, S, S) normalised."""
-    images = torch.from_numpy(grey.astype(np.float32)).to(device)[None]
-    return preprocessing.normalise(images / 255)[0]
 
 
 def _centre(image: npt.NDArray[np.uint8]) -> Floats:

@@ -72,10 +72,10 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     for inputs, before in input_batches(
         network, preprocessing, images, device=session.device, batch_size=session.batch_size
     ):
-        targets = session.data.labels[before : before + len(inputs)]
-        columns = torch.from_numpy(targets).to(session.device)
-        maps = grad_cam(network, inputs, columns, way.layer, way.method)
-        found.append(maps.float().cpu().numpy())
+        these = slice(before, before + len(inputs))
+        columns = torch.from_numpy(session.data.labels[these]).to(session.device)
+        maps = grad_cam(network, inputs, columns, way.layer, way.method).float().cpu()
+        found.append(preprocessing.unframed(maps, torch.from_numpy(images[these])).numpy())
         progress("explaining", before + len(inputs), len(images))
     return np.concatenate(found)
 

@@ -276,18 +276,18 @@ def _views(
     views: list[Explained] = []
     for start in range(0, len(chosen.images), settings.batch_size):
         images = chosen.images[start : start + settings.batch_size]
-        inputs = [
-            loaded.preprocessing(
-                torch.from_numpy(np.stack([fit_square(image, side) for image in images])).to(device)
-            )
+        squares = [
+            torch.from_numpy(np.stack([fit_square(image, side) for image in images])).to(device)
             for side in (own, size)
         ]
+        inputs = [loaded.preprocessing(some) for some in squares]
         # The prediction is that at the network's own size, whatever the map's.
         with torch.no_grad():
             logits = network(inputs[0])
         labels = chosen.labels[start : start + len(images)]
         targets = _targets(settings, loaded.classes, logits.argmax(dim=1), labels)
         maps = grad_cam(network, inputs[1], targets, settings.layer, settings.method)
+        maps = loaded.preprocessing.unframed(maps, squares[1])
         probabilities = softmax(logits.cpu().double().numpy(), loaded.temperature or 1.0)
         for row, target in enumerate(targets.tolist()):
             best = int(probabilities[row].argmax())

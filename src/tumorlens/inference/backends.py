@@ -189,9 +189,11 @@ class TorchBackend:
 
         from tumorlens.explain import gradcam  # noqa: PLC0415 (torch)
 
-        inputs = self._preprocessing(torch.from_numpy(squares).to(self._device))
+        images = torch.from_numpy(squares).to(self._device)
         columns = torch.from_numpy(targets).to(self._device)
         with cpu_threads(self._threads):
+            inputs = self._preprocessing(images)
             found = gradcam.grad_cam(self._network, inputs, columns, method=MAP_METHOD)
+        found = self._preprocessing.unframed(found, images)
         maps: npt.NDArray[np.float32] = found.float().cpu().numpy()
         return maps

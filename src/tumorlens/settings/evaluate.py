@@ -41,6 +41,9 @@ class EvaluateSettings:
     """CSV with columns `path, group`: intervals resample groups instead of images."""
     out_dir: Path | None = None
     """Where the files go; default: evaluation/ beside the checkpoint."""
+    stress: Literal["none", "quick", "full"] = field(default="none", metadata={"alone": "full"})
+    """Also score the images under graded changes of display: brightness, window, noise, zoom, and
+    others. `quick`: a tenth of the work. --stress alone: full."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resamples: int = 2000

@@ -15,7 +15,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = NewType("ModelName", str)
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "paper"]
+RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
@@ -34,7 +34,8 @@ REQUIRED = {"required": True}
 GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
-        *("boxes", "patients", "groups", "allow_patient_overlap", "on_bad_image", "axis", "slice"),
+        *("boxes", "outlines", "patients", "groups", "allow_patient_overlap", "on_bad_image"),
+        *("axis", "slice"),
     ),
     "training": (
         *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),

@@ -23,6 +23,8 @@ _VALUES: dict[RecipeName, tuple[Any, ...]] = {
     "plain": (96, 15, 32, 1e-3, "one_cycle", 10, "none"),
     # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
     "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
+    # As `fast`, each image on its own grey scale and framed by its own head, display changed.
+    "robust": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
     # The published study's settings, with its flip and rotation by 10 degrees.
     "paper": (224, 50, 128, 2e-4, "constant", 10, "none"),
 }
@@ -39,7 +41,8 @@ class TrainingOptions:
     """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
     splits: Path | None = None
     """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-patients`, the
-    patient-level folds of the public set that come with tumorlens."""
+    patient-level folds of the public set that come with tumorlens; or `public-site-out`, the same
+    folds without the gliomas of one hospital in training and validation."""
     patients: Path | None = None
     """CSV with columns `path, patient`, or `public`, the built-in table of the public set: no
     patient is in two of train, validation and test, and intervals resample patients. Default: the
@@ -50,7 +53,9 @@ class TrainingOptions:
     """What to do when a file cannot be decoded; `skip` records which."""
     recipe: RecipeName = "plain"
     """What the flags below default to. `plain`: Adam. `fast`: SGD, label smoothing, and an
-    exponential moving average of weights is kept. `paper`: the published study's settings."""
+    exponential moving average of weights is kept. `robust`: the same for other displays
+    and scanners, each image on its own grey scale and framed by its own head. `paper`: the
+    published study's settings."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None
@@ -74,6 +79,9 @@ class TrainingOptions:
     freeze: tuple[str, ...] = ()
     """Modules or parameters to leave as they are, such as conv1 bn1 layer1, or a comma list; their
     batch norms stay in evaluation mode."""
+    outlines: Path | None = None
+    """CSV with columns `path, outline` (`x,y x,y ...`, fractions, around the tumor): tumors of
+    other training images are put into images without one, so that no source tells the class."""
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch: for a recipe that is settled.
     Nothing chooses the epoch then, and the checkpoint has no calibration."""

@@ -44,7 +44,7 @@ from tumorlens.training.fit import train
 
 # What says where, how fast or which run of the grid, and not how it is trained.
 _NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
-_FILES = ("splits", "patients", "init")
+_FILES = ("splits", "patients", "outlines", "init")
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
 

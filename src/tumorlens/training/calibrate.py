@@ -9,15 +9,16 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import describe
+from tumorlens.checkpoint.session import changed_inputs, describe
 from tumorlens.data.dataset import Dataset
+from tumorlens.data.display_changes import CHANGES, EVERYDAY
 from tumorlens.errors import TumorlensError
 from tumorlens.progress import Progress, silent
 from tumorlens.uncertainty.calibration import (
     calibrated,
     fit_temperature,
     softmax,
-    threshold_for_coverage,
+    threshold_for_precision,
 )
 from tumorlens.uncertainty.out_of_distribution import (
     FeatureSpace,
@@ -25,21 +26,23 @@ from tumorlens.uncertainty.out_of_distribution import (
     threshold_for_false_alarms,
 )
 
-# Of the validation images: how many get an answer, and how many may be called unlike. One in a
-# hundred of a few hundred images would be told by a handful of them.
-COVERAGE = 0.95
+# Of the answers that are called confident: how many are right on validation images under everyday
+# changes of display. Of the validation images: how many may be called unlike; one in a hundred of a
+# few hundred images would be told by a handful of them.
+PRECISION = 0.95
 FALSE_ALARMS = 0.05
 # A covariance of more is slow to invert and dwarfs the weights.
 MOST_FEATURES = 2048
 
 Floats = npt.NDArray[np.float64]
+_CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
 
 def calibrate(
     checkpoint: Checkpoint,
     data: Dataset,
     *,
-    coverage: float = COVERAGE,
+    precision: float = PRECISION,
     false_alarms: float = FALSE_ALARMS,
     device: torch.device | None = None,
     progress: Progress = silent,
@@ -49,32 +52,31 @@ def calibrate(
     A network whose features are none, or more than 2,048 numbers, has no out-of-distribution
     threshold; `calibration` says so.
 
-    Temperature and thresholds come from the validation images, which chose the epoch too: they
-    are a little better than on images that the network has no tie with.
+    All come from the validation images, which chose the epoch too: they are a little better than
+    on images that the network has no tie with.
 
     Args:
         data: the images that it was trained and validated with, at its size.
-        coverage: share of the validation images whose top probability reaches the threshold.
+        precision: share of confident answers that are right, for each class, on validation images
+            under everyday changes of display; where no threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
         device: where to compute; None: the CPU.
         progress: told of the stage "describing".
 
     Raises:
-        TumorlensError: there are no training images or no validation images, or these trained too.
+        TumorlensError: no training or no validation images, or these trained too.
     """
+    device = device or torch.device("cpu")
     train, valid = _indices(checkpoint, data)
+    network, prepare, both = checkpoint.network(), checkpoint.preprocessing, [*train, *valid]
     logits, features = describe(
-        checkpoint.network(),
-        checkpoint.preprocessing,
-        data.images,
-        np.concatenate([train, valid]),
-        device=device or torch.device("cpu"),
-        progress=progress,
+        network, prepare, data.images, np.array(both), device=device, progress=progress
     )
     of_train, of_valid = slice(0, len(train)), slice(len(train), None)
     labels = data.labels[valid]
     temperature = fit_temperature(labels, logits[of_valid])
-    threshold, covered = threshold_for_coverage(softmax(logits[of_valid], temperature), coverage)
+    changed, again = _under_everyday_changes(checkpoint, data, valid, device, progress)
+    threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
     space, facts = _space(
         features[of_train], data.labels[train], data.classes, features[of_valid], false_alarms
     )
@@ -90,8 +92,9 @@ def calibrate(
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
             **asdict(metrics),
-            "coverage_wanted": coverage,
-            "coverage": covered,
+            "precision_wanted": precision,
+            "everyday_images": len(again) // len(CHANGES),
+            "everyday_accuracy": float((changed.argmax(axis=1) == again).mean()),
             **facts,
         },
     )
@@ -120,6 +123,26 @@ def _space(
         "ood_threshold": threshold,
         "shrinkage": shrinkage,
     }
+
+
+def _under_everyday_changes(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    valid: npt.NDArray[np.int64],
+    device: torch.device,
+    progress: Progress,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Logits (C n, K) of validation images under C changes at the highest everyday grade; labels.
+
+    At most `_CHANGED_AT_MOST` images, evenly chosen.
+    """
+    some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
+    network, found = checkpoint.network(), []
+    for done, change in enumerate(CHANGES.values()):
+        inputs = changed_inputs(checkpoint.preprocessing, change, change.grades[EVERYDAY])
+        found.append(describe(network, inputs, data.images[some], device=device)[0])
+        progress("changing display", done + 1, len(CHANGES))
+    return np.concatenate(found), np.tile(data.labels[some], len(CHANGES))
 
 
 def _indices(

@@ -15,12 +15,13 @@ from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.own_code import allow, refuse_unknown
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
+from tumorlens.data.histograms import histograms
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
+from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
@@ -50,7 +51,6 @@ from tumorlens.training.runs import (
     publish,
     published_run,
     settings_of_run,
-    told_at_start,
 )
 
 
@@ -89,9 +89,8 @@ def train(
     """Train `settings.model` on `settings.data_dir`, or go on with `settings.resume`.
 
     Args:
-        progress: told of "reading", "decoding", "network" (what is unusual about it), "class" (its
-            images and folders), "training" (steps of the whole run), "epoch" and "describing", the
-            calibration at the end.
+        progress: told of "reading", "decoding", "network", "class" (its images and folders),
+            "training" (steps of the whole run), "epoch" and "describing", the calibration.
         extra_callbacks: Lightning callbacks of the caller.
 
     Raises:
@@ -101,7 +100,6 @@ def train(
     resumed = settings.resume
     settings = settings_of_run(resumed, settings) if resumed else settings
     last = last_state(resumed) if resumed else None
-    (refuse_unknown if resumed else allow)(str(settings.model))
     published = settings.out_dir / "best_model.pt"
     published_run(published)  # refuse now, not after an hour, to overwrite a file that is not ours
     device = pick_device(settings.device)
@@ -109,32 +107,27 @@ def train(
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
     data = _images(settings, recipe, progress)
-    # The state of a finished epoch has the weights of --init in it; the file may be gone.
-    first = replace(settings, init=None) if last else settings
-    network, told = starting_network(first, len(data.classes), recipe.image_size)
-    told = told_at_start(resumed) if resumed and last else told
+    going_on = resumed if last else None
+    network, told = starting_network(settings, len(data.classes), recipe.image_size, going_on)
     share, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     with _quiet_lightning():
         trainer = _trainer(settings, recipe.epochs, steps, device, precision)
-    lead = trainer.is_global_zero
-    run_dir = resumed or settings.out_dir
+    lead, run_dir = trainer.is_global_zero, resumed or settings.out_dir
     if lead:
         run_dir = begin(settings, data, resumed, last, told)
         _tell_start(data, told, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
     template = _template(settings, recipe, data, run_dir, told)
-    module, keeping = _prepared(settings, recipe, data, steps, network, template, run_dir)
+    module, keeping = _prepared(settings, recipe, data, steps, network, template)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
-    later = [history, *keeping, *extra_callbacks, LastState(run_dir)]
-    trainer.callbacks += later  # type: ignore[attr-defined]
+    trainer.callbacks += [history, *keeping, *extra_callbacks, LastState(run_dir)]  # type: ignore[attr-defined]
     replaced, kept = None, None
     with _resumable(run_dir, trainer), cpu_threads(settings.threads):
         with memory_of(recipe, settings.devices * settings.num_nodes), _quiet_lightning():
             _fit(trainer, module, settings, data, share, run_dir, last)
         if lead:
             kept = _finish(keeping[0], data, recipe.lr, device, progress)
-            before = publish(run_dir / "best_model.pt", published)
-            replaced = before if before != run_dir.name else None
+            replaced = publish(run_dir / "best_model.pt", published)
             finish_run_folder(run_dir, selected=kept.selected, epochs=len(history.rows))
     return TrainingResult(
         run_dir=run_dir,
@@ -142,7 +135,7 @@ def train(
         selected=kept.selected if kept else {},
         epochs=len(history.rows),
         stopped_early=len(history.rows) < recipe.epochs,
-        replaced=replaced,
+        replaced=replaced if replaced != run_dir.name else None,
         protocol=data.protocol,
         counts={split: len(data.indices(split)) for split in SPLITS},
         skipped=data.skipped,
@@ -199,7 +192,6 @@ def _prepared(
     steps: int,
     network: nn.Module,
     template: Checkpoint,
-    run_dir: Path,
 ) -> tuple[Classifier, list[Any]]:
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
     weights = None
@@ -215,7 +207,8 @@ def _prepared(
         seed=settings.seed,
         class_weights=weights,
     )
-    path, monitor = run_dir / "best_model.pt", f"valid_{settings.monitor}"
+    assert template.path is not None  # `_template` names it
+    path, monitor = template.path, f"valid_{settings.monitor}"
     if settings.train_on_valid:
         return module, [LastWeights(template, path)]
     stopping = EarlyStopping(
@@ -242,6 +235,10 @@ def _fit(
 
         trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
     images = module.preprocessing.prepared(data.images)
+    if settings.outlines:
+        module.donors = donors_of(settings.outlines, data, module.preprocessing)
+    if module.recipe.histograms:
+        module.histograms = histograms(images, data.labels, data.indices("train"))
     trainer.fit(
         module,
         training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
@@ -374,6 +371,7 @@ def _template(
         settings=primitives(settings)
         | {"recipe_resolved": recipe.record(), "run": folder.name, "starting_network": told},
         selected={},
+        path=folder / "best_model.pt",
     )
 
 

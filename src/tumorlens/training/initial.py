@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint import half_precision
+from tumorlens.checkpoint.own_code import allow
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_and_tell, check_output, last_linear
 from tumorlens.settings import TrainSettings
+from tumorlens.training.runs import told_at_start
 
 # Under which keys, and behind which prefixes, training scripts save a state dict.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
@@ -24,7 +26,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def starting_network(
-    settings: TrainSettings, num_classes: int, size: int
+    settings: TrainSettings, num_classes: int, size: int, going_on: Path | None = None
 ) -> tuple[nn.Module, list[str]]:
     """The network before its first step, and sentences on what is unusual about it.
 
@@ -32,20 +34,23 @@ def starting_network(
         settings: `model`, `seed`, `init` and `freeze` count.
         num_classes: K.
         size: side of its input, pixels.
+        going_on: folder of the run whose last state follows; it has the weights of `init` in it, and
+            the sentences are those of its start.
 
     Raises:
         TumorlensError: its code or its weights are faulty, or nothing is left to train.
     """
     name = str(settings.model)
+    allow(name)
     network, told = build_and_tell(name, num_classes, settings.seed)
     if name not in MODEL_NAMES:
         check_output(network, name, num_classes, size)
     sentences = [told] if told else []
-    if settings.init is not None:
+    if settings.init is not None and going_on is None:
         sentences.append(load_weights(network, settings.init))
     if settings.freeze:
         sentences.append(freeze(network, settings.freeze))
-    return network, sentences
+    return network, told_at_start(going_on) if going_on else sentences
 
 
 def load_weights(network: nn.Module, source: Path) -> str:

@@ -34,6 +34,7 @@ class Recipe:
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
     crop_head: bool = False  # the head fills the input, see `Preprocessing`
+    histograms: float = 0.0  # share of images given the histogram of one of another class
     standardise: bool = False  # each image by its own scale, see `Preprocessing`
 
     def record(self) -> dict[str, Any]:
@@ -52,35 +53,25 @@ RECIPES = {
         label_smoothing=0.1,
         averaging=0.99,
     ),
-    "standardised": Recipe(
-        **RECIPE_DEFAULTS["fast"],
-        augmentation=Augmentation(
-            rotation=15, scale=0.25, shift=0.1, brightness=0.2, contrast=0.4, gamma=0.6
-        ),
-        optimizer="sgd",
-        weight_decay=5e-4,
-        label_smoothing=0.1,
-        averaging=0.99,
-        standardise=True,
-    ),
     "robust": Recipe(
-        **RECIPE_DEFAULTS["fast"],
+        **RECIPE_DEFAULTS["robust"],
         augmentation=Augmentation(
             rotation=15,
             scale=0.25,
             shift=0.1,
-            brightness=0.2,
+            brightness=0.1,
             contrast=0.4,
             gamma=0.6,
             curves=0.6,
             bias_field=0.6,
             resolution=0.5,
-            noise=0.06,
+            noise=0.12,
         ),
         optimizer="sgd",
         weight_decay=5e-4,
         label_smoothing=0.1,
         averaging=0.99,
+        histograms=0.5,
         crop_head=True,
         standardise=True,
     ),

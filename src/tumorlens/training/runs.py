@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tumorlens.checkpoint import file as checkpoints
+from tumorlens.checkpoint.own_code import refuse_unknown
 from tumorlens.data.dataset import Dataset
 from tumorlens.errors import TumorlensError
 from tumorlens.files import MANIFEST, read_json, replacing, write_manifest, write_text
@@ -25,7 +26,7 @@ from tumorlens.training.recipes import resolve
 # would not be that of an uninterrupted run.
 _FROM_COMMAND_LINE = ("device", "threads")
 # Settings that are paths, but for `out_dir`, which is where the run folder is.
-_PATHS = ("data_dir", "splits", "patients", "init")
+_PATHS = ("data_dir", "splits", "patients", "outlines", "init")
 # Of the images that a run began with: path to split and digest.
 _IMAGES = "images.json.gz"
 # Entries of the manifest that a run began with.
@@ -76,6 +77,7 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
             "lengthen it by --epochs."
         )
     stored = manifest["settings"]
+    refuse_unknown(str(stored.get("model")))
     values: dict[str, Any] = {}
     for item in fields(TrainSettings):
         value = stored.get(item.name, item.default)

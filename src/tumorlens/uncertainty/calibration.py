@@ -12,6 +12,9 @@ import numpy.typing as npt
 # networks".
 BINS = 15
 
+# A threshold that no probability reaches, and how many answers must be left to set a lower one.
+NEVER, FEWEST = 2.0, 20
+
 # Temperatures that are tried. At the ends the classes are told apart without a fault (nothing to
 # learn from) or by nothing; neither end is a finding.
 _COLDEST, _HOTTEST = 0.05, 20.0
@@ -130,21 +133,31 @@ def fit_temperature(labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float6
     return float(np.exp(found.x))
 
 
-def threshold_for_coverage(
-    probabilities: npt.NDArray[np.float64], coverage: float
-) -> tuple[float, float]:
-    """The top probability that at least `coverage` of the images reach.
+def threshold_for_precision(
+    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], precision: float
+) -> float:
+    """The lowest top probability from which on answers of every class are right often enough.
 
     Args:
-        probabilities: (N, K) calibrated, of images that the network did not learn from.
-        coverage: share of the images that shall get an answer, over 0, at most 1.
+        labels: (N,) of images that the network did not learn from.
+        probabilities: (N, K) calibrated.
+        precision: share of the answers that shall be right, for each class that is answered.
 
     Returns:
-        The threshold (an answer at it is given), and the share that reaches it.
+        The threshold (an answer at it is given), in hundredths; `NEVER` where none is high enough,
+        or where fewer than `FEWEST` answers are left.
     """
-    top = np.sort(probabilities.max(axis=1))[::-1]
-    threshold = float(top[max(1, int(np.ceil(coverage * len(top)))) - 1])
-    return threshold, float((top >= threshold).mean())
+    top, answer = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    right = answer == labels
+    for threshold in np.arange(1, 100) / 100:
+        given = top >= threshold
+        if given.sum() < FEWEST:
+            break
+        counts = np.bincount(answer[given], minlength=probabilities.shape[1])
+        correct = np.bincount(answer[given & right], minlength=probabilities.shape[1])
+        if (correct >= precision * counts).all():
+            return float(threshold)
+    return NEVER
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.uncertainty.calibration import softmax
+from tumorlens.uncertainty.calibration import NEVER, softmax
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 Decision = Literal["confident", "uncertain", "out of distribution", "not calibrated"]
@@ -91,6 +91,11 @@ class DecisionRule:
             return (
                 f"its features lie {decided.distance:.2f} from those of the training images, "
                 f"beyond {self.space.threshold:.2f}"
+            )
+        if decided.decision == "uncertain" and self.threshold == NEVER:
+            return (
+                "nothing is confident: no threshold made 95% of the answers right on validation "
+                "images under everyday changes of display"
             )
         if decided.decision == "uncertain":
             top = float(decided.probabilities.max())

@@ -77,9 +77,8 @@ class Predictor:
         self, loaded: Checkpoint, network: nn.Module, name: str, image: npt.NDArray[np.uint8]
     ) -> SlicePrediction:
         size = loaded.preprocessing.image_size
-        inputs = loaded.preprocessing(
-            torch.from_numpy(fit_square(image, size))[None].to(self.device)
-        )
+        square = torch.from_numpy(fit_square(image, size))[None].to(self.device)
+        inputs = loaded.preprocessing(square)
         with torch.inference_mode():
             outputs = logits_and_features(network, inputs)
         logits, features = (one.cpu().double().numpy() for one in outputs)
@@ -87,6 +86,5 @@ class Predictor:
         maps = grad_cam(
             network, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, self.method
         )
-        return SlicePrediction(
-            name, rule, rule.decide(logits, features)[0], maps.float().cpu().numpy(), size
-        )
+        maps = loaded.preprocessing.unframed(maps, square.expand(count, -1, -1)).float().cpu()
+        return SlicePrediction(name, rule, rule.decide(logits, features)[0], maps.numpy(), size)
