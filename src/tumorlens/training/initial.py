@@ -34,7 +34,7 @@ def starting_network(
         settings: `model`, `seed`, `init` and `freeze` count.
         num_classes: K.
         size: side of its input, pixels.
-        going_on: folder of the run whose last state follows; it has the weights of `init` in it, and
+        going_on: folder of the run whose last state follows; that has the weights of `init`, and
             the sentences are those of its start.
 
     Raises:
