@@ -244,7 +244,7 @@ def sentence(first: str, second: str, gain: Estimate) -> str:
     """
     value, low, high = gain.value, gain.low, gain.high
     subject, other = second, first
-    if first == "se_resnet18" != second:
+    if first.startswith("se_") and not second.startswith("se_"):
         value, low, high = -gain.value, -gain.high, -gain.low
         subject, other = first, second
     titles = [title(name) for name in (subject, other)]

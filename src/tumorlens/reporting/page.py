@@ -123,7 +123,7 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
         found=found,
         version=__version__,
         title=title(model),
-        network=claim.NETWORKS.get(model, model),
+        network=claim.network_in_words(model),
         classes=classes,
         data=found.data,
         data_name=Path(str(found.data.get("data_dir", ""))).name,

@@ -99,10 +99,9 @@ def load_weights(network: nn.Module, source: Path) -> str:
     network.load_state_dict(found, strict=False)
     fresh = [name for name in learned if name not in found]
     unused = [name for name in weights if name not in found]
-    return (
-        f"{source}: {len(learned) - len(fresh)} of the network's {len(learned)} parameter tensors "
-        f"loaded; afresh: {_listed(fresh)}; of the file unused: {_listed(unused)}"
-    )
+    count = f"{len(learned) - len(fresh)} of the network's {len(learned)} parameter tensors"
+    rest = f"afresh: {_listed(fresh)}; of the file unused: {_listed(unused)}"
+    return f"{source.name}: {count} loaded; {rest}"
 
 
 def freeze(network: nn.Module, prefixes: Sequence[str]) -> str:
