@@ -14,7 +14,7 @@ import jinja2
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_text
-from tumorlens.labels import MODEL_TITLES
+from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.reporting import claim, tables
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
@@ -122,8 +122,8 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     return environment.from_string(text).render(
         found=found,
         version=__version__,
-        title=MODEL_TITLES.get(model, model),
-        network=claim.NETWORKS.get(model, model),
+        title=title(model),
+        network=claim.network_in_words(model),
         classes=classes,
         data=found.data,
         data_name=Path(str(found.data.get("data_dir", ""))).name,

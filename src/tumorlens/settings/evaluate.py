@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
-    MAP_LAYER,
     MAP_METHOD,
     REQUIRED,
     Device,
@@ -81,9 +80,10 @@ class GradcamSettings:
     """Files or folders to explain instead of the data set's."""
     compare: Path | None = None
     """Second checkpoint, shown beside the first on the same images and scale."""
-    layer: str = MAP_LAYER
+    layer: str | None = None
     """Module whose output is explained; layer4 is the last block's, after the addition. Two joined
-    by `*`, as layer3*layer4: the geometric mean of their maps."""
+    by `*`, as layer3*layer4: the geometric mean of their maps. Default: layer2*layer3; of a network
+    of your own, its last convolution."""
     method: MapMethod = MAP_METHOD
     """How features and gradients become a map."""
     map_size: int | None = None
