@@ -90,6 +90,8 @@ def _supposed(desk: Path) -> None:
     paths = [file.path for file in scan(desk / "data").files]
     rows = (f"{path},patient-{number}\n" for number, path in enumerate(paths))
     (desk / "patients.csv").write_text("path,patient\n" + "".join(rows), encoding="utf-8")
+    rows = (f"{path},{'ab'[number % 2]}\n" for number, path in enumerate(paths))
+    (desk / "subgroups.csv").write_text("path,scanner\n" + "".join(rows), encoding="utf-8")
 
 
 def test_every_block_of_readme_and_docs_runs(

@@ -37,7 +37,7 @@ def test_map_of_the_last_stage_is_the_class_weights_times_the_features(model: Re
         features = model.forward_features(IMAGES)
         weights = model.fc.weight[targets] / 6
         expected = torch.einsum("nc,nchw->nhw", weights, features).relu()
-    found = grad_cam(model, IMAGES, targets)
+    found = grad_cam(model, IMAGES, targets, "layer4")
     assert found.shape == (3, 2, 3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 

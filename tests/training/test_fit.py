@@ -393,7 +393,7 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (21, 32, 32), dtype=np.uint8)
 labels = rng.integers(0, 4, 21)
 recipe = Recipe(32, 1, 8, 1e-3, "constant", 5, Augmentation())
-module = Classifier(build_model("se_resnet18", 4, 1), Preprocessing(32, 0.5, 0.3), recipe, 2, 0)
+module = Classifier(build_model("se_resnet18", 4, 1), 4, Preprocessing(32, 0.5, 0.3), recipe, 2, 0)
 watch = Watch()
 trainer = Trainer(accelerator="cpu", devices=world, strategy="ddp" if world == 2 else "auto",
     max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,

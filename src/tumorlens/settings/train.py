@@ -12,6 +12,7 @@ from tumorlens.settings.shared import (
     Protocol,
     RecipeName,
     at_least,
+    check_models,
     fold_needs_splits,
 )
 
@@ -71,6 +72,13 @@ class TrainingOptions:
     """The validation metric that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    init: Path | None = None
+    """Weights to start from: a checkpoint, resnet18 or se_resnet18 for those that come with
+    tumorlens, or a state dict (.pt, .pth, .safetensors), such as torchvision's. What fits is
+    loaded; the last layer starts afresh where its classes are others."""
+    freeze: tuple[str, ...] = ()
+    """Modules or parameters to leave as they are, such as conv1 bn1 layer1, or a comma list; their
+    batch norms stay in evaluation mode."""
     outlines: Path | None = None
     """CSV with columns `path, outline` (`x,y x,y ...`, fractions, around the tumor): tumors of
     other training images are put into images without one, so that no source tells the class."""
@@ -99,10 +107,12 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingOptions):
-    """Train a network from scratch; keep the weights of the best validation epoch."""
+    """Train a network; keep the weights of the best validation epoch."""
 
     model: ModelName | None = field(default=None, metadata=REQUIRED)
-    """Network: ResNet18, or the same with squeeze-and-excitation in every block."""
+    """Network: resnet18, resnet34, the same with squeeze-and-excitation (se_resnet18, se_resnet34),
+    or your own code, package.module:factory or file.py:factory. It is called with num_classes;
+    where it takes none, its last linear layer is replaced."""
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
     seed: int = 0
@@ -110,8 +120,9 @@ class TrainSettings(TrainingOptions):
     fold: int | None = None
     """Fold that is the test split, with a --splits file of folds."""
     resume: Path | None = None
-    """Run folder (model/runs/...) to go on with, by its own settings; goes with --device and
-    --threads alone."""
+    """Run folder (model/runs/...) to go on with, by its own settings; goes with --device, --threads
+    and --epochs alone. More --epochs lengthen a run, also a finished one, of the constant
+    schedule."""
     devices: int = 1
     """Processes or GPUs on each node."""
     num_nodes: int = 1
@@ -122,9 +133,8 @@ class TrainSettings(TrainingOptions):
         at_least(self, fold=0, devices=1, num_nodes=1, seed=0)
         fold_needs_splits(self.fold, self.splits)
         if self.resume is not None:
-            others = (
-                item for item in fields(self) if item.name not in ("resume", "device", "threads")
-            )
+            ours = ("resume", "device", "threads", "epochs")
+            others = (item for item in fields(self) if item.name not in ours)
             given = [item.name for item in others if getattr(self, item.name) != item.default]
             if given:
                 raise ValueError(
@@ -137,13 +147,15 @@ class TrainSettings(TrainingOptions):
                     " and ".join(f"--{name}" for name in missing) + " must be given, for example "
                     "--model se_resnet18 --data_dir data/."
                 )
+            assert self.model is not None
+            check_models("model", [self.model])
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(TrainingOptions):
     """Train and score a grid of networks, seeds and folds; a rerun does only what is missing."""
 
-    models: tuple[ModelName, ...] = ("resnet18", "se_resnet18")
+    models: tuple[ModelName, ...] = (ModelName("resnet18"), ModelName("se_resnet18"))
     """Networks of the grid."""
     seeds: int = 1
     """How many seeds, 0 and up."""
@@ -187,6 +199,7 @@ class StudySettings(TrainingOptions):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (name == "models" and not values):
                 raise ValueError(f"--{name}: expected one or more, each named once.")
+        check_models("models", self.models)
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:
