@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tumorlens.cli import COMMANDS as SUMMARIES
 from tumorlens.cli.flags import default_text, group_of
+from tumorlens.labels import MODEL_NAMES
 from tumorlens.public_functions import COMMANDS
-from tumorlens.settings import docs_of
+from tumorlens.settings import ModelName, docs_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
 # Fields whose words may stand before the flags, and fields with another flag than their name.
@@ -78,6 +79,8 @@ def _values(hint: Any) -> str:
         return f"{_values(get_args(hint)[0])} ..."
     if get_args(hint):
         return _values(get_args(hint)[0])
+    if hint is ModelName:
+        return ", ".join(f"`{name}`" for name in (*MODEL_NAMES, "file.py:factory"))
     return {"Path": "file or folder", "int": "whole number", "float": "number", "str": "text"}[
         hint.__name__
     ]

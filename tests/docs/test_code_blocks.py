@@ -17,7 +17,9 @@ from tumorlens.cli import main
 from tumorlens.data.folder import scan
 
 ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"((?:^<!-- not run: [^\n]+ -->\n)?)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"((?:^<!-- not run: [^\n]+ -->\n)?)^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 TINY = {
     "phantom": {"train": 6, "valid": 2, "test": 2, "size": 64},
     "train": {"epochs": 1, "image_size": 32},
@@ -100,6 +102,8 @@ def test_every_block_of_readme_and_docs_runs(
     done = []
     for page, language, text in _blocks():
         if language == "python":
+            if named := re.match(r"# (\w+\.py)\n", text):  # a file that a later block is given
+                (desk / named[1]).write_text(text, encoding="utf-8")
             exec(compile(text, page, "exec"), {"__name__": "__main__"})
             continue
         for words in _commands(text):
