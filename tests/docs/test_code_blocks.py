@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from tumorlens.cli import main
 from tumorlens.data.folder import scan
@@ -74,7 +76,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("nilearn", reason="the phantom needs the extra `phantom`")
     pytest.importorskip("onnxruntime", reason="the pages on export need the extra `export`")
     monkeypatch.chdir(tmp_path)
+    # Drawing is half of the time, and what other tests look at.
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: _dot().save(path, format="PNG"))
     return tmp_path
+
+
+def _dot() -> Image.Image:
+    return Image.new("L", (1, 1))
 
 
 def _supposed(desk: Path) -> None:
