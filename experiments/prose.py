@@ -1,6 +1,6 @@
 """How readable are README and docs? First screen, and sentences.
 
-    git show main:README.md > before/README.md      (and the pages of docs/ beside it)
+    git archive COMMIT README.md docs | tar -x -C before
     python experiments/prose.py results/docs/prose.json --before before --after .
 
 Of README: its lines, and where the first command, the first image and the installation stand. Of
@@ -31,10 +31,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--before", type=Path, required=True)
     parser.add_argument("--after", type=Path, default=Path())
+    parser.add_argument("--before_is", default="", help="which commit `before` is")
     asked = parser.parse_args()
     found = {
         "what": __doc__.splitlines()[0],
-        "command": "python experiments/prose.py",
+        "command": "python experiments/prose.py results/docs/prose.json --before before --after .",
+        "before_is": asked.before_is,
         **{name: measured(getattr(asked, name)) for name in ("before", "after")},
     }
     asked.out.parent.mkdir(parents=True, exist_ok=True)
