@@ -45,16 +45,17 @@ def main() -> None:
     session = open_session(
         chosen.checkpoint, ImageChoice(chosen.data_dir), device=torch.device("cpu")
     )
-    some = np.arange(0, len(session.data.labels), 3)  # of 240 images; a map, not a result
+    some = np.arange(0, len(session.data.labels), 4)  # for a picture, not for a result
     found = stress(session.only(some), predictions_of(session).only(some), resamples=100)
     figure = Figure(figsize=(8, 2.75), layout="constrained")
-    grid = figure.add_gridspec(1, 5, width_ratios=(0.72, 0.72, 1.25, 1.05, 1.25))
-    axes = [figure.add_subplot(cell) for cell in grid]
+    grid = figure.add_gridspec(2, 4, width_ratios=(0.75, 1.25, 1.2, 1.3))
+    pair = [figure.add_subplot(grid[row, 0]) for row in (0, 1)]
+    axes = [figure.add_subplot(grid[:, column]) for column in (1, 2, 3)]
     images = sorted((chosen.data_dir / "train" / "pituitary").glob("*.png"))
-    _near_duplicate(axes[:2], read_grey(images[0]))
-    _confusion(axes[2], session)
-    _saliency(axes[3], session, read_boxes(chosen.data_dir / "masks"))
-    _stress(axes[4], found)
+    _near_duplicate(pair, read_grey(images[0]))
+    _confusion(axes[0], session)
+    _saliency(axes[1], session, read_boxes(chosen.data_dir / "masks"))
+    _stress(axes[2], found)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     save(figure, chosen.out, dpi=200)
 
@@ -65,13 +66,13 @@ def _near_duplicate(axes: list[Axes], image: npt.NDArray[np.uint8]) -> None:
     Image.fromarray(image[:, ::-1]).save(buffer, "JPEG", quality=60)
     mirrored = np.asarray(Image.open(buffer))
     bits = np.unpackbits(fingerprint(image) ^ fingerprint(mirrored[:, ::-1])).sum()
-    for one, pixels, words in zip(axes, (image, mirrored), ("train", "test"), strict=True):
+    words = ("in training", f"in test: {bits} of 256 bits")
+    for one, pixels, name in zip(axes, (image, mirrored), words, strict=True):
         one.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        one.set_xlabel(words, fontsize=SMALL)
+        one.set_xlabel(name, fontsize=SMALL)
         one.set_xticks([])
         one.set_yticks([])
-    axes[0].set_title("Near-duplicate:", fontsize=TITLE, loc="left")
-    axes[1].set_title(f"mirrored, {bits} bits", fontsize=TITLE)
+    axes[0].set_title("Near-duplicate", fontsize=TITLE)
 
 
 def _confusion(axes: Axes, session: Session) -> None:
@@ -129,10 +130,10 @@ def _stress(axes: Axes, found: Stress) -> None:
     names = sorted(worst, key=lambda name: worst[name])[:CHANGES]
     values = np.array([[cells.get((name, grade), np.nan) for grade in grades] for name in names])
     axes.set_facecolor("#dddddd")
-    axes.imshow(values, cmap="cividis", vmin=min(0.4, np.nanmin(values)), vmax=1, aspect="auto")
+    axes.imshow(values, cmap="cividis", vmin=min(0.5, np.nanmin(values)), vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            dark = value < 0.72
+            dark = value < 0.7
             axes.text(
                 column,
                 row,
@@ -145,7 +146,7 @@ def _stress(axes: Axes, found: Stress) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=SMALL)
     axes.set_xticks(range(len(grades)), [str(grade) for grade in grades], fontsize=SMALL)
     axes.set_xlabel("strength of the change", fontsize=SMALL)
-    axes.set_title("Accuracy under changes", fontsize=TITLE, loc="right")
+    axes.set_title("Accuracy under changes", fontsize=TITLE)
 
 
 if __name__ == "__main__":
