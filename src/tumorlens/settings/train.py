@@ -24,7 +24,7 @@ _VALUES: dict[RecipeName, tuple[Any, ...]] = {
     # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
     "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
     # As `fast`, each image on its own grey scale and framed by its own head, display changed.
-    "robust": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
+    "robust": (96, 16, 64, 0.05, "one_cycle", 16, "none"),
     # The published study's settings, with its flip and rotation by 10 degrees.
     "paper": (224, 50, 128, 2e-4, "constant", 10, "none"),
 }

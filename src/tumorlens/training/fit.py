@@ -18,7 +18,6 @@ from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
-from tumorlens.data.histograms import histograms
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.data.tumor_transfer import donors_of
@@ -237,8 +236,6 @@ def _fit(
     images = module.preprocessing.prepared(data.images)
     if settings.outlines:
         module.donors = donors_of(settings.outlines, data, module.preprocessing)
-    if module.recipe.histograms:
-        module.histograms = histograms(images, data.labels, data.indices("train"))
     trainer.fit(
         module,
         training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),

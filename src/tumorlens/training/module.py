@@ -23,7 +23,6 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import augment
-from tumorlens.data.histograms import Histograms, matched
 from tumorlens.data.tumor_transfer import Donors, transfer
 from tumorlens.models.build import memory_format
 from tumorlens.training.recipes import Recipe
@@ -72,7 +71,6 @@ class Classifier(LightningModule):
         self.recipe = recipe
         self.total_steps = total_steps
         self.donors: Donors | None = None
-        self.histograms: Histograms | None = None
         self.seed = seed
         self.register_buffer("class_weights", class_weights, persistent=False)
         # Sums over images, added up over processes: each validation image counts once.
@@ -121,15 +119,6 @@ class Classifier(LightningModule):
         if self.donors is not None:
             images, labels = transfer(
                 images, labels, indices, self.donors, self.seed, self.current_epoch
-            )
-        if self.histograms is not None:
-            images = matched(
-                images,
-                indices,
-                self.histograms,
-                self.recipe.histograms,
-                self.seed,
-                self.current_epoch,
             )
         images = augment(images, indices, self.recipe.augmentation, self.seed, self.current_epoch)
         weight = self.class_weights

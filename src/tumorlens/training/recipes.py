@@ -34,7 +34,6 @@ class Recipe:
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
     crop_head: bool = False  # the head fills the input, see `Preprocessing`
-    histograms: float = 0.0  # share of images given the histogram of one of another class
     standardise: bool = False  # each image by its own scale, see `Preprocessing`
 
     def record(self) -> dict[str, Any]:
@@ -65,13 +64,12 @@ RECIPES = {
             curves=0.6,
             bias_field=0.6,
             resolution=0.5,
-            noise=0.12,
+            noise=0.1,
         ),
         optimizer="sgd",
         weight_decay=5e-4,
         label_smoothing=0.1,
         averaging=0.99,
-        histograms=0.5,
         crop_head=True,
         standardise=True,
     ),
