@@ -66,6 +66,7 @@ def evaluate(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     groups: str | Path | None = None,
+    subgroups: str | Path | None = None,
     out_dir: str | Path | None = None,
     stress: Literal["none", "quick", "full"] = "none",
     on_bad_image: Literal["stop", "skip"] = "stop",

@@ -156,7 +156,7 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
         "bias": tables.bias(metrics),
         "clean": tables.clean_subset(metrics),
         "duplicates": tables.leakage_sentence(metrics),
-        "bias_sentence": tables.bias_sentence(metrics),
+        "bias_sentence": metrics.get("bias", {}).get("sentence", ""),
         "wrong": tables.wrong(metrics),
         "headline": tables.rows(metrics, headline),
     }
@@ -165,7 +165,7 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
 def _figures(found: Evidence) -> dict[str, str]:
     places = {"curves": found.run_dir / "training_curves.png"}
     if found.evaluation:
-        for name in ("roc", "reliability", "errors"):
+        for name in ("roc", "reliability", "subgroups", "errors"):
             places[name] = found.evaluation.path / f"{name}.png"
     if found.gradcam:
         places["panel"] = found.gradcam.path / "panel.png"

@@ -39,6 +39,9 @@ class EvaluateSettings:
     """Score images of patients who were in training; every output then says so."""
     groups: Path | None = None
     """CSV with columns `path, group`: intervals resample groups instead of images."""
+    subgroups: Path | None = None
+    """CSV with `path` and columns that divide the images, such as site or scanner: each class is
+    scored in each subgroup. Numbers are cut into thirds; boxes (box_x0 ...) become tumor size."""
     out_dir: Path | None = None
     """Where the files go; default: evaluation/ beside the checkpoint."""
     stress: Literal["none", "quick", "full"] = field(default="none", metadata={"alone": "full"})

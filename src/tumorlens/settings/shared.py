@@ -34,8 +34,8 @@ REQUIRED = {"required": True}
 GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
-        *("boxes", "outlines", "patients", "groups", "allow_patient_overlap", "on_bad_image"),
-        *("axis", "slice"),
+        *("boxes", "outlines", "patients", "groups", "subgroups", "allow_patient_overlap"),
+        *("on_bad_image", "axis", "slice"),
     ),
     "training": (
         *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
