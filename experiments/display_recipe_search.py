@@ -34,12 +34,13 @@ from tumorlens.evaluation.intervals import share_estimate
 from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.evaluation.stress import stress
 from tumorlens.files import write_json
-from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
+from tumorlens.settings import TrainSettings
+from tumorlens.settings.recipe_files import write_recipe
 from tumorlens.studies.run import code
 from tumorlens.training import module as training_module
 from tumorlens.training.fit import train
 from tumorlens.training.module import Classifier
-from tumorlens.training.recipes import RECIPES
+from tumorlens.training.recipes import RECIPES, keys_of
 
 BASE = RECIPES["fast"]
 GEOMETRY = {"rotation": 15, "scale": 0.25, "shift": 0.1}
@@ -83,10 +84,9 @@ def main() -> None:
     asked = parser.parse_args()
 
     recipe = CANDIDATES[asked.candidate]
-    RECIPES[asked.candidate] = recipe
-    RECIPE_DEFAULTS[asked.candidate] = {
-        name: getattr(recipe, name) for name in RECIPE_DEFAULTS["fast"]
-    }
+    own = asked.runs / f"{asked.candidate}.toml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(write_recipe(keys_of(recipe), {}), encoding="utf-8")
     folder = asked.runs / f"{asked.candidate}-{asked.model}-fold{asked.fold}"
     folder.mkdir(parents=True, exist_ok=True)
     splits = folder / "splits.csv"
@@ -109,7 +109,7 @@ def main() -> None:
                 model=asked.model,
                 data_dir=asked.data,
                 splits=splits,
-                recipe=asked.candidate,
+                recipe=str(own),
                 out_dir=folder,
                 threads=1,
                 precision="bf16-mixed",

@@ -11,6 +11,7 @@ from tumorlens.cli.flags import default_text, group_of
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.public_functions import COMMANDS
 from tumorlens.settings import ModelName, docs_of
+from tumorlens.settings.recipe_files import KEYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
 # Fields whose words may stand before the flags, and fields with another flag than their name.
@@ -42,7 +43,17 @@ def page() -> str:
     listed = "".join(
         f"| [`{name}`](#{name}) | {summary} |\n" for name, summary in SUMMARIES.items()
     )
-    return HEAD + listed + "".join(_section(name) for name in SUMMARIES)
+    return HEAD + listed + "".join(_section(name) for name in SUMMARIES) + _recipe_keys()
+
+
+def _recipe_keys() -> str:
+    """What a recipe file may hold, with range or words."""
+    rows = []
+    for key, (_, kind, bounds) in KEYS.items():
+        words = ", ".join(f"`{one}`" for one in bounds) if kind is str else ""
+        between = f"{bounds[0]:g} to {bounds[1]:g}" if bounds and kind is not str else ""
+        rows.append(f"| `{key}` | {words or between or '`true`, `false`'} |\n")
+    return "\n## Keys of a recipe\n\n| key | values |\n|---|---|\n" + "".join(rows)
 
 
 def _section(name: str) -> str:

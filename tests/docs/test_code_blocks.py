@@ -44,7 +44,7 @@ def _blocks() -> Iterator[tuple[str, str, str]]:
     """Page, language and text of each block that is to run."""
     for page in _pages():
         for mark, language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-            if language in ("python", "bash") and not mark:
+            if language in ("python", "bash", "toml") and not mark:
                 yield page.relative_to(ROOT).as_posix(), language, text
 
 
@@ -109,6 +109,9 @@ def test_every_block_of_readme_and_docs_runs(
 ) -> None:
     done = []
     for page, language, text in _blocks():
+        if language == "toml":
+            (desk / "mine.toml").write_text(text, encoding="utf-8")
+            continue
         if language == "python":
             if named := re.match(r"# (\w+\.py)\n", text):  # a file that a later block is given
                 (desk / named[1]).write_text(text, encoding="utf-8")

@@ -123,6 +123,9 @@ def test_python_takes_a_module_and_a_function(data: Path) -> None:
     assert torch.equal(module[0].weight, before)
     assert tumorlens.evaluate(checkpoint=run.checkpoint, resamples=100).metrics["all"]["n"] == 12
 
+    assert name_of(module) == checkpoints.load(run.checkpoint).model_name
+    assert name_of(nn.Sequential(nn.Flatten())) != name_of(module)
+
     def make(num_classes: int) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, num_classes))
 

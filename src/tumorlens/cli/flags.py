@@ -9,7 +9,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tumorlens.errors import TumorlensError
-from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, docs_of, is_required
+from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, RECIPE_FLAGS, docs_of, is_required
 
 Settings = TypeVar("Settings")
 
@@ -122,7 +122,7 @@ def default_text(item: Field[Any], trains: bool) -> str:
     """What help says of a field's default; `trains`: recipes may set it."""
     if is_required(item):
         return "(required)"
-    if trains and item.name in RECIPE_DEFAULTS["plain"]:
+    if trains and item.name in RECIPE_FLAGS:
         by_recipe = {name: values[item.name] for name, values in RECIPE_DEFAULTS.items()}
         if len(set(by_recipe.values())) == 1:
             return f"(default: {by_recipe['plain']})"

@@ -89,6 +89,9 @@ def name_of(network: nn.Module | Factory) -> str:
     named = type(network) if isinstance(network, nn.Module) else network
     word = re.sub(r"\W+", "_", getattr(named, "__qualname__", type(named).__name__)).strip("_")
     name = f"{getattr(named, '__module__', '__main__')}:{word}"
+    if isinstance(network, nn.Module):  # a class can have many
+        known = [one for one, given in _GIVEN.items() if given is network]
+        name = known[0] if known else f"{name}_{len(_GIVEN) + 1}"
     _GIVEN[name] = network
     return name
 

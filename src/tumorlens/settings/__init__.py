@@ -25,6 +25,7 @@ from tumorlens.settings.shared import (
 )
 from tumorlens.settings.train import (
     RECIPE_DEFAULTS,
+    RECIPE_FLAGS,
     StudySettings,
     TrainingOptions,
     TrainSettings,
@@ -36,6 +37,7 @@ __all__ = [
     "MAP_METHOD",
     "METHOD_NAMES",
     "RECIPE_DEFAULTS",
+    "RECIPE_FLAGS",
     "REQUIRED",
     "AuditSettings",
     "CompareSettings",

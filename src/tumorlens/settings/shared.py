@@ -15,7 +15,6 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = NewType("ModelName", str)
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
@@ -38,7 +37,7 @@ GROUPS = {
         *("on_bad_image", "axis", "slice"),
     ),
     "training": (
-        *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
+        *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
         *("class_weights", "train_on_valid", "resume", "batch_size", "init", "freeze"),
     ),
     "hardware": (
@@ -47,7 +46,7 @@ GROUPS = {
     ),
     "output": (
         *("out", "out_dir", "runs_dir", "audit_dir", "csv", "json", "heatmaps", "save_maps"),
-        *("format", "int8"),
+        *("format", "int8", "logger"),
     ),
 }
 

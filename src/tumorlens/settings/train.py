@@ -4,18 +4,19 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from tumorlens.settings.recipe_files import KEYS, read_changes, read_recipe
 from tumorlens.settings.shared import (
     REQUIRED,
     Device,
     ModelName,
     Precision,
     Protocol,
-    RecipeName,
     at_least,
     check_models,
     fold_needs_splits,
 )
 
+<<<<<<< HEAD
 # What each recipe sets that a flag may set otherwise; the rest is in `training.recipes`.
 _FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
 _VALUES: dict[RecipeName, tuple[Any, ...]] = {
@@ -30,6 +31,13 @@ _VALUES: dict[RecipeName, tuple[Any, ...]] = {
 }
 RECIPE_DEFAULTS: dict[RecipeName, dict[str, Any]] = {
     name: dict(zip(_FLAGS, values, strict=True)) for name, values in _VALUES.items()
+=======
+# What each recipe sets that a flag may set otherwise.
+RECIPE_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
+RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {KEYS[key][0]: value for key, value in read_recipe(name)[0].items()}
+    for name in ("plain", "fast", "robust", "paper")
+>>>>>>> main
 }
 
 
@@ -51,11 +59,14 @@ class TrainingOptions:
     """Go on where a patient is in more than one split; every output then says so."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
-    recipe: RecipeName = "plain"
-    """What the flags below default to. `plain`: Adam. `fast`: SGD, label smoothing, and an
-    exponential moving average of weights is kept. `robust`: the same for other displays
-    and scanners, each image on its own grey scale and framed by its own head. `paper`: the
-    published study's settings."""
+    recipe: str = "plain"
+    """What the flags below default to: plain, fast, robust, paper, or a TOML file of your own.
+    `plain`: Adam. `fast`: SGD, label smoothing, and an exponential moving average of weights is
+    kept. `robust`: the same for other displays and scanners, each image on its own grey scale and
+    framed by its own head. `paper`: the published study's settings. A run folder's recipe.toml
+    repeats the run."""
+    set: tuple[str, ...] = ()
+    """Anything of the recipe, as KEY=VALUE, such as optimizer.weight_decay=1e-3."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None
@@ -85,6 +96,9 @@ class TrainingOptions:
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch: for a recipe that is settled.
     Nothing chooses the epoch then, and the checkpoint has no calibration."""
+    logger: Literal["auto", "csv", "tensorboard", "mlflow", "wandb"] = "auto"
+    """Where Lightning logs each epoch's metrics, offline; `auto`: TensorBoard where it is
+    installed. mlflow's store is mlruns/ in --out_dir."""
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
@@ -94,6 +108,9 @@ class TrainingOptions:
     hardware, else 32-true (16-mixed on older GPUs). The record says which; no study mixes two."""
 
     def __post_init__(self) -> None:
+        _, run = read_recipe(self.recipe)
+        read_changes(self.set)
+        _take(self, run)
         at_least(self, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
         if self.lr is not None and not 0 < self.lr <= 10:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
@@ -103,6 +120,18 @@ class TrainingOptions:
                 f"--{name} needs validation images, which --train_on_valid lets train; leave one "
                 "of the two out."
             )
+
+
+def _take(settings: Any, run: dict[str, Any]) -> None:
+    """Give fields at their default the values of a recipe file's table `run`."""
+    known = {item.name: item for item in fields(settings)}
+    for name, value in run.items():
+        if name not in known:
+            raise ValueError(f"--recipe {settings.recipe}: there is no flag --{name} (table run).")
+        item = known[name]
+        if getattr(settings, name) == item.default:
+            kind = Path if "Path" in str(item.type) else tuple if isinstance(value, list) else None
+            object.__setattr__(settings, name, kind(value) if kind else value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,17 @@ from tumorlens.settings import MAP_LAYER, EvaluateSettings, TrainSettings, primi
 from tumorlens.training.fit import train
 
 # What says where, how fast or which run of the grid, and not how it is trained.
-_NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
+_NOT_TRAINING = (
+    "model",
+    "data_dir",
+    "out_dir",
+    "seed",
+    "fold",
+    "resume",
+    "device",
+    "threads",
+    "logger",
+)
 _FILES = ("splits", "patients", "outlines", "init")
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
@@ -140,7 +150,8 @@ def _flags(settings: TrainSettings) -> dict[str, Any]:
     }
     # A file's name: its place may differ from machine to machine.
     named = {name: getattr(settings, name) for name in _FILES}
-    return values | {name: path.name if path else None for name, path in named.items()}
+    files = {name: path.name if path else None for name, path in named.items()}
+    return values | files | {"recipe": Path(settings.recipe).name}
 
 
 def _trained(job: Job, progress: Progress) -> Path:

@@ -36,6 +36,7 @@ from tumorlens.training.callbacks import (
     LastWeights,
 )
 from tumorlens.training.initial import starting_network
+from tumorlens.training.loggers import logger_of
 from tumorlens.training.module import (
     Classifier,
     balanced_weights,
@@ -229,10 +230,7 @@ def _fit(
     last: Path | None,
 ) -> None:
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
-    with contextlib.suppress(ModuleNotFoundError):
-        from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
-
-        trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
+    trainer.loggers = logger_of(settings.logger, run_dir, module.recipe.record())
     images = module.preprocessing.prepared(data.images)
     if settings.outlines:
         module.donors = donors_of(settings.outlines, data, module.preprocessing)

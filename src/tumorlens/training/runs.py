@@ -19,14 +19,17 @@ from tumorlens.data.dataset import Dataset
 from tumorlens.errors import TumorlensError
 from tumorlens.files import MANIFEST, read_json, replacing, write_manifest, write_text
 from tumorlens.labels import in_file_name
-from tumorlens.settings import TrainSettings, primitives
-from tumorlens.training.recipes import resolve
+from tumorlens.settings import RECIPE_FLAGS, TrainSettings, primitives
+from tumorlens.settings.recipe_files import write_recipe
+from tumorlens.training.recipes import keys_of, resolve
 
 # What a resumed run takes from the command line; everything else is the run's own, or its result
 # would not be that of an uninterrupted run.
 _FROM_COMMAND_LINE = ("device", "threads")
 # Settings that are paths, but for `out_dir`, which is where the run folder is.
 _PATHS = ("data_dir", "splits", "patients", "outlines", "init")
+# What repeats the run, see `settings.recipe_files`.
+RECIPE = "recipe.toml"
 # Of the images that a run began with: path to split and digest.
 _IMAGES = "images.json.gz"
 # Entries of the manifest that a run began with.
@@ -86,6 +89,8 @@ def settings_of_run(folder: Path, given: TrainSettings) -> TrainSettings:
             there = Path(manifest.get("started_in", ""), value)
             as_it_is = Path(manifest.get("started_in", "")) == Path.cwd() or not there.exists()
             value = Path(value) if as_it_is else there
+        if item.name == "recipe" and str(value).endswith(".toml"):
+            value = str(folder / RECIPE)  # as it was, whatever has become of the file
         values[item.name] = tuple(value) if isinstance(value, list) else value
     out_dir, here = folder.resolve().parents[1], Path.cwd()
     values["out_dir"] = out_dir.relative_to(here) if out_dir.is_relative_to(here) else out_dir
@@ -198,9 +203,21 @@ def begin(
             write_manifest(folder, "train", complete=False, **kept)
     else:
         write_text(folder / _IMAGES, json.dumps(images))
+        write_text(folder / RECIPE, write_recipe(keys_of(resolve(settings)), _beside(settings)))
     for left in folder.glob(".*"):  # by a process that was killed while it wrote
         left.unlink()
     return folder
+
+
+def _beside(settings: TrainSettings) -> dict[str, Any]:
+    """What repeats a run beside its recipe: the flags that were given, but for where it goes."""
+    left_out = ("recipe", "set", "out_dir", "resume", "device", "threads", *RECIPE_FLAGS)
+    given = primitives(settings)
+    return {
+        item.name: given[item.name]
+        for item in fields(settings)
+        if item.name not in left_out and getattr(settings, item.name) != item.default
+    }
 
 
 def _refuse_other_images(folder: Path, root: Path, now: dict[str, list[str]]) -> None:
