@@ -16,28 +16,11 @@ from tumorlens.settings.shared import (
     fold_needs_splits,
 )
 
-<<<<<<< HEAD
-# What each recipe sets that a flag may set otherwise; the rest is in `training.recipes`.
-_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
-_VALUES: dict[RecipeName, tuple[Any, ...]] = {
-    # A plain correct loop that fits two CPU cores.
-    "plain": (96, 15, 32, 1e-3, "one_cycle", 10, "none"),
-    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/explanation/training.md).
-    "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
-    # As `fast`, each image on its own grey scale and framed by its own head, display changed.
-    "robust": (96, 16, 64, 0.05, "one_cycle", 16, "none"),
-    # The published study's settings, with its flip and rotation by 10 degrees.
-    "paper": (224, 50, 128, 2e-4, "constant", 10, "none"),
-}
-RECIPE_DEFAULTS: dict[RecipeName, dict[str, Any]] = {
-    name: dict(zip(_FLAGS, values, strict=True)) for name, values in _VALUES.items()
-=======
 # What each recipe sets that a flag may set otherwise.
 RECIPE_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
 RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
     name: {KEYS[key][0]: value for key, value in read_recipe(name)[0].items()}
     for name in ("plain", "fast", "robust", "paper")
->>>>>>> main
 }
 
 
