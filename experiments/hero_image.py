@@ -20,6 +20,7 @@ from PIL import Image
 
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.display_changes import EVERYDAY
+from tumorlens.data.duplicates import NEAR_DUPLICATE_BITS
 from tumorlens.data.hashing import fingerprint
 from tumorlens.data.readers import read_grey
 from tumorlens.evaluation.evaluate import predictions_of
@@ -61,12 +62,13 @@ def main() -> None:
 
 
 def _near_duplicate(axes: list[Axes], image: npt.NDArray[np.uint8]) -> None:
-    """An image and the same one mirrored and saved as JPEG, with the bits that differ."""
+    """An image, and the same mirrored and saved as JPEG: a near-duplicate, by its fingerprint."""
     buffer = io.BytesIO()
     Image.fromarray(image[:, ::-1]).save(buffer, "JPEG", quality=60)
     mirrored = np.asarray(Image.open(buffer))
     bits = np.unpackbits(fingerprint(image) ^ fingerprint(mirrored[:, ::-1])).sum()
-    words = ("in training", f"in test: {bits} of 256 bits")
+    assert bits <= NEAR_DUPLICATE_BITS
+    words = ("in training", "in test, mirrored")
     for one, pixels, name in zip(axes, (image, mirrored), words, strict=True):
         one.imshow(pixels, cmap="gray", vmin=0, vmax=255)
         one.set_xlabel(name, fontsize=SMALL)
@@ -95,6 +97,8 @@ def _confusion(axes: Axes, session: Session) -> None:
     short = [name[:6] + "." if len(name) > 7 else name for name in classes]
     axes.set_xticks(range(len(classes)), short, rotation=45, ha="right", fontsize=SMALL)
     axes.set_yticks(range(len(classes)), short, fontsize=SMALL)
+    axes.set_xlabel("predicted", fontsize=SMALL)
+    axes.set_ylabel("true", fontsize=SMALL)
     right = np.trace(counts) / counts.sum()
     axes.set_title(f"Test images, {right:.0%} right", fontsize=TITLE)
 
