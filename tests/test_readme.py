@@ -81,6 +81,13 @@ def test_the_python_example_runs_and_prints_nothing_of_its_own(desk: Path) -> No
     assert first.startswith("data/test/glioma/")
 
 
+def test_quick_start_shows_what_the_commands_printed() -> None:
+    printed = (ROOT / "results" / "demo" / "quick_start.txt").read_text(encoding="utf-8")
+    lines = _block("text", "se_resnet18 on the test images").strip().splitlines()
+    assert len(lines) == 9
+    assert [line for line in lines if line not in printed] == []
+
+
 def test_commands_that_are_named_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"`make ([a-z]+)`", README):

@@ -77,17 +77,6 @@ def maps_official() -> str:
     return table(["class", "maps of", "energy ratio", "pointing game"], rows)
 
 
-def phantom_scores() -> str:
-    """What `make demo` ends with, class by class."""
-    found = read("demo/phantom.json")["all"]
-    measures = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC"}
-    rows = [
-        (kind, count, *(estimate(found["figures"][f"{one}_{kind}"], 2) for one in measures))
-        for kind, count in found["support"].items()
-    ]
-    return table(["class", "images", *measures.values()], rows)
-
-
 def phantom_maps() -> str:
     """Maps on simulated tumors."""
     found = read("demo/localization.json")["localization"]["se_resnet18"]
