@@ -17,6 +17,7 @@ from tumorlens.progress import Progress
 from tumorlens.reporting.page import RunReport
 from tumorlens.studies.grid import StudyResult
 from tumorlens.studies.report import StudyReport
+from tumorlens.training.finished import Finished
 from tumorlens.training.fit import TrainingResult
 from tumorlens.web.serve import Server
 
@@ -30,7 +31,7 @@ def train(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: Literal["fast", "plain", "robust", "paper"] = "plain",
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -39,6 +40,11 @@ def train(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
@@ -64,6 +70,8 @@ def evaluate(
     allow_patient_overlap: bool = False,
     groups: str | Path | None = None,
     out_dir: str | Path | None = None,
+    stress: Literal["none", "quick", "full"] = "none",
+    coverage: float = 0.95,
     on_bad_image: Literal["stop", "skip"] = "stop",
     resamples: int = 2000,
     seed: int = 0,
@@ -108,6 +116,7 @@ def predict(
     checkpoint: str | Path,
     paths: Sequence[str | Path] = (),
     csv: str | Path | None = None,
+    coverage: float | None = None,
     heatmaps: str | Path | None = None,
     axis: Literal["axial", "coronal", "sagittal"] = "axial",
     slice: int | None = None,
@@ -172,7 +181,7 @@ def study(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: Literal["fast", "plain", "robust", "paper"] = "plain",
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -181,6 +190,11 @@ def study(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
@@ -207,7 +221,7 @@ def study_report(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: Literal["fast", "plain", "robust", "paper"] = "plain",
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -216,6 +230,11 @@ def study_report(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
@@ -234,6 +253,24 @@ def study_report(
     progress: Progress = ...,
 ) -> StudyReport:
     """Train and score a grid of networks, seeds and folds; a rerun does only what is missing."""
+
+def calibrate(
+    *,
+    checkpoint: str | Path,
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    last_layer: str | None = None,
+    last_layer_images: Literal["valid", "train"] = "valid",
+    data_dir: str | Path | None = None,
+    splits: str | Path | None = None,
+    fold: int | None = None,
+    patients: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    threads: int | None = None,
+    progress: Progress = ...,
+) -> Finished:
+    """Calibrate a finished checkpoint anew: another operating point, another last layer."""
 
 def export(
     *,
@@ -271,6 +308,7 @@ def serve(
     port: int = 7860,
     root_path: str = "/",
     allowed_host: Sequence[str] = (),
+    coverage: float = 0.95,
     max_mb: float = 32.0,
     max_megapixels: float = 32.0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",

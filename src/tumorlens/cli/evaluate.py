@@ -23,6 +23,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     console.print(tables.scores(report.scores))
     if report.by_site:
         console.print(tables.by_site(report.by_site))
+    print(report.sets.sentence)
     if report.stress:
         print(report.stress.sentence)
     for caveat in report.caveats:

@@ -18,6 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
+from tumorlens.evaluation.set_coverage import SetCoverage, set_coverage
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
 from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
@@ -42,6 +43,7 @@ class Report:
         scores: every metric of them with its interval.
         by_site: recall of each class at each site; empty where sites are not known.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
+        sets: how often conformal sets of classes have the true one.
         stress: what changes of display cost; None: not asked for.
         caveats: what a reader must know before quoting a metric, a sentence each.
         out_dir: where the files are.
@@ -55,6 +57,7 @@ class Report:
     scores: Scores
     by_site: tuple[SubgroupRecall, ...]
     calibrated: Calibrated | None
+    sets: SetCoverage
     stress: Stress | None
     caveats: tuple[str, ...]
     out_dir: Path
@@ -85,6 +88,7 @@ class Report:
             "probabilities": self.how_sure,
             **self.scores.to_dict(),
             "by_site": [one.to_dict() for one in self.by_site],
+            "sets": self.sets.to_dict(),
             "calibration": None if self.calibrated is None else asdict(self.calibrated),
         }
 
@@ -165,6 +169,13 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         ),
         by_site=recall_by(
             predictions, predictions.sites, resamples=settings.resamples, seed=settings.seed
+        ),
+        sets=set_coverage(
+            predictions,
+            loaded.decision(),
+            settings.coverage,
+            resamples=settings.resamples,
+            seed=settings.seed,
         ),
         stress=stress(
             session,

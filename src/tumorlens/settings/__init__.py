@@ -9,7 +9,13 @@ from tumorlens.settings.data import (
     PhantomSettings,
     SplitSettings,
 )
-from tumorlens.settings.deploy import ExportSettings, PredictSettings, ReportSettings, ServeSettings
+from tumorlens.settings.deploy import (
+    CalibrateSettings,
+    ExportSettings,
+    PredictSettings,
+    ReportSettings,
+    ServeSettings,
+)
 from tumorlens.settings.evaluate import CompareSettings, EvaluateSettings, GradcamSettings
 from tumorlens.settings.shared import (
     GROUPS,
@@ -18,6 +24,7 @@ from tumorlens.settings.shared import (
     METHOD_NAMES,
     REQUIRED,
     MapMethod,
+    OperatingPointName,
     docs_of,
     is_required,
     primitives,
@@ -37,12 +44,14 @@ __all__ = [
     "RECIPE_DEFAULTS",
     "REQUIRED",
     "AuditSettings",
+    "CalibrateSettings",
     "CompareSettings",
     "DownloadSettings",
     "EvaluateSettings",
     "ExportSettings",
     "GradcamSettings",
     "MapMethod",
+    "OperatingPointName",
     "PhantomSettings",
     "PredictSettings",
     "ReportSettings",

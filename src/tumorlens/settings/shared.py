@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ModelName = Literal["resnet18", "se_resnet18"]
+OperatingPointName = Literal["none", "accuracy", "balanced_accuracy", "worst_class"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
 RecipeName = Literal["fast", "plain", "robust", "paper"]
@@ -22,6 +23,7 @@ METHOD_NAMES: dict[MapMethod, str] = {
 # How maps are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
+COVERAGE = 0.95  # of sets of classes, where none is asked for
 
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
@@ -35,7 +37,8 @@ GROUPS = {
     ),
     "training": (
         *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
-        *("class_weights", "train_on_valid", "resume", "batch_size"),
+        *("class_weights", "balance", "balance_exponent", "loss", "train_on_valid", "resume"),
+        *("batch_size", "operating_point"),
     ),
     "hardware": (
         *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
@@ -54,6 +57,12 @@ def at_least(settings: object, **bounds: float) -> None:
         value = getattr(settings, name)
         if value is not None and value < bound:
             raise ValueError(f"--{name} {value}: expected {bound} or more.")
+
+
+def check_coverage(coverage: float | None) -> None:
+    """Refuse a share of images that is none."""
+    if coverage is not None and not 0 < coverage < 1:
+        raise ValueError(f"--coverage {coverage}: expected more than 0 and less than 1.")
 
 
 def fold_needs_splits(fold: int | None, splits: Path | None) -> None:

@@ -27,7 +27,7 @@ from tumorlens.files import DISK_FULL
 from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
-from tumorlens.training.calibrate import calibrate
+from tumorlens.training.calibrate import calibrate, outputs_of, write_frontier
 from tumorlens.training.callbacks import (
     BestWeights,
     EarlyStopping,
@@ -36,6 +36,7 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
+from tumorlens.training.class_bias import groups_of, loss_of, times_of
 from tumorlens.training.module import (
     Classifier,
     balanced_weights,
@@ -145,7 +146,7 @@ def train(
 def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Dataset:
     """The images, split."""
     assert settings.data_dir is not None  # TrainSettings.__post_init__ saw to it
-    return load_for_training(
+    data = load_for_training(
         resolve_splits(
             settings.data_dir,
             settings.splits,
@@ -161,6 +162,9 @@ def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Data
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
+    if settings.balance:
+        groups_of(data, settings.balance, "--balance")  # refused before anything is written
+    return data
 
 
 def _trainer(
@@ -233,14 +237,15 @@ def _fit(
         from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
 
         trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
-    images = module.preprocessing.prepared(data.images)
+    images, train = module.preprocessing.prepared(data.images), data.indices("train")
+    module.loss, times = loss_of(module.recipe, data), times_of(module.recipe, data)
     if settings.outlines:
         module.donors = donors_of(settings.outlines, data, module.preprocessing)
     if module.recipe.histograms:
-        module.histograms = histograms(images, data.labels, data.indices("train"))
+        module.histograms = histograms(images, data.labels, train)
     trainer.fit(
         module,
-        training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
+        training_batches(images, data.labels, train, share, settings.seed, times=times, **mine),
         None
         if settings.train_on_valid
         else validation_batches(images, data.labels, data.indices("valid"), **mine),
@@ -294,7 +299,13 @@ def _finish(
     # An earlier process of a resumed run may have written them.
     found = keeping.kept or checkpoints.load(keeping.path)
     if not found.trained_on_valid:
-        found = calibrate(found, data, device=device, progress=progress)
+        point = found.settings.get("operating_point", "none")
+        outputs = outputs_of(found, data, device, progress)
+        found = calibrate(
+            found, data, operating_point=point, outputs=outputs, device=device, progress=progress
+        )
+        if point != "none":
+            write_frontier(found, data, outputs, keeping.path.parent)
         checkpoints.save(found, keeping.path)
     return found.selected
 

@@ -159,6 +159,7 @@ class _Pages:
             self.predictor.predict(image),
             f"{self.predictor.method_name} at {self.predictor.layer}",
             kind=scan.kind,
+            coverage=self.predictor.coverage,
             number=at + 1,
             slices=len(scan.slices),
             token=token,
