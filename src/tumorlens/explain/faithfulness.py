@@ -22,6 +22,7 @@ from tumorlens.explain import plots
 from tumorlens.explain.map_metrics import centre_map, frame, head
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
+from tumorlens.models.build import memory_format
 
 Floats = npt.NDArray[np.float64]
 
@@ -172,6 +173,6 @@ def _rank(relevance: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 @torch.inference_mode()
 def _probability(network: nn.Module, inputs: Tensor, target: int) -> Floats:
-    logits = network(inputs.contiguous(memory_format=torch.channels_last))
+    logits = network(inputs.contiguous(memory_format=memory_format(network)))
     found: Floats = torch.softmax(logits.cpu().double(), dim=1)[:, target].numpy()
     return found

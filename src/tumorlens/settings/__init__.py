@@ -24,6 +24,7 @@ from tumorlens.settings.shared import (
     METHOD_NAMES,
     REQUIRED,
     MapMethod,
+    ModelName,
     OperatingPointName,
     docs_of,
     is_required,
@@ -31,6 +32,7 @@ from tumorlens.settings.shared import (
 )
 from tumorlens.settings.train import (
     RECIPE_DEFAULTS,
+    RECIPE_FLAGS,
     StudySettings,
     TrainingOptions,
     TrainSettings,
@@ -42,6 +44,7 @@ __all__ = [
     "MAP_METHOD",
     "METHOD_NAMES",
     "RECIPE_DEFAULTS",
+    "RECIPE_FLAGS",
     "REQUIRED",
     "AuditSettings",
     "CalibrateSettings",
@@ -51,6 +54,7 @@ __all__ = [
     "ExportSettings",
     "GradcamSettings",
     "MapMethod",
+    "ModelName",
     "OperatingPointName",
     "PhantomSettings",
     "PredictSettings",

@@ -3,16 +3,19 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NewType
+
+from tumorlens.labels import MODEL_NAMES, is_foreign
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-ModelName = Literal["resnet18", "se_resnet18"]
+# One of `labels.MODELS`, or the user's own code; in Python a torch.nn.Module or what makes one.
+ModelName = NewType("ModelName", str)
 OperatingPointName = Literal["none", "accuracy", "balanced_accuracy", "worst_class"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
@@ -20,7 +23,7 @@ METHOD_NAMES: dict[MapMethod, str] = {
     "layercam": "LayerCAM",
     "hirescam": "HiResCAM",
 }
-# How maps are made unless asked otherwise (docs/method.md, "Explanations").
+# How maps of our networks are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
 COVERAGE = 0.95  # of sets of classes, where none is asked for
@@ -32,13 +35,13 @@ REQUIRED = {"required": True}
 GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
-        *("boxes", "outlines", "patients", "groups", "allow_patient_overlap", "on_bad_image"),
-        *("axis", "slice"),
+        *("boxes", "outlines", "patients", "groups", "subgroups", "allow_patient_overlap"),
+        *("on_bad_image", "axis", "slice"),
     ),
     "training": (
-        *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
-        *("class_weights", "balance", "balance_exponent", "loss", "train_on_valid", "resume"),
-        *("batch_size", "operating_point"),
+        *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
+        *("class_weights", "balance", "balance_exponent", "loss", "operating_point"),
+        *("train_on_valid", "resume", "batch_size", "init", "freeze"),
     ),
     "hardware": (
         *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
@@ -46,7 +49,7 @@ GROUPS = {
     ),
     "output": (
         *("out", "out_dir", "runs_dir", "audit_dir", "csv", "json", "heatmaps", "save_maps"),
-        *("format", "int8"),
+        *("format", "int8", "logger"),
     ),
 }
 
@@ -63,6 +66,16 @@ def check_coverage(coverage: float | None) -> None:
     """Refuse a share of images that is none."""
     if coverage is not None and not 0 < coverage < 1:
         raise ValueError(f"--coverage {coverage}: expected more than 0 and less than 1.")
+
+
+def check_models(flag: str, models: Iterable[ModelName]) -> None:
+    """Refuse a name that is neither one of our networks nor that of somebody's code."""
+    for model in models:
+        if model not in MODEL_NAMES and not is_foreign(model):
+            raise ValueError(
+                f"--{flag} {model}: no such network; expected {', '.join(MODEL_NAMES)}, or one of "
+                "your own as package.module:factory or file.py:factory."
+            )
 
 
 def fold_needs_splits(fold: int | None, splits: Path | None) -> None:

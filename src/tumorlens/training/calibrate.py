@@ -44,7 +44,14 @@ FALSE_ALARMS = 0.05
 # A covariance of more is slow to invert and dwarfs the weights.
 MOST_FEATURES = 2048
 
+# What is said of a network whose logits cannot be given offsets.
+NO_OFFSETS = (
+    "--operating_point: the network's logits do not come from a linear layer, whose bias would "
+    "have the offsets; leave it out."
+)
+
 Floats = npt.NDArray[np.float64]
+_CPU = torch.device("cpu")
 _CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
 
@@ -56,7 +63,7 @@ def calibrate(
     outputs: tuple[Floats, Floats] | None = None,
     precision: float = PRECISION,
     false_alarms: float = FALSE_ALARMS,
-    device: torch.device | None = None,
+    device: torch.device = _CPU,
     progress: Progress = silent,
 ) -> Checkpoint:
     """`checkpoint` with temperature, offsets, thresholds, conformal scores, spread of its features.
@@ -72,17 +79,18 @@ def calibrate(
         precision: share of confident answers that are right, for each class, on validation images
             under everyday changes of display; where no threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
-        device: where to compute; None: the CPU.
+        device: where to compute.
         progress: told of the stage "describing".
 
     Raises:
         TumorlensError: no training or no validation images, or these trained too.
     """
-    device = device or torch.device("cpu")
     train, valid = trained_and_validated(checkpoint, data)
     logits, features = outputs or outputs_of(checkpoint, data, device, progress)
     labels, units, logits = data.labels[valid], data.only(valid).units(), logits[len(train) :]
     temperature = fit_temperature(labels, logits)
+    if operating_point != "none" and not features.shape[1]:
+        raise TumorlensError(NO_OFFSETS)
     point = fit_offsets(labels, logits / temperature, units, operating_point)
     offsets = None if operating_point == "none" else point.offsets
     checkpoint = replace(checkpoint, temperature=temperature, offsets=offsets)
@@ -91,7 +99,6 @@ def calibrate(
     threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
     space, facts = _space(features, data, false_alarms)
     metrics = calibrated(labels, logits, temperature, threshold)
-    assert metrics is not None
     own = scores_of(labels, softmax(logits, temperature), units, known=bool(data.patients))
     return replace(
         checkpoint,
@@ -100,7 +107,7 @@ def calibrate(
         conformal=vars(own),
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
-            **asdict(metrics),
+            **(asdict(metrics) if metrics else {}),
             "precision_wanted": precision,
             "everyday_images": len(again) // len(CHANGES),
             "everyday_accuracy": float((changed.argmax(axis=1) == again).mean()),
@@ -111,7 +118,7 @@ def calibrate(
 
 
 def outputs_of(
-    checkpoint: Checkpoint, data: Dataset, device: torch.device, progress: Progress
+    checkpoint: Checkpoint, data: Dataset, device: torch.device, progress: Progress = silent
 ) -> tuple[Floats, Floats]:
     """Logits (M, K) and features (M, D) of the training images, then of the validation images."""
     both = np.concatenate(trained_and_validated(checkpoint, data))

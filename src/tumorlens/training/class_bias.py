@@ -45,6 +45,20 @@ def groups_of(data: Dataset, column: str, flag: str) -> npt.NDArray[np.str_]:
     return np.array([f"{one}, {other}" for one, other in zip(names, values, strict=True)])
 
 
+def balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """N / (K n_k) for each class k (King and Zeng 2001), so that each class weighs alike in sum.
+
+    Args:
+        labels: (N,) int64 of the training images.
+        classes: K.
+
+    Returns:
+        (K,) float32.
+    """
+    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
+    return len(labels) / (classes * counts.float())
+
+
 def times_of(recipe: Recipe, data: Dataset) -> npt.NDArray[np.float64] | None:
     """(N,) how often an epoch has each training image, 1 on average; None: each once.
 

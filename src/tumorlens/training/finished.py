@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
@@ -16,6 +17,7 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.operating_point import OperatingPoint
 from tumorlens.files import check_claim, claim, write_manifest
+from tumorlens.models.build import last_linear
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CalibrateSettings, primitives
 from tumorlens.training import calibrate as calibration
@@ -100,6 +102,8 @@ def _with_last_layer(
     """
     assert settings.last_layer is not None
     split, (_, features) = settings.last_layer_images, outputs
+    if not features.shape[1]:
+        raise TumorlensError("--last_layer: the network's logits do not come from a linear layer.")
     train = len(data.indices("train"))
     mine = slice(train, None) if split == "valid" else slice(0, train)
     shown = data.only(data.indices(split))
@@ -115,10 +119,18 @@ def _with_last_layer(
     logits = features @ layer.weight.T + layer.bias
     seen = np.isnan(layer.held_out).any(axis=1, keepdims=True)
     logits[mine] = np.where(seen, logits[mine], layer.held_out)
-    entries = {"fc.weight": layer.weight, "fc.bias": layer.bias}
-    tensors = {name: torch.from_numpy(value).float() for name, value in entries.items()}
-    changed = replace(loaded, weights={**loaded.weights, **tensors})
+    changed = checkpoints.with_weights(loaded, _headed(loaded, layer), loaded.selected)
     return layer, changed, (logits, features)
+
+
+def _headed(loaded: Checkpoint, layer: LastLayer) -> nn.Module:
+    """The checkpoint's network with the new layer."""
+    network = replace(loaded, offsets=None).network()
+    head = last_linear(network)
+    assert head is not None  # it has features
+    weight, bias = (torch.from_numpy(one).float() for one in (layer.weight, layer.bias))
+    head.weight, head.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return network
 
 
 def images_of_training(
