@@ -17,15 +17,13 @@ import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
-from tumorlens.checkpoint.session import describe
+from tumorlens.checkpoint.session import ImageChoice, describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend
 from tumorlens.models.build import build_model
-from tumorlens.progress import silent
-from tumorlens.settings import ExportSettings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -307,7 +305,7 @@ def test_eight_bits_need_images_that_did_not_train(
 def test_eight_bits_are_never_checked_on_images_that_trained(
     make_folder: Callable[..., Path], record_of: Callable[..., DataRecord], tmp_path: Path
 ) -> None:
-    from tumorlens.export.onnx_file import _train_and_valid
+    from tumorlens.training.finished import images_of_training
 
     root = make_folder({"Training": 20, "Testing": 2})
     data = load_for_training(root, SIDE, seed=5)
@@ -318,20 +316,20 @@ def test_eight_bits_are_never_checked_on_images_that_trained(
     )
     # One file less: not the folder that the checkpoint remembers.
     (root / data.paths_of("test")[0]).unlink()
-    settings = ExportSettings(tmp_path / "best_model.pt", int8=True, data_dir=root)
-    checked, left_out = _train_and_valid(loaded, settings, silent)
+    choice = ImageChoice(root)
+    checked, left_out = images_of_training(loaded, choice)
     assert (checked.paths_of("valid"), left_out) == (record.valid, 0)
     # The class of which one validation image was trained on is checked on the others.
     valid = data.indices("valid")
     one = np.append(train, valid[0])
     some = replace(record, fingerprints=data.fingerprints[one], digests=data.digests[one])
-    checked, left_out = _train_and_valid(replace(loaded, data=some), settings, silent)
+    checked, left_out = images_of_training(replace(loaded, data=some), choice)
     assert (checked.paths_of("valid"), left_out) == (record.valid[1:], 1)
     every = replace(record, fingerprints=data.fingerprints, digests=data.digests)
     with pytest.raises(TumorlensError, match=f"but {len(valid)} that were trained on"):
-        _train_and_valid(replace(loaded, data=every), settings, silent)
+        images_of_training(replace(loaded, data=every), choice)
     with pytest.raises(TumorlensError, match="does not say which images it was trained on"):
-        _train_and_valid(replace(loaded, data=None), settings, silent)
+        images_of_training(replace(loaded, data=None), choice)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def _html(maps: np.ndarray, threshold: float | None = 0.9, **facts: Any) -> str:
 
     rule = DecisionRule(CLASSES, 1.0, threshold)
     decided = rule.decide(np.array([[0.0, 4.0]]), None)[0]
-    prediction = SlicePrediction("net", rule, decided, maps.astype(np.float32), 32)
-    facts = {"kind": "PNG image", "number": 1, "slices": 1, "token": "", **facts}
+    prediction = SlicePrediction("net", rule, decided, maps.astype(np.float32), 32, "")
+    facts = {"coverage": 0.95, "kind": "PNG image", "number": 1, "slices": 1, "token": "", **facts}
     return result(IMAGE, [prediction], "Grad-CAM at layer4", **facts)
 
 
