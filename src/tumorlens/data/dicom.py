@@ -122,8 +122,12 @@ def _dataset(content: bytes) -> "Dataset":
     preamble = content[128:132] == b"DICM"
     stream = io.BytesIO(content)
     stream.seek(_HEAD if preamble else 0)
+    # Listed in pydicom's reference; `dcmread` would unpack a deflated file at once.
     meta = pydicom.filereader.read_dataset(
-        stream, False, True, stop_when=lambda tag, *_: tag.group != 2
+        stream,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, *_: tag.group != 2,
     )
     if meta.get("TransferSyntaxUID") == _DEFLATED:
         raise ScanError("is a deflated DICOM file, which is not unpacked here")

@@ -42,7 +42,7 @@ FOLDS = 5
 _SAME_NAME = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The built-in table: R rows by column, and their hashes, (R, 32) uint8."""
 
@@ -51,7 +51,7 @@ class Table:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
     """What the table knows of N images.
 

@@ -35,7 +35,7 @@ PAIR = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """What was in a file.
 

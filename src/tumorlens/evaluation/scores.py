@@ -22,7 +22,7 @@ from tumorlens.evaluation.predictions import Predictions
 Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subset:
     """Metrics of one set of images.
 

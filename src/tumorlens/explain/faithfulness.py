@@ -32,7 +32,7 @@ GAMES = ("deletion", "insertion")
 BLUR = 1 / 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faithfulness:
     """Curves of N images.
 

@@ -25,7 +25,7 @@ from tumorlens.settings import METHOD_NAMES, MapMethod
 DEFAULT_LAYER = "layer4"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradCam:
     """Maps and predictions of one forward pass.
 

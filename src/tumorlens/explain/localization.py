@@ -58,7 +58,7 @@ class Scene:
     even: Attribution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Localization:
     """How the maps of a network lie.
 
