@@ -388,3 +388,17 @@ def test_a_folder_that_may_not_be_entered_is_named(
     monkeypatch.setattr("tumorlens.cli.cache.run", refused)
     told = _fails(capsys, ["cache", "show"])
     assert f"{tmp_path / 'closed'}: cannot be entered (why); check its permissions." in told
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--seed", str(2**70)], f"--seed {2**70}: expected less than {2**32}."),
+        (["--threads", str(10**11)], "--threads 100000000000: expected less than 32768."),
+        (["--splits", ""], "--splits: found '', expected PATH."),
+    ],
+)
+def test_number_beyond_all_and_empty_path_are_refused(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in _fails(capsys, ["train", "--model", "resnet18", "--data_dir", "x", *argv])
