@@ -402,3 +402,13 @@ def test_number_beyond_all_and_empty_path_are_refused(
     argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in _fails(capsys, ["train", "--model", "resnet18", "--data_dir", "x", *argv])
+
+
+def test_folder_that_is_gone_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("tumorlens.cli.cache.run", gone)
+    assert "the folder that you are in is gone" in _fails(capsys, ["cache", "show"])

@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if error.filename is None and error.errno not in DISK_FULL:
+        if error.filename is None and error.errno not in (*DISK_FULL, errno.ENOENT):
             raise
         print(f"{prog}: {_refused(error)}", file=sys.stderr)
         return WRONG_INPUT
@@ -94,6 +94,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
 
 def _refused(error: OSError) -> str:
     """What the system does not let us read or write, and what to do about it."""
+    if error.filename is None and error.errno == errno.ENOENT:  # `getcwd` names no file
+        return "the folder that you are in is gone; change to another."
     why = f"({error.strerror})"
     if error.errno in (*DISK_FULL, errno.EROFS) or not isinstance(error.filename, str):
         place = error.filename or "the output"
