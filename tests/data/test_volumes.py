@@ -188,3 +188,12 @@ def test_padding_and_one_hot_voxel_set_no_scale() -> None:
     )
     assert np.abs(plain - holes).max() <= 3
     assert np.count_nonzero(np.abs(plain - spoiled) > 3) <= 1
+
+
+def test_axes_of_one_behind_the_third_are_no_further_volumes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((5, 6, 4)).astype(np.float32)
+    found = []
+    for name, shaped in (("a.nii", values), ("b.nii", values[..., None, None])):
+        nibabel.save(nibabel.Nifti1Image(shaped, np.eye(4)), tmp_path / name)
+        found.append(scans.read((tmp_path / name).read_bytes(), MANY).slices)
+    np.testing.assert_array_equal(*found)

@@ -349,6 +349,11 @@ def _content(path: Path) -> dict[str, Any]:
             f"or one of {', '.join(bundled())} for the weights that come with tumorlens; train "
             "first, or name another file."
         )
+    try:
+        path.open("rb").close()  # the readers below would take it for damaged
+    except OSError as error:
+        what = f"cannot be read ({error.strerror}); check its permissions."
+        raise TumorlensError(f"--checkpoint {path}: {what}") from error
     content = half_precision.read(path) if path.suffix == half_precision.SUFFIX else _whole(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise _refusal(path, "a PyTorch file, but not one of tumorlens")

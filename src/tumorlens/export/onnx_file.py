@@ -231,15 +231,17 @@ def _forget_traces(model: onnx.ModelProto) -> None:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Without the exporter's remarks on torchvision and on its own use of torch."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "torch._guards")]
+    levels = [log.level for log in logs]
+    for log in logs:  # older versions of torch tell of a first attempt that failed
+        log.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 def parity(

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -54,12 +55,18 @@ GROUPS = {
 }
 
 
+# Beyond these PyTorch and NumPy do not go.
+_MOST = {"seed": 2**32, "threads": 2**15, "batch_size": 2**31, "image_size": 2**15}
+
+
 def at_least(settings: object, **bounds: float) -> None:
-    """Refuse a field below its bound; None is never refused."""
+    """Refuse a field below its bound, or a number that computers do not count; None never is."""
     for name, bound in bounds.items():
         value = getattr(settings, name)
         if value is not None and value < bound:
             raise ValueError(f"--{name} {value}: expected {bound} or more.")
+        if value is not None and value >= _MOST.get(name, math.inf):
+            raise ValueError(f"--{name} {value}: expected less than {_MOST[name]}.")
 
 
 def check_coverage(coverage: float | None) -> None:

@@ -20,7 +20,7 @@ from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 Decision = Literal["confident", "uncertain", "out of distribution", "not calibrated"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decided:
     """What is said of one image.
 

@@ -20,7 +20,7 @@ from tumorlens.settings import METHOD_NAMES, ServeSettings
 from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SlicePrediction:
     """One network's output for a slice.
 
