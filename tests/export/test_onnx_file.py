@@ -24,6 +24,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend
 from tumorlens.models.build import build_model
+from tumorlens.uncertainty.conformal import scores_of
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -143,6 +144,29 @@ def test_logits_and_features_are_those_of_the_checkpoint_at_any_batch_size(
     expected = describe(loaded.network(), loaded.preprocessing, squares, device=CPU)
     for found, wanted in zip(backend.describe(squares), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_offsets_and_calibration_scores_are_in_the_file(
+    exported: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    plain = checkpoints.load(exported[0])
+    own = np.linspace(0.3, 0.9, 10)
+    rows, labels = np.stack([own, 1 - own], axis=1), np.repeat([0, 1], 5)
+    scores = vars(scores_of(labels, rows, np.arange(10), known=False))
+    moved = tmp_path / "best_model.pt"
+    checkpoints.save(replace(plain, offsets=(2.0, -2.0), conformal=scores), moved)
+    assert main(["export", "--checkpoint", str(moved), "--threads", "1"]) == 0
+    backend = OnnxBackend(moved.with_suffix(".onnx"), threads=1)
+    squares = _images(24, 1, alike=False)
+    without, _ = OnnxBackend(exported[1], threads=1).describe(squares)
+    found, _ = backend.describe(squares)
+    np.testing.assert_allclose(found, without + 1.5 * np.array([2.0, -2.0]), atol=1e-4)
+    assert (found.argmax(axis=1) != without.argmax(axis=1)).any()
+    of_checkpoint = checkpoints.load(moved).decision()
+    assert backend.rule.conformal == of_checkpoint.conformal
+    assert backend.rule.at(0.8).least == of_checkpoint.at(0.8).least
+    with pytest.raises(TumorlensError, match="keeps no calibration scores"):
+        OnnxBackend(exported[1], threads=1).rule.at(0.8)
 
 
 def test_file_tells_all_that_the_checkpoint_knows_and_no_path(

@@ -10,7 +10,7 @@ import hashlib
 import math
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Checkpoint:
     class_means: Tensor | None = None
     ood_threshold: float | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
-    offsets: tuple[float, ...] | None = None
+    offsets: Sequence[float] | None = None
     conformal: dict[str, Any] | None = None
     path: Path | None = None
 
@@ -124,11 +124,9 @@ class Checkpoint:
             for name, value in self.weights.items()
         }
         network.load_state_dict(copies, assign=True)
-        if self.offsets is not None:
-            shift, head = torch.tensor(self.offsets), last_linear(network)
-            assert head is not None  # else they were refused when they were fitted
-            bias = torch.zeros_like(shift) if head.bias is None else head.bias
-            head.bias = nn.Parameter(bias + shift * (self.temperature or 1.0))
+        if self.offsets is not None and (head := last_linear(network)) is not None:
+            shift = torch.tensor(self.offsets) * (self.temperature or 1.0)
+            head.bias = nn.Parameter(shift if head.bias is None else head.bias + shift)
         return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
