@@ -33,14 +33,13 @@ from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.preprocessing import Preprocessing
-from tumorlens.checkpoint.session import described
 from tumorlens.cli import COMMANDS
 from tumorlens.export.int8 import quantise
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.files import environment
 from tumorlens.inference.backends import onnx_session
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
-from tumorlens.models.build import build_model
+from tumorlens.models.build import build_model, logits_and_features
 from tumorlens.uncertainty.decision import judge_of
 
 OUT = Path(__file__).parent.parent / "results" / "export" / "speed.json"
@@ -151,7 +150,7 @@ def _ways(loaded: Checkpoint, files: dict[str, Path], threads: int) -> dict[str,
 
     def whole(squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = preprocessing(squares).contiguous(memory_format=torch.channels_last)
-        return described(network, inputs)
+        return logits_and_features(network, inputs)
 
     compiled = torch.compile(whole, dynamic=False)  # for each size anew, as it is fastest
 

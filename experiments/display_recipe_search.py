@@ -16,12 +16,14 @@ import csv
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 
+from histogram_matching import histograms, matched
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
@@ -32,11 +34,13 @@ from tumorlens.evaluation.intervals import share_estimate
 from tumorlens.evaluation.scores import tumor_accuracy
 from tumorlens.evaluation.stress import stress
 from tumorlens.files import write_json
-from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
+from tumorlens.settings import TrainSettings
+from tumorlens.settings.recipe_files import write_recipe
 from tumorlens.studies.run import code
+from tumorlens.training import module as training_module
 from tumorlens.training.fit import train
 from tumorlens.training.module import Classifier
-from tumorlens.training.recipes import RECIPES
+from tumorlens.training.recipes import RECIPES, keys_of
 
 BASE = RECIPES["fast"]
 GEOMETRY = {"rotation": 15, "scale": 0.25, "shift": 0.1}
@@ -49,9 +53,9 @@ CANDIDATES = {
     "standardised": replace(BASE, augmentation=Augmentation(**DISPLAY), standardise=True),
     "scanner": OWN_SCALE,
     "transfer": OWN_SCALE,
-    "histogram": replace(NOISIER, histograms=0.5),
+    "histogram": NOISIER,
     "mixstyle": NOISIER,
-    "transfer_histogram": replace(NOISIER, histograms=0.5),
+    "transfer_histogram": NOISIER,
 }
 
 
@@ -80,10 +84,9 @@ def main() -> None:
     asked = parser.parse_args()
 
     recipe = CANDIDATES[asked.candidate]
-    RECIPES[asked.candidate] = recipe
-    RECIPE_DEFAULTS[asked.candidate] = {
-        name: getattr(recipe, name) for name in RECIPE_DEFAULTS["fast"]
-    }
+    own = asked.runs / f"{asked.candidate}.toml"
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text(write_recipe(keys_of(recipe), {}), encoding="utf-8")
     folder = asked.runs / f"{asked.candidate}-{asked.model}-fold{asked.fold}"
     folder.mkdir(parents=True, exist_ok=True)
     splits = folder / "splits.csv"
@@ -95,6 +98,8 @@ def main() -> None:
     extra: list[Callback] = []
     if asked.candidate.startswith("transfer"):
         extra.append(TumorTransfer(asked.data, rows, recipe.image_size))
+    if asked.candidate.endswith("histogram"):
+        extra.append(OtherClassHistograms(asked.data, rows, recipe.image_size))
     if asked.candidate == "mixstyle":
         extra.append(MixStyle())
     start = time.monotonic()
@@ -104,7 +109,7 @@ def main() -> None:
                 model=asked.model,
                 data_dir=asked.data,
                 splits=splits,
-                recipe=asked.candidate,
+                recipe=str(own),
                 out_dir=folder,
                 threads=1,
                 precision="bf16-mixed",
@@ -156,6 +161,31 @@ class MixStyle(Callback):
         mixed_mean = weight * mean + (1 - weight) * mean[order]
         mixed_spread = weight * spread + (1 - weight) * spread[order]
         return (maps - mean) / spread * mixed_spread + mixed_mean
+
+
+class OtherClassHistograms(Callback):
+    """Half of the images get the histogram of a training image of another class."""
+
+    def __init__(self, data: Path, rows: list[tuple[str, str, str]], size: int) -> None:
+        self.data, self.size = data, size
+        self.rows = [row for row in rows if row[1] != "test"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
+        """Put the matching before the augmentation."""
+        assert isinstance(pl_module, Classifier)
+        paths = sorted(row[0] for row in self.rows)
+        trains = {row[0] for row in self.rows if row[1] == "train"}
+        images = pl_module.preprocessing.prepared(cache.load(self.data, paths, self.size).images)
+        classes = sorted({path.split("/")[1] for path in paths})
+        labels = np.array([classes.index(path.split("/")[1]) for path in paths])
+        donors = np.flatnonzero([path in trains for path in paths])
+        table = histograms(images, labels, donors)
+
+        def augment(images: torch.Tensor, indices: torch.Tensor, *rest: Any) -> torch.Tensor:
+            return plain(matched(images, indices, table, 0.5, *rest[1:]), indices, *rest)
+
+        plain = training_module.augment
+        training_module.augment = augment
 
 
 class TumorTransfer(Callback):
@@ -212,7 +242,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     predictions = predictions_of(valid)
     labels, units = predictions.labels, predictions.units()
     right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
-    changed = stress(valid, units, quick=True)
+    changed = stress(valid, predictions, quick=True)
     worst = changed.worst_everyday
     site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
     of_site = predictions_of(site)
@@ -221,9 +251,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     return {
         "validation": {
             "accuracy": share_estimate(right, units).to_dict(),
-            "tumors_alone": tumor_accuracy(
-                labels, predictions.probabilities, predictions.classes, units
-            ).to_dict(),
+            "tumors_alone": tumor_accuracy(predictions).to_dict(),
             "recall": {
                 name: float(right[labels == index].mean())
                 for index, name in enumerate(predictions.classes)

@@ -104,7 +104,9 @@ def test_functions_return_their_result_and_print_nothing(
     written = json.loads((report.out_dir / "metrics.json").read_text())
     assert list(report.metrics) == list(written)
     assert report.metrics["all"]["n"] == written["all"]["n"] == 8
-    assert set(report.figures) == {"confusion_matrix", "errors", "reliability", "roc"}
+    assert set(report.figures) == {
+        *("confusion_matrix", "errors", "reliability", "roc", "subgroups")
+    }
     table = report.table()
     header = (report.out_dir / "predictions.csv").read_text().splitlines()[0]
     assert ",".join(table) == header

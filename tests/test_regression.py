@@ -97,7 +97,7 @@ TABLE = {
     "audit.groups": "near_duplicates/groups",
     "audit.leaks.test_in_train": "leaks/0/with_near_duplicate",
     "audit.leaks.test_in_train.{kind}": "leaks/0/{kind}",
-    "audit.shortcut.border": "shortcuts/5/score",
+    "audit.shortcut.border": "shortcuts/8/score",
     "predict.{image}.prob_{class}": "images/{image}/prob_{class}",
     "predict.{image}.distance": "images/{image}/distance",
     "predict.count.{decision}": "counts/decision/{decision}",

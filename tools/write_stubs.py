@@ -29,8 +29,9 @@ def stub() -> str:
     imports = sorted(f"from {one.__module__} import {one.__name__}\n" for one in results)
     return (
         "# Written by tools/write_stubs.py (`make stubs`); a test holds it equal to the settings.\n"
-        "from collections.abc import Sequence\nfrom contextlib import AbstractContextManager\n"
-        "from pathlib import Path\nfrom typing import Literal\n\n"
+        "from collections.abc import Callable, Sequence\n"
+        "from contextlib import AbstractContextManager\n"
+        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
         + "".join(sorted([*imports, "from tumorlens.progress import Progress\n"]))
         + "\n__version__: str\n\n"
         + "\n".join(functions)

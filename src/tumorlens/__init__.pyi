@@ -1,8 +1,8 @@
 # Written by tools/write_stubs.py (`make stubs`); a test holds it equal to the settings.
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tumorlens.audit.audit import Audit
 from tumorlens.audit.download import Downloaded
@@ -25,12 +25,13 @@ __version__: str
 def train(
     *,
     data_dir: str | Path | None = None,
-    model: Literal["resnet18", "se_resnet18"] | None = None,
+    model: str | Callable[..., Any] | None = None,
     splits: str | Path | None = None,
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: str = "plain",
+    set: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -39,7 +40,11 @@ def train(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    init: str | Path | None = None,
+    freeze: Sequence[str] = (),
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
+    logger: Literal["auto", "csv", "tensorboard", "mlflow", "wandb"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto",
@@ -51,7 +56,7 @@ def train(
     num_nodes: int = 1,
     progress: Progress = ...,
 ) -> TrainingResult:
-    """Train a network from scratch; keep the weights of the best validation epoch."""
+    """Train a network; keep the weights of the best validation epoch."""
 
 def evaluate(
     *,
@@ -63,7 +68,9 @@ def evaluate(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     groups: str | Path | None = None,
+    subgroups: str | Path | None = None,
     out_dir: str | Path | None = None,
+    stress: Literal["none", "quick", "full"] = "none",
     on_bad_image: Literal["stop", "skip"] = "stop",
     resamples: int = 2000,
     seed: int = 0,
@@ -81,7 +88,7 @@ def gradcam(
     target: str | None = None,
     images: Sequence[str | Path] = (),
     compare: str | Path | None = None,
-    layer: str = "layer2*layer3",
+    layer: str | None = None,
     method: Literal["gradcam", "gradcam++", "layercam", "hirescam"] = "gradcam",
     map_size: int | None = None,
     boxes: str | Path | None = None,
@@ -151,7 +158,7 @@ def compare(
     a: str | Path | None = None,
     b: str | Path | None = None,
     protocol: Literal["official", "patients", "folds"] | None = None,
-    model: Literal["resnet18", "se_resnet18"] | None = None,
+    model: str | Callable[..., Any] | None = None,
     patients: str | Path | None = None,
     groups: str | Path | None = None,
     data_dir: str | Path | None = None,
@@ -172,7 +179,8 @@ def study(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: str = "plain",
+    set: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -181,11 +189,15 @@ def study(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    init: str | Path | None = None,
+    freeze: Sequence[str] = (),
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
+    logger: Literal["auto", "csv", "tensorboard", "mlflow", "wandb"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto",
-    models: Sequence[Literal["resnet18", "se_resnet18"]] = ("resnet18", "se_resnet18"),
+    models: Sequence[str | Callable[..., Any]] = ("resnet18", "se_resnet18"),
     seeds: int = 1,
     protocol: Literal["official", "patients", "folds"] = "official",
     folds: Sequence[int] = (),
@@ -207,7 +219,8 @@ def study_report(
     patients: str | Path | None = None,
     allow_patient_overlap: bool = False,
     on_bad_image: Literal["stop", "skip"] = "stop",
-    recipe: Literal["fast", "plain", "paper"] = "plain",
+    recipe: str = "plain",
+    set: Sequence[str] = (),
     epochs: int | None = None,
     batch_size: int | None = None,
     image_size: int | None = None,
@@ -216,11 +229,15 @@ def study_report(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    init: str | Path | None = None,
+    freeze: Sequence[str] = (),
+    outlines: str | Path | None = None,
     train_on_valid: bool = False,
+    logger: Literal["auto", "csv", "tensorboard", "mlflow", "wandb"] = "auto",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto",
-    models: Sequence[Literal["resnet18", "se_resnet18"]] = ("resnet18", "se_resnet18"),
+    models: Sequence[str | Callable[..., Any]] = ("resnet18", "se_resnet18"),
     seeds: int = 1,
     protocol: Literal["official", "patients", "folds"] = "official",
     folds: Sequence[int] = (),
@@ -265,7 +282,7 @@ def serve(
     *,
     checkpoint: str | Path,
     compare: str | Path | None = None,
-    layer: str = "layer2*layer3",
+    layer: str | None = None,
     method: Literal["gradcam", "gradcam++", "layercam", "hirescam"] = "gradcam",
     host: str = "127.0.0.1",
     port: int = 7860,

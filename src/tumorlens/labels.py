@@ -14,9 +14,15 @@ from collections.abc import Iterable
 
 KNOWN_CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
-# The networks, by the names that --model takes (`tumorlens.models.build` makes them).
-MODEL_TITLES = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
-MODEL_NAMES = tuple(MODEL_TITLES)
+# The networks of our own, by the names that --model takes: title, basic blocks in each of the four
+# stages, bottleneck factor of the squeeze-and-excitation gates (`tumorlens.models` makes them).
+MODELS: dict[str, tuple[str, tuple[int, ...], int | None]] = {
+    "resnet18": ("ResNet18", (2, 2, 2, 2), None),
+    "se_resnet18": ("SE-ResNet18", (2, 2, 2, 2), 16),
+    "resnet34": ("ResNet34", (3, 4, 6, 3), None),
+    "se_resnet34": ("SE-ResNet34", (3, 4, 6, 3), 16),
+}
+MODEL_NAMES = tuple(MODELS)
 
 _NO_TUMOR = ("no", "none", "normal", "healthy", "notumour")
 _ALIASES = dict.fromkeys(_NO_TUMOR, "notumor") | {
@@ -24,6 +30,23 @@ _ALIASES = dict.fromkeys(_NO_TUMOR, "notumor") | {
     for tumor in ("glioma", "meningioma", "pituitary")
     for word in ("tumor", "tumour")
 }
+
+
+def is_foreign(model: str) -> bool:
+    """Whether a network's name is that of the user's own code, `module:factory`."""
+    return re.fullmatch(r".+:[A-Za-z_]\w*", model) is not None
+
+
+def title(model: str) -> str:
+    """A network's name in a text: "SE-ResNet18"; of the user's own, the factory's."""
+    if model in MODELS:
+        return MODELS[model][0]
+    return model.rpartition(":")[2] if is_foreign(model) else model
+
+
+def in_file_name(model: str) -> str:
+    """A network's name as a part of the name of a file: `nets/own.py:make` is nets_own.py_make."""
+    return re.sub(r"[^\w.-]+", "_", model).strip("_.")
 
 
 def class_key(name: str) -> str:

@@ -147,11 +147,17 @@ def _annotation(hint: Any) -> str:
         return " | ".join(map(_annotation, get_args(hint)))
     if hint is NoneType:
         return "None"
+    if hint is settings.ModelName:
+        return "str | Callable[..., Any]"  # a torch.nn.Module can be called too
     return "str | Path" if hint is Path else str(hint.__name__)
 
 
 def _accepted(value: Any, hint: Any) -> Any:
-    """Text as the path that it names, and any sequence, or one alone, as a tuple."""
+    """Text as the path that it names, any sequence, or one alone, as a tuple, code by a name."""
+    if settings.ModelName in (hint, *get_args(hint)) and callable(value):
+        from tumorlens.models.build import name_of
+
+        value = name_of(value)
     if get_origin(hint) is tuple:
         alone = isinstance(value, str | Path)
         return tuple(_accepted(one, get_args(hint)[0]) for one in ([value] if alone else value))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tumorlens.audit.shortcuts import Shortcut, border, shortcuts
+from tumorlens.audit.shortcuts import Shortcut, border, display_of, shortcuts
 from tumorlens.data.readers import ImageFacts, fit_square
 
 CLASSES = ("a", "b", "c")
@@ -80,3 +80,26 @@ def test_border_is_the_pictures_own_not_the_squares_padding(height: int, width: 
     assert border(image, ImageFacts("PNG", "L", width, height), 96) == pytest.approx(40, abs=1)
     # Stored lying, shown upright by its EXIF orientation.
     assert border(image, ImageFacts("PNG", "L", height, width), 96) == pytest.approx(40, abs=1)
+
+
+def test_display_tells_four_brightnesses_that_one_question_cannot() -> None:
+    labels = np.repeat([0, 1, 2], 40)
+    rng = np.random.default_rng(0)
+    # The middle class lies on both sides of the others: two questions are needed.
+    grey = np.where(labels == 0, 120, np.where(labels == 1, 60, rng.choice([20, 220], 120)))
+    images = np.repeat(grey[:, None], 32 * 32, axis=1).reshape(-1, 32, 32)
+    noisy = np.clip(images + rng.normal(0, 2, images.shape), 0, 255).astype(np.uint8)
+    found = _asked(labels, [ImageFacts("PNG", "L", 32, 32)] * 120, noisy)
+    assert found["display"].score > 0.95
+    assert found["display"].above_chance
+    assert found["brightness"].score < 0.8
+    assert any("mean grey" in side.answer for side in found["brightness"].sides)
+
+
+def test_display_of_known_images() -> None:
+    half = np.zeros((32, 32), dtype=np.uint8)
+    half[:, :16] = 200
+    mean, extent, sharpness = display_of(half)
+    assert (mean, extent) == (100, 0.5)
+    assert sharpness == pytest.approx(200 * 32 / (32 * 31) / 2 / 100)
+    assert display_of(np.full((8, 8), 50, dtype=np.uint8))[2] == 0

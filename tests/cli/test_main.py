@@ -168,13 +168,16 @@ def test_contract_from_training_to_grad_cam(
 
     assert main(["evaluate", "--checkpoint", str(checkpoint), "--resamples", "100"]) == 0
     told = capsys.readouterr().out
-    assert "glioma recall" in told
+    assert "recall of glioma" in told
     assert "No image is a near-duplicate of a training image" in told
     out = checkpoint.parent / "evaluation"
     names = {path.name for path in out.iterdir()}
     assert names == {
         "metrics.json",
         "predictions.csv",
+        "subgroups.json",
+        "subgroups.csv",
+        "subgroups.png",
         "confusion_matrix.png",
         "roc.png",
         "reliability.png",

@@ -41,7 +41,8 @@ def test_evaluate_knows_the_patients_of_training_without_being_told_again(
     assert main(["evaluate", "--checkpoint", str(out / "best_model.pt"), "--resamples", "100"]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "Intervals resample 4 patients." in told
-    assert "Recall by site" in told
+    assert "Recall by subgroup" in told
+    assert "site digits" in told
     metrics = json.loads((out / "evaluation/metrics.json").read_text())
     assert metrics["unit"] == "4 patients"
     assert {(one["class"], one["subgroup"]) for one in metrics["by_site"]} == {

@@ -1,14 +1,7 @@
 import numpy as np
 import pytest
 
-from tumorlens.comparison.tests import error_of_runs, holm, sign_test, two_sided, votes
-
-
-def test_holm_multiplies_by_how_many_are_left_and_never_falls() -> None:
-    # Holm's own example has this shape: 3 x 0.01, 2 x 0.02, 1 x 0.04 raised to the one before.
-    assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
+from tumorlens.comparison.tests import error_of_runs, sign_test, two_sided, votes
 
 
 def test_sign_test_counts_coins() -> None:

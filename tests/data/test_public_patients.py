@@ -184,7 +184,25 @@ def test_rows_come_under_the_folder_s_own_paths(mapped: Path) -> None:
     first = shipped.rows[8]["path"]
     (mapped / first).rename(mapped / Path(first).parent / "renamed.png")
     folder = scan(mapped)
-    rows, _ = rows_of(folder, 32, silent)
+    rows, _ = rows_of(str(NAME), 0, folder, 32, silent)
     assert len(rows) == len(folder.files) == 40
     (renamed,) = (row for row in rows if "renamed" in row["path"])
     assert renamed == {**shipped.rows[8], "path": f"{Path(first).parent.as_posix()}/renamed.png"}
+
+
+def test_site_that_is_left_out_has_gliomas_of_22_people() -> None:
+    of_site = [row for row in public_patients.table().rows if public_patients.is_of_site(row)]
+    assert len(of_site) == 232
+    assert len({row["patient"] for row in of_site}) == 22
+
+
+def test_site_out_shows_training_no_glioma_of_the_site(
+    mapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(public_patients, "is_of_site", lambda row: row["fold"] in ("1", "2"))
+    rows, note = rows_of(public_patients.SITE_OUT, 1, scan(mapped), 32, silent)
+    folds = [row["fold"] for row in rows]
+    assert "1" in folds
+    assert "2" not in folds
+    left_out = sum(not row["fold"] for row in rows) - 1  # one is mislabelled
+    assert f", {left_out} gliomas of the site that is left out." in note

@@ -165,3 +165,50 @@ def test_failed_scoring_leaves_the_finished_one_as_it_was(
     argv = ["evaluate", "--checkpoint", str(checkpoint), "--data_dir", str(data)]
     assert main([*argv, "--out_dir", str(out)]) == 2
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_class_missed_at_one_site_of_a_file_is_said_first_and_reaches_every_output(
+    checkpoint: Path, make_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_folder({"test": 12}, name="many")
+    first = _rows(_evaluated(checkpoint, data, "first") / "predictions.csv")
+    table = data.parent / "scanners.csv"
+    # Old scanners made every image that the network gets wrong, and a few others.
+    wrong = {row["path"]: row["label"] != row["prediction"] for row in first}
+    lines = [
+        f"{path},{'old' if miss or number % 5 == 0 else 'new'}"
+        for number, (path, miss) in enumerate(wrong.items())
+    ]
+    table.write_text("\n".join(["path,scanner", *lines]), encoding="utf-8")
+    capsys.readouterr()
+    report = tumorlens.evaluate(
+        checkpoint=checkpoint, data_dir=data, subgroups=table, resamples=100
+    )
+    rows = {(one.label, one.subgroup): one for one in report.subgroups.rows}
+    assert {one.column for one in report.subgroups.rows} == {"scanner", "brightness"}
+    assert all(one.recall.value == 1 for (_, name), one in rows.items() if name == "new")
+    written = json.loads((report.out_dir / "metrics.json").read_text(encoding="utf-8"))["bias"]
+    assert written["sentence"] == report.bias.sentence
+    assert written["worst_class"] == report.bias.worst_class
+    found = json.loads((report.out_dir / "subgroups.json").read_text(encoding="utf-8"))
+    assert len(found["rows"]) == len(report.subgroups.rows)
+    assert found["tests"] == report.subgroups.tests
+
+
+def test_bias_stands_above_all_tables(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _evaluated(checkpoint, data)
+    told = capsys.readouterr().out
+    assert told.index("Bias. Recall is lowest for") < told.index("Class-wise bias, with 95%")
+    assert told.index("largest gap:") < told.index("Overall, with 95% intervals")
+
+
+def test_missing_file_of_subgroups_is_one_sentence_and_nothing_is_written(
+    checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["evaluate", "--checkpoint", str(checkpoint), "--data_dir", str(data)]
+    assert main([*argv, "--subgroups", "nowhere.csv"]) == 2
+    said = capsys.readouterr().err
+    assert "--subgroups nowhere.csv: there is no such file" in said
+    assert not (checkpoint.parent / "evaluation").exists()

@@ -3,7 +3,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from tumorlens.evaluation.intervals import (
+    Estimate,
     bootstrap,
+    difference,
     estimates,
     exact_interval,
     paired_interval,
@@ -171,3 +173,10 @@ def test_proportion_with_few_misses_has_an_exact_interval_over_groups() -> None:
     )
     one = found["all"]["hit"]
     assert (one.low, one.high) == exact_interval(30, 30)
+
+
+def test_difference_without_a_resample_that_differs_is_as_wide_as_both_intervals() -> None:
+    one, other = Estimate(1.0, 0.8, 1.0, 9), Estimate(1.0, 0.6, 1.0, 5)
+    assert difference(one, other, np.zeros(50), 14) == Estimate(
+        0.0, pytest.approx(-0.2), pytest.approx(0.4), 14
+    )

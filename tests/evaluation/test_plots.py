@@ -7,6 +7,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from tumorlens.evaluation import plots
+from tumorlens.evaluation.intervals import Estimate
+from tumorlens.evaluation.subgroups import Subgroups, SubgroupScores
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 RNG = np.random.default_rng(0)
@@ -67,11 +69,31 @@ def test_curves_without_validation_images_are_loss_and_learning_rate() -> None:
     assert titles == ["cross-entropy loss", "learning rate at the epoch's end"]
 
 
+def _subgroups(label: str, column: str) -> Subgroups:
+    """Of three subgroups one differs significantly and one has three patients."""
+    rows = [
+        SubgroupScores(label, name, one, patients, 0, column, one, one, p, p)
+        for one in [Estimate(0.5, 0.3, 0.7, 20)]
+        for name, patients, p in (("north", 20, 0.01), ("south", 20, 0.6), ("west", 3, None))
+    ]
+    return Subgroups(tuple(rows))
+
+
+def test_subgroups_show_what_is_significant_and_what_is_too_few() -> None:
+    (panel,) = plots.subgroups(_subgroups("a", "site")).axes
+    marks = [line for line in panel.lines if line.get_marker() != "None"]
+    assert [line.get_marker() for line in marks] == ["D", "o", "o"]
+    assert [line.get_markerfacecolor() == "white" for line in marks] == [False, False, True]
+    names = [text.get_text() for text in panel.get_yticklabels()]
+    assert names == ["site north", "site south", "site west"]
+
+
 def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
     figures = {
         "confusion": plots.confusion_matrix(np.full((4, 4), 20), CLASSES, title="title"),
         "roc": plots.roc_curves(LABELS, PROBABILITIES, CLASSES, title="title"),
         "reliability": plots.reliability(LABELS, PROBABILITIES, title="title"),
+        "subgroups": plots.subgroups(_subgroups(CLASSES[0], "site"), title="title"),
     }
     for name, figure in figures.items():
         path = tmp_path / f"{name}.png"
@@ -89,6 +111,7 @@ def test_dollar_signs_in_class_names_are_drawn_as_they_are(tmp_path: Path) -> No
         (
             plots.confusion_matrix(np.eye(2, dtype=np.int64), names, title=names[0]),
             plots.roc_curves(labels, scores, names, title=names[1]),
+            plots.subgroups(_subgroups(names[0], names[1])),
         )
     ):
         plots.save(figure, tmp_path / f"{number}.png")

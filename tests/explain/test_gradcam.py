@@ -37,13 +37,15 @@ def test_map_of_the_last_stage_is_the_class_weights_times_the_features(model: Re
         features = model.forward_features(IMAGES)
         weights = model.fc.weight[targets] / 6
         expected = torch.einsum("nc,nchw->nhw", weights, features).relu()
-    found = grad_cam(model, IMAGES, targets)
+    found = grad_cam(model, IMAGES, targets, "layer4")
     assert found.shape == (3, 2, 3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_each_image_is_explained_for_its_own_class(model: ResNet) -> None:
     together = grad_cam(model, IMAGES, torch.tensor([3, 0, 2]), "layer3")
+    default = grad_cam(model, IMAGES, 1)
+    assert torch.equal(default, grad_cam(model, IMAGES, 1, "layer2*layer3"))
     for row, target in enumerate((3, 0, 2)):
         alone = grad_cam(model, IMAGES[row : row + 1], target, "layer3")
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
@@ -57,7 +59,7 @@ def test_last_stage_needs_no_backward_pass_and_gives_autograds_result(
     wrapped = nn.Sequential(model)  # no ResNet by its class: autograd
     expected = explain(wrapped, IMAGES, targets, "0.layer4", method)
     monkeypatch.setattr(torch.autograd, "grad", None)
-    for layer in ("layer4", "layer4.1", None):
+    for layer in ("layer4", "layer4.1"):
         found = explain(model, IMAGES, targets, layer, method)
         torch.testing.assert_close(found.maps, expected.maps, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)

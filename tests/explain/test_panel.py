@@ -114,7 +114,7 @@ def test_maps_of_the_default_layer_take_one_forward_pass_an_image(
         ResNet, "forward", lambda self, x: passed.append(len(x)) or original(self, x)
     )
     found = gradcam(GradcamSettings(pair[0], data_dir=root, count=2))
-    assert passed == [2, 2]  # for the probability and for the map
+    assert passed == [6, 2, 2]  # to choose among all; for the probability, and for the map
     assert found.tiles[0].views[0].map.shape == (8, 8)
 
 

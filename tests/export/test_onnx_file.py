@@ -21,6 +21,7 @@ from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
+from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend
 from tumorlens.models.build import build_model
 from tumorlens.progress import silent
@@ -28,7 +29,7 @@ from tumorlens.settings import ExportSettings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 SIDE = 32
 CPU = torch.device("cpu")
@@ -358,3 +359,22 @@ def test_wrong_input_gets_one_sentence_and_nothing_is_written(
     assert words in told, told
     assert "Traceback" not in told
     assert not [*tmp_path.iterdir(), *handed_on.parent.glob("*.onnx")]
+
+
+def test_head_crop_and_own_grey_scale_are_part_of_the_graph() -> None:
+    preprocessing = Preprocessing(SIDE, 0.2, 0.2, crop_head=True, standardise=True)
+    bare = Checkpoint("resnet18", ("a", "b"), preprocessing, {}, None, {}, {})
+    loaded = checkpoints.with_weights(bare, build_model("resnet18", 2, seed=0), {})
+    # A head with air around it, at three brightnesses and places.
+    y, x = np.mgrid[:SIDE, :SIDE]
+    heads = [
+        np.where((x - cx) ** 2 + (y - 14) ** 2 < 81, grey + 20 * np.sin(x / 3), 0)
+        for cx, grey in ((12, 60), (16, 120), (20, 200))
+    ]
+    squares = np.stack(heads).astype(np.uint8)
+    expected = describe(loaded.network(), preprocessing, squares, device=CPU)[0]
+    session = onnxruntime.InferenceSession(graph_of(loaded).SerializeToString())
+    (found, _) = session.run(None, {session.get_inputs()[0].name: squares})
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    darker = session.run(None, {session.get_inputs()[0].name: squares // 2})[0]
+    np.testing.assert_allclose(darker[2], expected[2], atol=0.1 * np.abs(expected).max())

@@ -87,5 +87,6 @@ def test_same_seed_same_weights_and_global_state_untouched() -> None:
 
 
 def test_unknown_network_is_refused_by_name() -> None:
-    with pytest.raises(TumorlensError, match="--model vgg.*resnet18 and se_resnet18"):
+    every = "resnet18, se_resnet18, resnet34, se_resnet34, or one of your own"
+    with pytest.raises(TumorlensError, match=f"--model vgg.*{every}"):
         build_model("vgg", 4)

@@ -125,6 +125,9 @@ def test_page_with_everything_stands_alone(run_dir: Path, tmp_path: Path) -> Non
         f"{metrics['without_near_duplicates']['metrics']['accuracy']['value']:.4f}" in said
     )
     assert "share of glioma taken for meningioma" in said
+    assert metrics["bias"]["sentence"] in said
+    assert said.index("Recall is lowest for") < said.index("Validation images")
+    assert "largest gap: " in said
     assert "1 of 9 test images (11.1%) are near-duplicates of an image of train" in said
     page = made.page.read_text(encoding="utf-8")
     assert page.count("<img ") >= 6  # ROC, reliability, errors, Grad-CAM, localisation, gallery

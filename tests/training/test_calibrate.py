@@ -133,7 +133,7 @@ def test_steps_of_a_training_need_no_64_bit_floats_of_the_device(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
     recipe = replace(RECIPES["fast"], batch_size=4, class_weights="balanced")
     network, weights = build_model("se_resnet18", 4, seed=0), torch.ones(4)
-    module = Classifier(network, Preprocessing(32, 0.2, 0.2), recipe, 10, 0, weights)
+    module = Classifier(network, 4, Preprocessing(32, 0.2, 0.2), recipe, 10, 0, weights)
     images, labels = torch.from_numpy(data.images[:4]), torch.from_numpy(data.labels[:4])
     with _WithoutFloat64():
         there = module.to("meta")

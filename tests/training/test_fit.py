@@ -393,7 +393,7 @@ rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (21, 32, 32), dtype=np.uint8)
 labels = rng.integers(0, 4, 21)
 recipe = Recipe(32, 1, 8, 1e-3, "constant", 5, Augmentation())
-module = Classifier(build_model("se_resnet18", 4, 1), Preprocessing(32, 0.5, 0.3), recipe, 2, 0)
+module = Classifier(build_model("se_resnet18", 4, 1), 4, Preprocessing(32, 0.5, 0.3), recipe, 2, 0)
 watch = Watch()
 trainer = Trainer(accelerator="cpu", devices=world, strategy="ddp" if world == 2 else "auto",
     max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -523,3 +523,54 @@ def test_runs_killed_while_they_keep_or_publish_weights_end_like_one_that_was_no
     found = json.loads(done.stdout)
     assert {"checkpoint", "publishing"} <= set(found["by_phase"])
     assert found["same_weights"] == found["kills"] >= 2
+
+
+def test_recipe_of_a_run_folder_alone_repeats_the_run(data: Path, tmp_path: Path) -> None:
+    changed = replace(
+        _settings(data, tmp_path / "one"),
+        set=("optimizer.weight_decay=0.01", "augmentation.gamma=0.2"),
+        class_weights="balanced",
+    )
+    first = train(changed)
+    again = train(
+        TrainSettings(
+            recipe=str(first.run_dir / "recipe.toml"),
+            out_dir=tmp_path / "two",
+            device=changed.device,
+            threads=changed.threads,
+        )
+    )
+    assert _same_weights(first.checkpoint, again.checkpoint)
+    other = train(replace(changed, set=(), out_dir=tmp_path / "three"))
+    assert not _same_weights(first.checkpoint, other.checkpoint)
+
+
+def test_logger_of_csv_keeps_the_metrics_and_the_recipe(data: Path, tmp_path: Path) -> None:
+    result = train(replace(_settings(data, tmp_path / "model"), logger="csv"))
+    rows = list(csv.DictReader((result.run_dir / "csv/metrics.csv").open(encoding="utf-8")))
+    kept = [float(row["valid_macro_f1"]) for row in rows if row["valid_macro_f1"]]
+    assert max(kept) == pytest.approx(result.selected["valid_macro_f1"], abs=1e-4)
+    assert "label_smoothing" in (result.run_dir / "csv/hparams.yaml").read_text(encoding="utf-8")
+
+
+def test_logger_of_mlflow_writes_a_store_of_files(data: Path, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    result = train(replace(_settings(data, tmp_path / "model"), logger="mlflow"))
+    client = mlflow.MlflowClient((tmp_path / "model/mlruns").as_uri())
+    (experiment,) = [one for one in client.search_experiments() if one.name == "tumorlens"]
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == result.run_dir.name
+    assert run.data.metrics["valid_macro_f1"] == pytest.approx(
+        result.selected["valid_macro_f1"], abs=0.5
+    )
+    assert run.data.params["optimizer"] == "adam"
+
+
+def test_logger_that_is_not_installed_is_one_sentence(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(
+        TumorlensError, match=r"needs the package wandb.*pip install tumorlens\[wandb"
+    ):
+        train(replace(_settings(data, tmp_path / "model"), logger="wandb"))

@@ -27,7 +27,7 @@ def test_balanced_weights_are_the_inverse_of_the_share() -> None:
 
 def _classifier(schedule: str) -> Classifier:
     recipe = Recipe(32, 4, 8, 0.01, schedule, 5, NONE)
-    return Classifier(build_model("resnet18", 3), Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
+    return Classifier(build_model("resnet18", 3), 3, Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_smoothed_label_of_a_sure_network_costs_what_was_spread() -> None:
 def test_running_mean_is_what_is_validated_and_kept_and_trains_nothing() -> None:
     recipe = Recipe(32, 4, 8, 0.01, "constant", 5, NONE, averaging=0.75)
     network = build_model("resnet18", 3)
-    classifier = Classifier(network, Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
+    classifier = Classifier(network, 3, Preprocessing(32, 0.5, 0.2), recipe, 40, 0)
     batch = (torch.zeros(2, 32, 32, dtype=torch.uint8), torch.zeros(2).long(), torch.arange(2))
     for value in (1.0, 5.0):  # the first is taken as it is
         nn.init.constant_(network.fc.bias, value)

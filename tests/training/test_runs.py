@@ -7,9 +7,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from tumorlens.checkpoint import file as checkpoints
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.errors import TumorlensError
-from tumorlens.settings import TrainSettings
+from tumorlens.files import write_manifest
+from tumorlens.settings import TrainSettings, primitives
 from tumorlens.training.fit import TrainingInterruptedError, train
 from tumorlens.training.runs import begin, last_state, new_run_folder
 
@@ -25,9 +27,9 @@ def data(make_folder: Callable[..., Path]) -> Path:
     return make_folder({"train": 3, "valid": 2, "test": 2})
 
 
-def _settings(data: Path, out: Path) -> TrainSettings:
+def _settings(data: Path, out: Path, **changes: object) -> TrainSettings:
     small = TrainSettings(model="resnet18", data_dir=data, out_dir=out, epochs=2, image_size=32)
-    return replace(small, batch_size=4, threads=1, device="cpu")
+    return replace(small, batch_size=4, threads=1, device="cpu", **changes)
 
 
 def _moved(data: Path, path: str, to: str) -> None:
@@ -63,6 +65,7 @@ def test_resumed_run_refuses_other_images_than_it_began_with(
     state = run / "last.ckpt"
     loaded = load_for_training(data, 32)
     settings = _settings(data, tmp_path / "model")
+    write_manifest(run, "train", complete=False, settings=primitives(settings))
     assert begin(settings, loaded, run, None) == run
     assert begin(settings, loaded, run, state) == run  # the same images
     CHANGES[found](data)
@@ -128,3 +131,37 @@ def test_state_that_another_program_saved_is_none_of_a_run(tmp_path: Path) -> No
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
     with pytest.raises(TumorlensError, match="expected the state that train saved"):
         last_state(tmp_path)
+
+
+def test_longer_constant_run_ends_as_one_of_so_many_epochs(data: Path, tmp_path: Path) -> None:
+    settings = _settings(data, tmp_path / "one", schedule="constant", epochs=1)
+    first = train(settings)
+    news = train(TrainSettings(resume=first.run_dir, epochs=3, threads=1, device="cpu"))
+    whole = train(replace(settings, out_dir=tmp_path / "other", epochs=3))
+    assert (news.run_dir, news.epochs, news.selected) == (first.run_dir, 3, whole.selected)
+    states = [
+        torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+        for run in (news.run_dir, whole.run_dir)
+    ]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[1])
+    assert checkpoints.load(news.run_dir / "best_model.pt").settings["epochs"] == 3
+    with pytest.raises(TumorlensError, match="has 3 already; expected more"):
+        train(TrainSettings(resume=first.run_dir, epochs=3))
+    (first.run_dir / "last.ckpt").unlink()
+    with pytest.raises(TumorlensError, match=r"last.ckpt, is gone; .* --init .*best_model.pt"):
+        train(TrainSettings(resume=first.run_dir, epochs=4))
+
+
+def test_run_that_its_schedule_or_patience_ended_is_not_lengthened(
+    data: Path, tmp_path: Path
+) -> None:
+    run = train(_settings(data, tmp_path / "model", epochs=1)).run_dir
+    before = (run / "manifest.json").read_bytes()
+    with pytest.raises(TumorlensError, match="schedule one_cycle over 1 epochs, .* by --init"):
+        train(TrainSettings(resume=run, epochs=5))
+    early = _settings(data, tmp_path / "early", epochs=9, patience=1, schedule="constant", lr=1e-9)
+    stopped = train(early)
+    assert stopped.stopped_early
+    with pytest.raises(TumorlensError, match=r"stopped early after \d of 9 epochs"):
+        train(TrainSettings(resume=stopped.run_dir, epochs=20))
+    assert (run / "manifest.json").read_bytes() == before

@@ -15,7 +15,7 @@ from tumorlens.data.dataset import Dataset, load
 from tumorlens.data.duplicates import RADIUS, SAME_DETAILS, THUMBNAIL, Pairs, find_pairs
 from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.hashing import TRANSFORMS
-from tumorlens.data.patients import Patients, overlaps
+from tumorlens.data.patients import Patients, overlaps, units
 from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.files import SCHEMA
 from tumorlens.progress import Progress, silent
@@ -356,5 +356,5 @@ def _shortcuts(data: Dataset, labels: Names, groups: Indices) -> tuple[Shortcut,
         [data.facts[index] for index in named],
         indices.astype(np.int64),
         classes.tolist(),
-        groups[named],
+        units(groups, data.patients)[named],
     )

@@ -2,8 +2,8 @@
 
 A network takes whatever predicts the label: the scanner's image size, the colour mode that one
 website saves in. Each such property of the files is given to a decision stump (one question, two
-answers); how well it predicts the class of images it was not fitted on says how much of a shortcut
-there is.
+answers), and what the display decides, brightness, extent and sharpness together, to a small tree;
+how well it predicts the class of images it was not fitted on says how much of a shortcut there is.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,14 @@ import numpy.typing as npt
 from tumorlens.data.readers import ImageFacts, placement
 
 _FOLDS = 5
+_DISPLAY = ("brightness", "extent", "sharpness")
+_UNITS = {
+    "border": "mean grey",
+    "brightness": "mean grey",
+    "extent": "of the square",
+    "sharpness": "of the mean grey",
+}
+_DEEPEST = 4  # questions that the tree asks of an image
 # A stump this far above chance, by the lower end of its interval, is called a shortcut.
 _MARGIN = 0.05
 
@@ -36,14 +44,16 @@ class Shortcut:
     """How well one property of the files predicts the class.
 
     Attributes:
-        property: "format", "colour mode", "width", "height", "orientation" or "border".
+        property: "format", "colour mode", "width", "height", "orientation", "border",
+            "brightness", "extent", "sharpness" (see `display_of`), or "display", these three.
         score: cross-validated balanced accuracy (mean recall over classes), near-duplicates kept
             together.
         low, high: its 95% interval (normal, groups counted as one).
         chance: 1 / number of classes. One question has two answers, so two classes at most can be
-            separated: the best score possible is twice this.
+            separated: the best score possible, but of "display", is twice this.
         above_chance: whether the score is clearly above chance.
-        sides: the stump fitted on all images; empty where the property is the same for all.
+        sides: the stump fitted on all images; empty where the property is the same for all, and
+            for "display".
     """
 
     property: str
@@ -69,7 +79,7 @@ def shortcuts(
         facts: of N files.
         labels: (N,) indices into `classes`.
         classes: K names, K at least 2.
-        groups: (N,) images that show one image are in one group.
+        groups: (N,) images that show one image, or one patient, are in one group.
 
     Returns:
         One for each property, highest score first.
@@ -86,6 +96,8 @@ def shortcuts(
         "orientation": np.array(["portrait", "square", "landscape"])[landscape + 1],
         "border": np.array(borders),
     }
+    shown = np.array([display_of(image) for image in plain])
+    columns |= dict(zip(_DISPLAY, shown.T, strict=True)) | {"display": shown}
     fold = _folds(labels, groups)
     found = [
         _judged(name, values, labels, classes, groups, fold) for name, values in columns.items()
@@ -111,6 +123,19 @@ def border(image: npt.NDArray[np.uint8], facts: ImageFacts, size: int) -> float:
     return float(ring.mean())
 
 
+def display_of(image: npt.NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Of a (S, S) image: mean grey, 0..255; share of the square that is not air; sharpness.
+
+    Not air is what is brighter than 12% of the 99th percentile. Sharpness is the mean step between
+    neighbouring pixels, as a share of the mean grey.
+    """
+    grey = image.astype(np.float32)
+    mean = float(grey.mean())
+    extent = float((grey > 0.12 * np.percentile(grey, 99)).mean())
+    steps = np.abs(np.diff(grey, axis=0)).mean() + np.abs(np.diff(grey, axis=1)).mean()
+    return mean, extent, float(steps / 2 / max(mean, 1.0))
+
+
 def _folds(labels: Indices, groups: Indices) -> Indices:
     """(N,) fold of each image: the groups of each class, shuffled, go to the folds in turn."""
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
@@ -131,7 +156,8 @@ def _judged(
     from sklearn.tree import DecisionTreeClassifier  # noqa: PLC0415 - a second
 
     chance = 1 / len(classes)
-    stump = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=0)
+    depth = 1 if values.ndim == 1 else _DEEPEST
+    stump = DecisionTreeClassifier(max_depth=depth, class_weight="balanced", random_state=0)
     questions, words = _questions(values)
     tree = stump.fit(questions, labels).tree_
     if tree.node_count == 1:
@@ -141,12 +167,13 @@ def _judged(
         word = words[tree.feature[0]]
         answers = f"{name} other than {word}", f"{name} {word}"
     else:
-        at = f"{tree.threshold[0]:.4g} {'mean grey' if name == 'border' else 'pixels'}"
+        at = f"{tree.threshold[0]:.4g} {_UNITS.get(name, 'pixels')}"
         answers = f"{name} up to {at}", f"{name} above {at}"
     counted = (np.bincount(labels[inside], minlength=len(classes)) for inside in (low, ~low))
     sides = tuple(
         Side(answer, dict(zip(classes, counts.tolist(), strict=True)))
         for answer, counts in zip(answers, counted, strict=True)
+        if depth == 1
     )
     predictions = np.zeros_like(labels)
     for number in range(_FOLDS):
@@ -168,7 +195,7 @@ def _judged(
 def _questions(values: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
     """(N, Q) columns that a stump may ask about, and the word for each; no words: a measure."""
     if values.dtype.kind == "f":
-        return values[:, None], np.zeros(0)
+        return values.reshape(len(values), -1), np.zeros(0)
     found = np.unique(values)
     words = found if len(found) > 2 else found[:1]  # of two, one question asks for both
     return (values[:, None] == words).astype(np.float64), words

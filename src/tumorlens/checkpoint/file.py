@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from tumorlens import __version__
 from tumorlens.checkpoint import half_precision
+from tumorlens.checkpoint.own_code import refuse_unknown
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.patients import FileTable
 from tumorlens.errors import TumorlensError
 from tumorlens.files import SCHEMA, read_json, replacing, standard_keys, write_json
 from tumorlens.labels import MODEL_NAMES
-from tumorlens.models.build import build_shell
-from tumorlens.models.resnet import ResNet
+from tumorlens.models.build import build_shell, last_linear
 from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
@@ -78,7 +78,7 @@ class Checkpoint:
     """A trained network and all that is needed to use it.
 
     Attributes:
-        model_name: "resnet18" or "se_resnet18".
+        model_name: one of `labels.MODELS`, or that of the user's own code, see `models.build`.
         classes: name of each logit.
         preprocessing: from image to input.
         weights: the network's state dict.
@@ -87,9 +87,9 @@ class Checkpoint:
         selected: epoch (1-based) of these weights, and its validation metrics where there are any.
         temperature: divides the logits for calibrated probabilities; None: not fitted.
         uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
-        feature_covariance: (512, 512), of the training features around their class means, shrunk;
+        feature_covariance: (D, D), of the training features around their class means, shrunk;
             None: not kept.
-        class_means: (K, 512) mean of each class's training features; None: not kept.
+        class_means: (K, D) mean of each class's training features; None: not kept.
         ood_threshold: an image whose features are farther from the training data, see
             `out_of_distribution.FeatureSpace`, is unlike it; None: not set.
         calibration: how these were found and what they do on validation images, primitives.
@@ -111,7 +111,7 @@ class Checkpoint:
     calibration: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
-    def network(self) -> ResNet:
+    def network(self) -> nn.Module:
         """The network with its trained weights, in evaluation mode, on the CPU."""
         network = build_shell(self.model_name, len(self.classes))
         copies = {
@@ -282,9 +282,17 @@ def load(path: Path) -> Checkpoint:
 
 def _check(checkpoint: Checkpoint) -> None:
     """Raise ValueError, TypeError or RuntimeError at the first entry that does not fit the rest."""
-    # Names and shapes: the network is not built for that.
-    shell = build_shell(checkpoint.model_name, len(checkpoint.classes))
-    shell.load_state_dict(dict(checkpoint.weights), assign=True)
+    count = len(checkpoint.classes)
+    # Names and shapes: one of ours is not built for that.
+    refuse_unknown(checkpoint.model_name)
+    shell, ours = build_shell(checkpoint.model_name, count), checkpoint.model_name in MODEL_NAMES
+    try:
+        shell.load_state_dict(dict(checkpoint.weights), assign=True)
+    except RuntimeError as error:
+        if ours:
+            raise
+        told = " ".join(str(error).split())
+        raise ValueError(f"{checkpoint.model_name} makes another network: {told:.200}") from None
     for name, weight in checkpoint.weights.items():
         if not weight.isfinite().all():
             raise ValueError(f"{name} has values that are not finite")
@@ -292,7 +300,8 @@ def _check(checkpoint: Checkpoint) -> None:
     if not 1 <= size <= LARGEST or not 0 < std < math.inf:
         raise ValueError(f"image size {size}, std {std}; expected 1 to {LARGEST} pixels, above 0")
     # Before these are copied: a tensor of one number can claim any shape.
-    width, count = checkpoint.weights["fc.weight"].shape[1], len(checkpoint.classes)
+    head = last_linear(shell)
+    width = head.in_features if head else 0
     found: list[tuple[str, Any, tuple[int, int]]] = [
         ("class_means", checkpoint.class_means, (count, width)),
         ("feature_covariance", checkpoint.feature_covariance, (width, width)),
@@ -306,16 +315,21 @@ def _check(checkpoint: Checkpoint) -> None:
     checkpoint.decision()
 
 
+def bundled() -> list[str]:
+    """The networks whose weights come with tumorlens."""
+    return sorted(path.stem for path in BUNDLED.glob(f"*{half_precision.SUFFIX}"))
+
+
 def _file(path: Path) -> Path:
     if path.is_file() or str(path) not in MODEL_NAMES:
         return path
-    bundled = BUNDLED / f"{path}{half_precision.SUFFIX}"
-    if not bundled.is_file():
+    file = BUNDLED / f"{path}{half_precision.SUFFIX}"
+    if not file.is_file():
         raise TumorlensError(
             f"--checkpoint {path}: this copy of tumorlens has no weights of its own for {path} "
-            f"(expected {bundled.name} in its folder weights); train, and name the file."
+            f"(expected {file.name} in its folder weights); train, and name the file."
         )
-    return bundled
+    return file
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -323,7 +337,7 @@ def _content(path: Path) -> dict[str, Any]:
         found = "a folder" if path.is_dir() else "nothing"
         raise TumorlensError(
             f"--checkpoint {path}: found {found}, expected a best_model.pt that train.py wrote, "
-            f"or one of {', '.join(MODEL_NAMES)} for the weights that come with tumorlens; train "
+            f"or one of {', '.join(bundled())} for the weights that come with tumorlens; train "
             "first, or name another file."
         )
     try:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
 from tumorlens.checkpoint.preprocessing import Preprocessing
@@ -26,7 +26,7 @@ from tumorlens.data.patients import check_overlap
 from tumorlens.data.splits import SplitFolder, assigned, resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath
-from tumorlens.models.resnet import ResNet
+from tumorlens.models.build import logits_and_features, memory_format
 from tumorlens.progress import Progress, silent
 from tumorlens.uncertainty.calibration import softmax
 
@@ -75,7 +75,7 @@ class Session:
 
     checkpoint: Checkpoint
     path: Path
-    network: ResNet
+    network: nn.Module
     data: Dataset
     overlap: str
     device: torch.device
@@ -159,7 +159,7 @@ def open_session(
     device: torch.device,
     batch_size: int = 64,
     progress: Progress = silent,
-    network: ResNet | None = None,
+    network: nn.Module | None = None,
 ) -> Session:
     """Read a checkpoint and decode the images that it is asked about.
 
@@ -280,15 +280,6 @@ def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: Ima
     return check_overlap(names, splits, data.patients.source, allowed=allowed)
 
 
-def described(network: ResNet, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W) inputs to logits (N, K) and features (N, 512), the last layer's input.
-
-    The features are the last block's output, averaged over all positions.
-    """
-    features = torch.flatten(network.avgpool(network.forward_features(inputs)), 1)
-    return network.fc(features), features
-
-
 def changed_inputs(
     preprocessing: Preprocessing, change: DisplayChange, value: float
 ) -> Callable[[Tensor], Tensor]:
@@ -297,6 +288,7 @@ def changed_inputs(
 
 
 def input_batches(
+    network: nn.Module,
     preprocessing: Callable[[Tensor], Tensor],
     images: npt.NDArray[np.uint8],
     indices: npt.NDArray[np.int64] | None = None,
@@ -307,21 +299,22 @@ def input_batches(
     """Images as a network's inputs, batch by batch.
 
     Args:
+        network: decides how they lie in memory.
         preprocessing, images, indices, device, batch_size: see `describe`.
 
     Yields:
-        (n, C, S, S) on `device`, channels last, and how many images came before it.
+        (n, C, S, S) on `device`, and how many images came before it.
     """
     count = len(images) if indices is None else len(indices)
     for start in range(0, count, batch_size):
         chosen = slice(start, start + batch_size)
         some = images[chosen] if indices is None else images[indices[chosen]]
         batch = torch.from_numpy(np.array(some)).to(device)
-        yield preprocessing(batch).contiguous(memory_format=torch.channels_last), start
+        yield preprocessing(batch).contiguous(memory_format=memory_format(network)), start
 
 
 def describe(
-    network: ResNet,
+    network: nn.Module,
     preprocessing: Callable[[Tensor], Tensor],
     images: npt.NDArray[np.uint8],
     indices: npt.NDArray[np.int64] | None = None,
@@ -331,7 +324,7 @@ def describe(
     stage: str = "describing",
     progress: Progress = silent,
 ) -> tuple[Floats, Floats]:
-    """`described` of many images, by a network in evaluation mode.
+    """`logits_and_features` of many images, by a network in evaluation mode.
 
     Args:
         network: moved to `device`.
@@ -344,16 +337,16 @@ def describe(
         progress: images done of all.
 
     Returns:
-        Logits (N, K) and features (N, D), float64.
+        Logits (N, K) and features (N, D), float64; D is 0 where the network has none.
     """
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(device, memory_format=memory_format(network))  # type: ignore[call-overload]
     total = len(images) if indices is None else len(indices)
     logits, features = [], []
     with torch.inference_mode():
         for inputs, before in input_batches(
-            preprocessing, images, indices, device=device, batch_size=batch_size
+            network, preprocessing, images, indices, device=device, batch_size=batch_size
         ):
-            outputs, of_them = described(network, inputs)
+            outputs, of_them = logits_and_features(network, inputs)
             # To the CPU first: not every device has 64-bit numbers.
             logits.append(outputs.cpu().double().numpy())
             features.append(of_them.cpu().double().numpy())

@@ -18,7 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
 
 COMMANDS = {
-    "train": "train a network from scratch, keep its best epoch",
+    "train": "train a network, keep its best epoch",
     "evaluate": "score a checkpoint class by class, with intervals, with and without "
     "near-duplicates",
     "gradcam": "see where a network looked",

@@ -147,13 +147,14 @@ def _shortcuts(found: Audit, console: Console) -> None:
     chance = found.shortcuts[0].chance
     rows = []
     for one in found.shortcuts:
-        told = "near chance" if one.sides else "the same for all, or tells nothing"
+        asked = one.sides or one.property == "display"
+        told = "near chance" if asked else "the same for all, or tells nothing"
         told = "[red]predicts the class[/red]" if one.above_chance else told
         rows.append((one.property, f"{one.score:.3f}", f"{one.low:.3f} to {one.high:.3f}", told))
     _table(
         console,
         f"Shortcuts: balanced accuracy of one question about the file (chance {chance:.3f}, at "
-        f"best {2 * chance:.3f})",
+        f"best {2 * chance:.3f}); display: of a small tree",
         ("property", "score", "95% interval", ""),
         rows,
     )

@@ -25,7 +25,7 @@ from tumorlens.progress import Progress as Listener
 _UNBOUNDED, _LEAST = 200, 10
 _SECONDS_BETWEEN_LINES = 30.0
 # Steps of these stages are news in themselves, printed above the bar.
-_NEWS = ("class", "epoch")
+_NEWS = ("class", "network", "epoch")
 
 
 def of_results(*, stderr: bool = False) -> Console:

@@ -20,9 +20,10 @@ def run(argv: Sequence[str], prog: str) -> int:
         f"{report.model_name} on the {report.split} images of {report.data.root}: "
         f"n = {len(report.data.labels)}, {report.how_sure}"
     )
+    console.print(tables.bias(report.bias, report.scores))
     console.print(tables.scores(report.scores))
-    if report.by_site:
-        console.print(tables.by_site(report.by_site))
+    if report.subgroups.rows:
+        console.print(tables.subgroups(report.subgroups))
     if report.stress:
         print(report.stress.sentence)
     for caveat in report.caveats:

@@ -9,7 +9,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tumorlens.errors import TumorlensError
-from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, docs_of, is_required
+from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, RECIPE_FLAGS, docs_of, is_required
 
 Settings = TypeVar("Settings")
 
@@ -116,7 +116,7 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
 def _default(item: Field[Any], trains: bool) -> str:
     if is_required(item):
         return "(required)"
-    if trains and item.name in RECIPE_DEFAULTS["plain"]:
+    if trains and item.name in RECIPE_FLAGS:
         by_recipe = {name: values[item.name] for name, values in RECIPE_DEFAULTS.items()}
         if len(set(by_recipe.values())) == 1:
             return f"(default: {by_recipe['plain']})"

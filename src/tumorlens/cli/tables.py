@@ -1,6 +1,6 @@
 """Scores as tables for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isnan
 
 from rich.console import Group, RenderableType
@@ -9,10 +9,12 @@ from rich.table import Table
 
 from tumorlens.cli.console import titled_table
 from tumorlens.comparison.paired import Comparison
-from tumorlens.comparison.text import metric_title, title
+from tumorlens.comparison.text import metric_title
+from tumorlens.evaluation.bias import Bias
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.scores import Scores, Subset
-from tumorlens.evaluation.subgroups import SubgroupRecall
+from tumorlens.evaluation.subgroups import LEAST, Subgroups
+from tumorlens.labels import title
 
 _OVERALL = {
     "accuracy": "accuracy",
@@ -25,22 +27,22 @@ _OVERALL = {
 }
 
 
+def bias(found: Bias, of: Scores) -> RenderableType:
+    """Class-wise bias: a paragraph, and a table with intervals."""
+    table = titled_table("Class-wise bias, with 95% intervals", "", *_headings(of))
+    for name, (label, estimate) in found.metrics.items():
+        clean = [subset.metrics.get(name) for _, subset in _subsets(of)[1:]]
+        cells = [_cell(one) if one else "" for one in (estimate, *clean)]
+        table.add_row(escape(label), *cells)
+    return Group(f"[bold]Bias.[/bold] {escape(found.sentence)}", table)
+
+
 def scores(found: Scores) -> RenderableType:
-    """Headline metrics, metrics by class, class-wise bias, and what the near-duplicates do."""
+    """Headline metrics, metrics by class, and what the near-duplicates do."""
     parts: list[RenderableType] = [
         _of_subsets("Overall, with 95% intervals", _OVERALL, found),
         _by_class(found),
     ]
-    if found.bias_pair:
-        one, other = found.bias_pair
-        rows = {
-            f"recall_{one}": f"{one} recall",
-            f"recall_{other}": f"{other} recall",
-            f"recall_gap_{other}_minus_{one}": f"gap, {other} minus {one}",
-            f"{one}->{other}": f"{one} taken for {other}",
-            f"{other}->{one}": f"{other} taken for {one}",
-        }
-        parts.append(_of_subsets(f"Class-wise bias: {one} against {other}", rows, found))
     parts.append(_decision(found))
     parts.append(f"Intervals resample {found.unit}.")
     every = [one for _, subset in _subsets(found) for one in subset.metrics.values()]
@@ -49,16 +51,23 @@ def scores(found: Scores) -> RenderableType:
     return Group(*parts)
 
 
-def by_site(found: Sequence[SubgroupRecall]) -> Table:
-    """Recall of each class at each site."""
-    table = titled_table(
-        "Recall by site, with 95% intervals", "class", "site", "n", "patients", "recall"
+def subgroups(found: Subgroups) -> RenderableType:
+    """Recall of each class in each subgroup, a row a subgroup."""
+    classes = list(dict.fromkeys(one.label for one in found.rows))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for one in found.rows:
+        mark = "*" if one.significant else " " if one.enough else "?"
+        text = f"{one.recall.value:.2f} [dim]({one.recall.low:.2f}, {one.recall.high:.2f})[/dim]"
+        rows.setdefault((one.column, one.subgroup), {})[one.label] = text + mark
+    table = titled_table("Recall by subgroup, with 95% intervals", "", *map(escape, classes))
+    for names, cells in sorted(rows.items()):
+        table.add_row(escape(" ".join(names)), *(cells.get(label, "- ") for label in classes))
+    return Group(
+        table,
+        "*: differs significantly from the class's other subgroups, Holm over "
+        f"{found.tests} tests. "
+        f"?: fewer than {LEAST} patients, nothing is claimed.",
     )
-    for one in found:
-        patients = str(one.patients or "-")
-        names = (escape(one.label), escape(one.subgroup))
-        table.add_row(*names, str(one.recall.n), patients, _cell(one.recall))
-    return table
 
 
 def differences(found: Comparison, images: str) -> RenderableType:
@@ -86,12 +95,13 @@ def _subsets(found: Scores) -> list[tuple[str, Subset]]:
     return listed
 
 
+def _headings(found: Scores) -> list[str]:
+    return [f"{name}\nn = {subset.n}" for name, subset in _subsets(found)]
+
+
 def _of_subsets(title: str, rows: Mapping[str, str], found: Scores) -> Table:
     """A row a metric that there is, by its label; a column a subset of the images."""
-    table = titled_table(title)
-    table.add_column("")
-    for name, subset in _subsets(found):
-        table.add_column(f"{name}\nn = {subset.n}", justify="right", no_wrap=True)
+    table = titled_table(title, "", *_headings(found))
     for metric, label in rows.items():
         if metric in found.all.metrics:
             table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))

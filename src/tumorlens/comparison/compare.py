@@ -18,7 +18,6 @@ from tumorlens.comparison.text import (
     runs_in_words,
     sentence,
     significant_changes,
-    title,
 )
 from tumorlens.data.patients import read_patients
 from tumorlens.errors import TumorlensError
@@ -39,6 +38,7 @@ from tumorlens.files import (
     write_text,
 )
 from tumorlens.image_tables import read_groups
+from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
 

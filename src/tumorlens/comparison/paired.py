@@ -18,7 +18,6 @@ from scipy.stats import t
 
 from tumorlens.comparison.tests import (
     error_of_runs,
-    holm,
     run_draws,
     sign_test,
     two_sided,
@@ -35,6 +34,7 @@ from tumorlens.evaluation.intervals import (
 )
 from tumorlens.evaluation.metrics import Mask
 from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.significance import holm
 
 Floats = npt.NDArray[np.float64]
 

@@ -12,14 +12,17 @@ from typing import Any
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, read
 from tumorlens.files import read_json
+from tumorlens.labels import in_file_name
 
 WHAT = "tumorlens study run"
 # What records and manifests mean that were written before there was such a flag.
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "train_on_valid": False,
     "patients": None,
     "allow_patient_overlap": False,
     "precision": "32-true",
+    "init": None,
+    "freeze": [],
 }
 
 
@@ -43,7 +46,7 @@ class RunFiles:
 def run_name(model: str, protocol: str, fold: int | None, seed: int) -> str:
     """The name of a run's files."""
     part = "" if fold is None else f"-fold{fold}"
-    return f"{model}-{protocol}{part}-seed{seed}"
+    return f"{in_file_name(model)}-{protocol}{part}-seed{seed}"
 
 
 def predictions_file(folder: Path, name: str) -> Path:

@@ -1,24 +1,12 @@
-"""Exact tests of differences, correction for many tests, what few runs can tell."""
+"""Exact tests of differences, what few runs can tell."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest, t
 
 Floats = npt.NDArray[np.float64]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979): the k-th smallest p times (m - k + 1), never falling."""
-    order = np.argsort(p_values, kind="stable")
-    adjusted = np.zeros(len(p_values))
-    highest = 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = highest
-    return [float(value) for value in adjusted]
 
 
 def sign_test(b_only: int, a_only: int) -> float:

@@ -1,7 +1,7 @@
 """What a comparison says, in plain words."""
 
 from tumorlens.comparison.paired import Comparison, Difference, higher_is_better
-from tumorlens.labels import MODEL_TITLES
+from tumorlens.labels import title
 
 _METRICS = {
     "accuracy": "accuracy",
@@ -9,11 +9,6 @@ _METRICS = {
     "macro_f1": "macro F1",
     "tumor_accuracy": "tumor-only accuracy",
 }
-
-
-def title(name: str) -> str:
-    """A network's name as it is written in a text."""
-    return MODEL_TITLES.get(name, name)
 
 
 def metric_title(metric: str) -> str:

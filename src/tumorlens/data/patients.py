@@ -22,7 +22,7 @@ from tumorlens.image_tables import ByPath, read_table
 
 PUBLIC = "public"
 # Columns of an image that are no property of it.
-_NOT_OF_THE_IMAGE = ("path", "hash", "label", "split", "fold", "run", "group", "patient")
+NOT_OF_THE_IMAGE = ("path", "hash", "label", "split", "fold", "run", "group", "patient")
 _NAMED_IN_REFUSAL = 3
 
 Indices = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ class Patients:
         return {
             name: values
             for name, values in self.columns.items()
-            if name not in _NOT_OF_THE_IMAGE and (values != "").any()
+            if name not in NOT_OF_THE_IMAGE and (values != "").any()
         }
 
 
@@ -165,7 +165,7 @@ def table_for(
     """
     if patients is not None:
         return read_patients(patients)
-    if str(splits) == public_patients.NAME:
+    if str(splits) in public_patients.NAMES:
         return PublicTable()
     return _carried(splits, rows, columns)
 

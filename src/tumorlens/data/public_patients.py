@@ -36,6 +36,10 @@ KNOWN_COUNTS: dict[int, Counts] = {
 }
 
 NAME = "public-patients"
+# The same folds, but no network is shown a glioma of the site that nearly all other classes come
+# from: the id style of digits. Each such glioma is a test image of its own fold alone.
+SITE_OUT = "public-site-out"
+NAMES = (NAME, SITE_OUT)
 FOLDS = 5
 # Bits in which a file may differ from its row when its name is the row's; other files of the same
 # name are other images (half of 256 bits differ by chance, neighbouring slices differ by 40).
@@ -114,10 +118,14 @@ def match(paths: Sequence[str], hashes: npt.NDArray[np.uint8] | None) -> Match:
     return Match(rows, known, by_name)
 
 
-def rows_of(folder: DataFolder, size: int, progress: Progress) -> tuple[list[dict[str, str]], str]:
+def rows_of(
+    name: str, fold: int, folder: DataFolder, size: int, progress: Progress
+) -> tuple[list[dict[str, str]], str]:
     """The table's rows for a folder's images, under the folder's own paths.
 
     Args:
+        name: one of `NAMES`.
+        fold: that is asked for.
         folder: whose images are decoded, to hash them.
         size: at which they will be wanted, pixels.
         progress: see `cache.load`.
@@ -134,7 +142,7 @@ def rows_of(folder: DataFolder, size: int, progress: Progress) -> tuple[list[dic
     found = match(paths, cached.fingerprints[keep])
     if not found.known.any():
         raise TumorlensError(
-            f"--splits {NAME}: knows none of the images; it is for the public Brain Tumor MRI "
+            f"--splits {name}: knows none of the images; it is for the public Brain Tumor MRI "
             "Dataset. Make a split of your own with `tumorlens split --patients`."
         )
     shipped = table()
@@ -143,13 +151,26 @@ def rows_of(folder: DataFolder, size: int, progress: Progress) -> tuple[list[dic
         for path, row, known in zip(paths, found.rows.tolist(), found.known.tolist(), strict=True)
         if known
     ]
+    mislabelled = sum(not row["fold"] for row in rows)
+    left_out = [
+        row
+        for row, at in zip(rows, found.rows[found.known].tolist(), strict=True)
+        if name == SITE_OUT and row["fold"] != str(fold) and is_of_site(shipped.rows[at])
+    ]
+    for row in left_out:
+        row["fold"] = ""
     note = (
         f"{int((found.known & ~found.by_name).sum())} images known by their hash, "
         f"{int(found.by_name.sum())} by their name; not used: {int((~found.known).sum())} that the "
-        f"table does not know, {sum(not row['fold'] for row in rows)} that are mislabelled in the "
-        "public set."
+        f"table does not know, {mislabelled} that are mislabelled in the public set"
+        + (f", {len(left_out)} gliomas of the site that is left out." if left_out else ".")
     )
     return rows, note
+
+
+def is_of_site(row: Mapping[str, str]) -> bool:
+    """Whether a row of the table is a glioma of the id style of digits, with a fold."""
+    return row["site"] == "digits" and "/glioma/" in row["path"] and bool(row["fold"])
 
 
 def _name(path: str) -> str:

@@ -98,7 +98,7 @@ def resolve(
     Args:
         root: the data folder.
         splits: a CSV with the columns `path, split`, or `path, fold[, run]` (see `of_fold`); or
-            `public-patients`, the built-in table; None: as the folders say.
+            `public-patients` or `public-site-out`, the built-in tables; None: as the folders say.
         fold: of the splits file.
         patients: a table; None: the one that the splits file carries, if any.
         size: at which the images will be wanted, pixels: for the built-in table they are decoded.
@@ -113,9 +113,10 @@ def resolve(
     if splits is None:
         return SplitFolder(folder, None if patients is None else read_patients(patients))
     known, source = "", f"--splits {splits}"
-    if str(splits) == public_patients.NAME:
+    if str(splits) in public_patients.NAMES:
         _check_fold(source, fold, range(public_patients.FOLDS))
-        rows, known = public_patients.rows_of(folder, size, progress)
+        assert fold is not None
+        rows, known = public_patients.rows_of(str(splits), fold, folder, size, progress)
         columns = list(public_patients.table().columns)
     else:
         rows, columns = read_table(splits, "--splits", ("path",))

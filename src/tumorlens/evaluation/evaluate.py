@@ -16,10 +16,12 @@ from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
+from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
-from tumorlens.evaluation.subgroups import SubgroupRecall, recall_by
+from tumorlens.evaluation.subgroup_columns import subgroup_columns
+from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups
 from tumorlens.phantom.notice import is_phantom
@@ -40,7 +42,8 @@ class Report:
         predictions: probabilities, calibrated where the checkpoint has a temperature, and all that
             is known of the images.
         scores: every metric of them with its interval.
-        by_site: recall of each class at each site; empty where sites are not known.
+        subgroups: every class in every subgroup of the images.
+        bias: class-wise bias in short.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
         stress: what changes of display cost; None: not asked for.
         caveats: what a reader must know before quoting a metric, a sentence each.
@@ -53,7 +56,8 @@ class Report:
     split: str
     predictions: Predictions
     scores: Scores
-    by_site: tuple[SubgroupRecall, ...]
+    subgroups: Subgroups
+    bias: Bias
     calibrated: Calibrated | None
     stress: Stress | None
     caveats: tuple[str, ...]
@@ -70,6 +74,11 @@ class Report:
         return probability_words(self.calibrated.temperature if self.calibrated else None)
 
     @property
+    def by_site(self) -> tuple[SubgroupRecall, ...]:
+        """Of `subgroups` the sites; empty where they are not known."""
+        return tuple(one for one in self.subgroups.rows if one.column == "site")
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Every metric, as metrics.json has them."""
         return {
@@ -83,6 +92,7 @@ class Report:
             "caveats": list(self.caveats),
             "skipped": self.data.skipped,
             "probabilities": self.how_sure,
+            "bias": self.bias.to_dict(),
             **self.scores.to_dict(),
             "by_site": [one.to_dict() for one in self.by_site],
             "calibration": None if self.calibrated is None else asdict(self.calibrated),
@@ -90,7 +100,7 @@ class Report:
 
     @property
     def figures(self) -> dict[str, Path]:
-        """Name to image: confusion_matrix, roc, reliability, errors."""
+        """Name to image: confusion_matrix, roc, reliability, subgroups, errors."""
         return {path.stem: path for path in sorted(self.out_dir.glob("*.png"))}
 
     def table(self) -> dict[str, list[Any]]:
@@ -144,38 +154,35 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
 
     Args:
         session: the network and its images.
-        settings: `out_dir`, `groups`, `stress`, `resamples` and `seed` count.
+        settings: `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
     out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"
     check_claim(out_dir, "evaluate")
     named = read_groups(settings.groups) if settings.groups else None
+    columns, left_out = subgroup_columns(data, settings.subgroups)
     predictions = predictions_of(session)
     if named is not None:
         predictions = predictions.grouped(named)
+    of_chance = {"resamples": settings.resamples, "seed": settings.seed}
+    scores = score(predictions, **of_chance)
+    subgroups = score_subgroups(predictions, columns, **of_chance)
     report = Report(
         checkpoint=settings.checkpoint,
         model_name=loaded.model_name,
         data=data,
         split=session.split,
         predictions=predictions,
-        scores=score(predictions, resamples=settings.resamples, seed=settings.seed),
+        scores=scores,
         calibrated=calibrated(
             data.labels, session.logits, loaded.temperature, loaded.uncertainty_threshold
         ),
-        by_site=recall_by(
-            predictions, predictions.sites, resamples=settings.resamples, seed=settings.seed
-        ),
-        stress=stress(
-            session,
-            predictions,
-            quick=settings.stress == "quick",
-            resamples=settings.resamples,
-            seed=settings.seed,
-        )
+        subgroups=subgroups,
+        bias=bias(scores, subgroups),
+        stress=stress(session, predictions, quick=settings.stress == "quick", **of_chance)
         if settings.stress != "none"
         else None,
-        caveats=_caveats(session, predictions),
+        caveats=_caveats(session, predictions) + ((left_out,) if left_out else ()),
         out_dir=out_dir,
     )
     _write(report, settings)
@@ -256,6 +263,8 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     classes = data.classes
     write_json(out / "metrics.json", report.metrics)
     write_text(out / "predictions.csv", table(report.predictions))
+    write_json(out / "subgroups.json", report.subgroups.to_dict())
+    write_text(out / "subgroups.csv", report.subgroups.table())
     predicted = report.probabilities.argmax(axis=1)
     what = f"{report.model_name}, {report.split} images (n = {len(data.labels)})"
     figures = {
@@ -265,6 +274,9 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
             data.labels, report.probabilities, title=f"{what}, {report.how_sure}"
         ),
     }
+    if report.subgroups.rows:
+        title = f"Recall by class and subgroup (n = {len(data.labels)})"
+        figures["subgroups"] = plots.subgroups(report.subgroups, title=title)
     wrong = np.flatnonzero(predicted != data.labels)
     worst = wrong[np.argsort(-report.probabilities[wrong].max(axis=1))][:12]
     figures["errors"] = plots.error_gallery(

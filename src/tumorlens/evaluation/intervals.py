@@ -146,6 +146,16 @@ def proportion_interval(
     return percentile_interval(resampled)
 
 
+def ece_interval(value: float, resampled: Floats) -> tuple[float, float]:
+    """95% interval of an expected calibration error.
+
+    Resampling adds noise to every bin and so raises ECE: its spread is reflected about the value
+    (Efron and Tibshirani 1993, sec. 13.4).
+    """
+    low, high = percentile_interval(resampled)
+    return max(0.0, 2 * value - high), max(value, 2 * value - low)
+
+
 def share_estimate(
     shares: Floats, groups: npt.NDArray[np.int64], *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
@@ -162,6 +172,20 @@ def share_estimate(
     )
     low, high = proportion_interval(value, drawn[""], groups)
     return Estimate(value, low, high, len(shares))
+
+
+def difference(one: Estimate, other: Estimate, resampled: Floats, n: int) -> Estimate:
+    """`one` minus `other`; as far apart as their intervals let them where no resample differed.
+
+    Args:
+        one, other: the two.
+        resampled: (B,) the difference in every resample.
+        n: images behind it.
+    """
+    low, high = percentile_interval(resampled)
+    if low == high:
+        low, high = one.low - other.high, one.high - other.low
+    return Estimate(one.value - other.value, low, high, n)
 
 
 def estimates(

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from tumorlens.evaluation.intervals import exact_interval
+from tumorlens.evaluation.subgroups import LEAST, Subgroups
 from tumorlens.files import replacing
 from tumorlens.uncertainty.calibration import BINS, expected_calibration_error
 from tumorlens.uncertainty.calibration import reliability as reliability_bins
@@ -150,6 +151,42 @@ def reliability(
     lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     for axes in (upper, lower):
         _plain(axes)
+    return figure
+
+
+def subgroups(found: Subgroups, *, title: str = "") -> Figure:
+    """Recall in each subgroup with its 95% interval, a panel a class.
+
+    Diamond: differs significantly; open: too few patients for a claim.
+    """
+    classes = list(dict.fromkeys(one.label for one in found.rows))
+    names = list(dict.fromkeys((one.column, one.subgroup) for one in found.rows))
+    size = (max(7.0, 2.6 + 2.4 * len(classes)), 1.9 + 0.3 * len(names))
+    figure = Figure(figsize=size, layout="constrained")
+    for panel, label in zip(
+        np.atleast_1d(figure.subplots(1, len(classes), sharey=True)), classes, strict=True
+    ):
+        for one in (one for one in found.rows if one.label == label):
+            colour = COLOURS[0] if one.significant else COLOURS[1] if one.enough else _GREY
+            value, place = one.recall, names.index((one.column, one.subgroup))
+            panel.plot([value.low, value.high], [place, place], color=colour, linewidth=1.6)
+            face = colour if one.enough else "white"
+            mark = "D" if one.significant else "o"
+            panel.plot(value.value, place, mark, color=colour, markerfacecolor=face, markersize=7)
+        for place in range(1, len(names)):
+            if names[place][0] != names[place - 1][0]:
+                panel.axhline(place - 0.5, color=_GREY, linewidth=0.8)
+        panel.set_title(label, fontsize=11)
+        panel.set_xlim(-0.03, 1.03)
+        panel.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+        panel.set_yticks(range(len(names)), [" ".join(pair) for pair in names])
+        panel.set_ylim(len(names) - 0.5, -0.5)
+        _plain(panel)
+    figure.suptitle(title, fontsize=13)
+    figure.supxlabel(
+        f"recall, 95% interval. Diamond: significant (Holm). Open: fewer than {LEAST} patients.",
+        fontsize=10,
+    )
     return figure
 
 

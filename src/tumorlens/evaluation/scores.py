@@ -1,5 +1,6 @@
 """All metrics with intervals: of all images, and of those without a training near-duplicate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ from tumorlens.evaluation.intervals import (
     FEW,
     Estimate,
     bootstrap,
+    difference,
+    ece_interval,
     percentile_interval,
     proportion_interval,
     share_estimate,
@@ -20,6 +23,9 @@ from tumorlens.evaluation.intervals import (
 from tumorlens.evaluation.predictions import Predictions
 
 Floats = npt.NDArray[np.float64]
+
+# The largest recall of a class minus the smallest; which classes they are is that of all images.
+LARGEST_GAP = "largest_recall_gap"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,8 @@ class Scores:
         duplicates: how many images are "exact" and "near" near-duplicates, by class; None: not
             known.
         bias_pair: the two classes whose mutual confusion is named.
+        extremes: the classes of the smallest and the largest recall; `LARGEST_GAP` is between them.
+            None: there are images of fewer than two.
         resamples: behind each interval.
         unit: what they resample, in words.
     """
@@ -79,6 +87,7 @@ class Scores:
     leakage_inflation: dict[str, Estimate]
     duplicates: dict[str, dict[str, int]] | None
     bias_pair: tuple[str, str] | None
+    extremes: tuple[str, str] | None
     resamples: int
     unit: str
 
@@ -144,15 +153,19 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
         for name, part in parts.items()
     }
     whole, clean = subsets["all"], subsets.get("without_near_duplicates")
+    inflation = _leakage_inflation(whole, clean, resampled)
+    extremes = _extremes(whole, classes)
+    if extremes:
+        for name, subset in subsets.items():
+            subset.metrics[LARGEST_GAP] = _recall_gap(name, subset, extremes, resampled)
     return Scores(
         classes=classes,
         all=whole,
         without_exact_duplicates=subsets.get("without_exact_duplicates"),
         without_near_duplicates=clean,
-        leakage_inflation=_leakage_inflation(whole, clean, resampled)
-        if clean and clean.n < whole.n
-        else {},
+        leakage_inflation=inflation,
         duplicates=counts,
+        extremes=extremes,
         bias_pair=metrics.bias(whole.confusion.astype(np.float64), classes),
         resamples=resamples,
         unit=unit_words(*predictions.unit_counts(), len(labels)),
@@ -201,9 +214,7 @@ def _subset(
             rarest = min(len(np.unique(units[labels == index])) for index in np.unique(labels))
             low, high = with_width(value, (low, high), rarest)
         if metric == "ece":
-            # Resampling adds noise to every bin and so raises ECE: reflect its spread about the
-            # value (Efron and Tibshirani 1993, sec. 13.4) instead of taking it as it is.
-            low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
+            low, high = ece_interval(value, resampled[key])
         estimates[metric] = Estimate(value, low, high, n)
     balanced = estimates["balanced_accuracy"]
     if balanced.low == balanced.high:  # one class predicted for all images, or every one right
@@ -223,16 +234,32 @@ def _subset(
     )
 
 
+def _extremes(whole: Subset, classes: Sequence[str]) -> tuple[str, str] | None:
+    recalls = {name: whole.metrics[f"recall_{name}"] for name in classes}
+    there = [name for name in classes if recalls[name].n]
+    there.sort(key=lambda name: recalls[name].value)
+    return (there[0], there[-1]) if len(there) > 1 else None
+
+
+def _recall_gap(
+    name: str, subset: Subset, extremes: tuple[str, str], resampled: dict[str, Floats]
+) -> Estimate:
+    worst, best = (f"recall_{label}" for label in extremes)
+    draws = resampled[f"{name}/{best}"] - resampled[f"{name}/{worst}"]
+    return difference(subset.metrics[best], subset.metrics[worst], draws, subset.n)
+
+
 def _leakage_inflation(
-    whole: Subset, clean: Subset, resampled: dict[str, Floats]
+    whole: Subset, clean: Subset | None, resampled: dict[str, Floats]
 ) -> dict[str, Estimate]:
-    found = {}
-    for metric, value in whole.metrics.items():
-        left = clean.metrics[metric]
-        low, high = percentile_interval(
-            resampled[f"all/{metric}"] - resampled[f"without_near_duplicates/{metric}"]
+    if clean is None or clean.n == whole.n:
+        return {}
+    return {
+        metric: difference(
+            value,
+            clean.metrics[metric],
+            resampled[f"all/{metric}"] - resampled[f"without_near_duplicates/{metric}"],
+            clean.n,
         )
-        if low == high:  # no resample differed; then as far apart as the two intervals let them
-            low, high = value.low - left.high, value.high - left.low
-        found[metric] = Estimate(value.value - left.value, low, high, clean.n)
-    return found
+        for metric, value in whole.metrics.items()
+    }

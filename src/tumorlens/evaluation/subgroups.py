@@ -1,14 +1,33 @@
-"""Recall of each class in subgroups of its images, such as the sites that they come from."""
+"""Each class in subgroups of its images, such as the sites that they come from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.evaluation.intervals import Estimate, share_estimate
+from tumorlens.evaluation.intervals import (
+    Estimate,
+    bootstrap,
+    difference,
+    ece_interval,
+    percentile_interval,
+    share_estimate,
+)
 from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.significance import holm, permutation_test
+from tumorlens.files import SCHEMA, csv_text
+from tumorlens.uncertainty.calibration import expected_calibration_error
+
+Floats = npt.NDArray[np.float64]
+Names = npt.NDArray[np.str_]
+
+# Of a subgroup with fewer patients nothing is claimed.
+LEAST = 5
+# Permutations for each resample: Holm's smallest p of a hundred tests must fall below 0.05.
+_PERMUTATIONS = 5
+_METRICS = ("recall", "precision", "ece")
 
 
 @dataclass(frozen=True)
@@ -29,22 +48,133 @@ class SubgroupRecall:
     patients: int
     groups: int
 
+    @property
+    def enough(self) -> bool:
+        """Whether something may be claimed of it."""
+        return self.patients + self.groups >= LEAST
+
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
+        return _primitives(self)
+
+
+@dataclass(frozen=True)
+class SubgroupScores(SubgroupRecall):
+    """All metrics of one class in one subgroup.
+
+    Attributes:
+        column: what divides the images, such as "site".
+        precision: of the subgroup's images that are predicted to be of the class.
+        ece: expected calibration error of the class's images, 0..1.
+        p: that its recall differs from that of the class's other subgroups by chance; None: not
+            tested.
+        p_holm: the same after Holm's correction for all tests.
+    """
+
+    column: str
+    precision: Estimate
+    ece: Estimate
+    p: float | None = None
+    p_holm: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether its recall differs by more than chance."""
+        return self.p_holm is not None and self.p_holm < 0.05
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far the subgroups of one column lie apart within a class.
+
+    Attributes:
+        column, label: which.
+        best, worst: of those with enough patients, the subgroups of the largest and the smallest
+            recall.
+        difference: recall of `best` minus that of `worst`, the equal opportunity difference (Hardt
+            et al. 2016).
+        explained: share of the class's misses that would go if each subgroup had the recall of the
+            best: (best - recall) / (1 - recall), the population attributable fraction (Levin 1953).
+            NaN: nothing is missed.
+        explained_by_chance: the mean where images have their subgroups at random.
+    """
+
+    column: str
+    label: str
+    best: str
+    worst: str
+    difference: Estimate
+    explained: Estimate
+    explained_by_chance: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        return _primitives(self)
+
+
+@dataclass(frozen=True)
+class Subgroups:
+    """Every class in every subgroup.
+
+    Attributes:
+        rows: by column, then class, then name.
+        gaps: of each column and class with two subgroups that have enough patients.
+        tests: how many Holm's correction counts.
+    """
+
+    rows: tuple[SubgroupScores, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    tests: int = 0
+
+    @property
+    def worst(self) -> SubgroupScores | None:
+        """The smallest recall that was tested; None: there is none."""
+        tested = [one for one in self.rows if one.p is not None]
+        return min(tested, key=lambda one: one.recall.value, default=None)
+
+    @property
+    def largest_gap(self) -> Gap | None:
+        """The largest equal opportunity difference."""
+        return max(self.gaps, key=lambda one: one.difference.value, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As subgroups.json has them."""
+        worst, largest = self.worst, self.largest_gap
         return {
-            "class": self.label,
-            "subgroup": self.subgroup,
-            "recall": self.recall.to_dict(),
-            "patients": self.patients,
-            "groups": self.groups,
+            "schema": SCHEMA,
+            "least_patients": LEAST,
+            "tests": self.tests,
+            "worst": worst.to_dict() if worst else None,
+            "largest_gap": largest.to_dict() if largest else None,
+            "rows": [one.to_dict() for one in self.rows],
+            "gaps": [one.to_dict() for one in self.gaps],
         }
+
+    def table(self) -> str:
+        """As CSV, a row for each class and subgroup."""
+        ends = [f"{name}{end}" for name in _METRICS for end in ("", "_low", "_high")]
+        header = ["column", "subgroup", "class", "images", "patients", "groups", *ends, "p_holm"]
+        rows = []
+        for one in self.rows:
+            estimates = [getattr(one, name) for name in _METRICS]
+            cells = [cell for each in estimates for cell in (each.value, each.low, each.high)]
+            known = [
+                "" if cell is None or np.isnan(cell) else cell for cell in (*cells, one.p_holm)
+            ]
+            counts = one.recall.n, one.patients, one.groups
+            rows.append([one.column, one.subgroup, one.label, *counts, *known])
+        return csv_text(header, rows)
+
+
+def _primitives(one: SubgroupRecall | Gap) -> dict[str, Any]:
+    return {"class" if name == "label" else name: value for name, value in asdict(one).items()}
 
 
 def recall_by(
     predictions: Predictions,
-    subgroups: Sequence[str] | None,
+    subgroups: Sequence[str] | Names | None,
     *,
-    hits: npt.NDArray[np.float64] | None = None,
+    hits: Floats | None = None,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[SubgroupRecall, ...]:
@@ -65,7 +195,7 @@ def recall_by(
         hits = right.astype(np.float64)
     found = []
     for index, label in enumerate(predictions.classes):
-        for name in sorted(set(subgroups) - {""}):
+        for name in sorted(set(names.tolist()) - {""}):
             inside = np.flatnonzero((predictions.labels == index) & (names == name))
             if not len(inside):
                 continue
@@ -73,3 +203,111 @@ def recall_by(
             recall = share_estimate(hits[inside], part.units(), resamples=resamples, seed=seed)
             found.append(SubgroupRecall(label, name, recall, *part.unit_counts()))
     return tuple(found)
+
+
+def score_subgroups(
+    predictions: Predictions, columns: Mapping[str, Names], *, resamples: int = 2000, seed: int = 0
+) -> Subgroups:
+    """Each class in each subgroup, and whether its recall differs from that in the others.
+
+    Args:
+        predictions: of N images.
+        columns: (N,) name of each image's subgroup by column, "" for none.
+        resamples, seed: of the intervals, over patients where they are known, and of the tests.
+    """
+    rows: list[SubgroupScores] = []
+    gaps: list[Gap] = []
+    tests: dict[tuple[str, str, str], float] = {}
+    for column, names in columns.items():
+        recalls = recall_by(predictions, names, resamples=resamples, seed=seed)
+        rows += [_scored(one, column, names, predictions, resamples, seed) for one in recalls]
+        for label in predictions.classes:
+            asked = {
+                one.subgroup: one.recall for one in recalls if one.label == label and one.enough
+            }
+            if len(asked) < 2:
+                continue
+            gap, p = _compared(predictions, (column, label), names, asked, resamples, seed)
+            gaps.append(gap)
+            # Of two subgroups each is the other's rest, and both are one test.
+            of_each = dict(zip(asked, p, strict=True)) if len(p) > 2 else {"": p[0]}
+            tests |= {(column, label, name): value for name, value in of_each.items()}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    for place, one in enumerate(rows):
+        key = (one.column, one.label, one.subgroup)
+        key = key if key in tests else (*key[:2], "")
+        if one.enough and key in tests:
+            rows[place] = replace(one, p=tests[key], p_holm=adjusted[key])
+    return Subgroups(tuple(rows), tuple(gaps), len(tests))
+
+
+def _scored(
+    one: SubgroupRecall, column: str, names: Names, shown: Predictions, resamples: int, seed: int
+) -> SubgroupScores:
+    label, inside = shown.classes.index(one.label), names == one.subgroup
+    part = shown.only(inside & (shown.probabilities.argmax(axis=1) == label))
+    precision = Estimate(np.nan, np.nan, np.nan, 0)
+    if len(part.labels):
+        right = (part.labels == label).astype(np.float64)
+        precision = share_estimate(right, part.units(), resamples=resamples, seed=seed)
+    part = shown.only(inside & (shown.labels == label))
+    of = part.labels, part.probabilities
+    value = float(expected_calibration_error(*of)[0])
+    drawn = bootstrap(
+        lambda weights: {"": expected_calibration_error(*of, weights)},
+        part.units(),
+        resamples,
+        seed,
+    )
+    ece = Estimate(value, *ece_interval(value, drawn[""]), len(part.labels))
+    return SubgroupScores(**vars(one), column=column, precision=precision, ece=ece)
+
+
+def _compared(
+    predictions: Predictions,
+    of: tuple[str, str],
+    names: Names,
+    asked: Mapping[str, Estimate],
+    resamples: int,
+    seed: int,
+) -> tuple[Gap, list[float]]:
+    """A class in its subgroups with enough patients: how far apart, and p of each.
+
+    Args:
+        predictions: of N images.
+        of: column and class.
+        names: (N,) subgroup of each image.
+        asked: recall by subgroup.
+        resamples, seed: see `score_subgroups`.
+    """
+    mine = predictions.labels == predictions.classes.index(of[1])
+    mine &= np.isin(names, list(asked))
+    part = predictions.only(mine)
+    units, hits = part.units(), (part.probabilities.argmax(axis=1) == part.labels) * 1.0
+    inside = (names[mine, None] == np.array(list(asked))) * 1.0
+    order = sorted(asked, key=lambda name: asked[name].value)
+    worst, best = (list(asked).index(name) for name in (order[0], order[-1]))
+
+    def of_resamples(weights: Floats) -> dict[str, Floats]:
+        recalls = (weights * hits) @ inside / (weights @ inside)
+        whole = weights @ hits / weights.sum(axis=1)
+        return {
+            "gap": recalls[:, best] - recalls[:, worst],
+            "explained": (recalls[:, best] - whole) / (1 - whole),
+        }
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = bootstrap(of_resamples, units, resamples, seed)
+        explained = float(of_resamples(np.ones((1, len(hits))))["explained"][0])
+        member = inside.argmax(axis=1)
+        p, shares = permutation_test(hits, member, units, _PERMUTATIONS * resamples, seed)
+        by_chance = float((shares.max(axis=1).mean() - hits.mean()) / (1 - hits.mean()))
+    gap = Gap(
+        *of,
+        best=order[-1],
+        worst=order[0],
+        difference=difference(asked[order[-1]], asked[order[0]], drawn["gap"], len(hits)),
+        explained=Estimate(explained, *percentile_interval(drawn["explained"]), len(hits)),
+        explained_by_chance=by_chance,
+    )
+    return gap, p.tolist()

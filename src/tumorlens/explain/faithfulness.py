@@ -22,6 +22,7 @@ from tumorlens.explain import plots
 from tumorlens.explain.map_metrics import centre_map, frame, head
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
+from tumorlens.models.build import memory_format
 from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
@@ -177,5 +178,5 @@ def _rank(relevance: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 @torch.inference_mode()
 def _logits(network: nn.Module, inputs: Tensor) -> Floats:
-    logits: Tensor = network(inputs.contiguous(memory_format=torch.channels_last))
+    logits: Tensor = network(inputs.contiguous(memory_format=memory_format(network)))
     return logits.cpu().double().numpy()

@@ -9,7 +9,7 @@ over places and one linear layer, so that the gradient is known.
 import contextlib
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,11 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
+from tumorlens.models.build import map_layer
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import METHOD_NAMES, MapMethod
-
-# The last stage of a ResNet: its output is the last block's, after the addition.
-DEFAULT_LAYER = "layer4"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +51,7 @@ def grad_cam(
         class_index: logit column, 0-based; one for all images, or (N,) one for each.
         layer: path of the module whose output is explained, as in `model.named_modules()`; of one
             that is called several times, the last call. Two joined by `*`, `layer3*layer4`: the
-            geometric mean of their maps, in the finer one's cells. Default: `layer4`.
+            geometric mean of their maps, in the finer one's cells. Default: `map_layer(model)`.
         method: how features and gradient become a map, see `relevance`.
 
     Returns:
@@ -75,7 +73,7 @@ def explain(
     method: MapMethod = "gradcam",
 ) -> GradCam:
     """`grad_cam`, and the logits of the same forward pass."""
-    names = (layer or DEFAULT_LAYER).split("*")
+    names = (layer or map_layer(model)).split("*")
     modules = {name: find_layer(model, name) for name in names}
     if isinstance(model, ResNet) and {*modules.values()} <= {model.layer4, model.layer4[-1]}:
         return _by_weights(model, images, class_index, method)
@@ -229,6 +227,19 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     raise TumorlensError(
         f"--layer {name}: the network has no such layer; {hint}here are {', '.join(layers(model))}."
     )
+
+
+def common_layer(networks: Sequence[nn.Module], layer: str | None) -> str | None:
+    """The layer to explain in all of several networks; None: each its own, see `map_layer`.
+
+    Raises:
+        TumorlensError: one has no such layer.
+    """
+    chosen = [layer or map_layer(network) for network in networks]
+    for network, names in zip(networks, chosen, strict=True):
+        for name in names.split("*"):
+            find_layer(network, name)
+    return chosen[0] if len(set(chosen)) == 1 else None
 
 
 def _columns(class_index: int | Tensor, logits: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from tumorlens.explain.map_metrics import (
 from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
+from tumorlens.models.build import map_layer
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -124,7 +125,7 @@ def localize(
         "skipped": data.skipped,
         "boxes": boxes.source.name,
         "target": "the true class of each image",
-        "layer": way.layer,
+        "layer": way.layer or map_layer(session.network),
         "method": way.method,
         "input_pixels_for_maps": way.size_for(checkpoint),
         "cells": list(maps.shape[1:]),

@@ -15,9 +15,9 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.intervals import estimates, primitives
 from tumorlens.explain.gradcam import grad_cam
 from tumorlens.explain.regions import Boxes
+from tumorlens.models.build import memory_format
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import (
-    MAP_LAYER,
     MAP_METHOD,
     METHOD_NAMES,
     GradcamSettings,
@@ -32,21 +32,21 @@ class Way:
     """How maps are made.
 
     Attributes:
-        layer: module whose output is explained, see `gradcam.grad_cam`.
+        layer: module whose output is explained, see `gradcam.grad_cam`; None: its default.
         method: see `gradcam.relevance`.
         size: side of the square that the network is shown for its map, pixels; None: the size it
             was trained at. A larger one gives finer maps; predictions are always those
             at its own size.
     """
 
-    layer: str = MAP_LAYER
+    layer: str | None = None
     method: MapMethod = MAP_METHOD
     size: int | None = None
 
     @property
     def title(self) -> str:
         """The method's name and the layer."""
-        return f"{METHOD_NAMES[self.method]} at {self.layer}"
+        return f"{METHOD_NAMES[self.method]} at {self.layer or 'each default layer'}"
 
     def size_for(self, checkpoint: Checkpoint) -> int:
         """Side of the network's input for its map, pixels."""
@@ -64,12 +64,13 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     Returns:
         (N, h, w) float32 >= 0.
     """
-    network = session.network.to(session.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = session.network
+    network = network.to(session.device, memory_format=memory_format(network))  # type: ignore[call-overload]
     preprocessing = session.checkpoint.preprocessing
     images = session.images_at(way.size_for(session.checkpoint))
     found = []
     for inputs, before in input_batches(
-        preprocessing, images, device=session.device, batch_size=session.batch_size
+        network, preprocessing, images, device=session.device, batch_size=session.batch_size
     ):
         these = slice(before, before + len(inputs))
         columns = torch.from_numpy(session.data.labels[these]).to(session.device)
@@ -108,7 +109,7 @@ class Sample:
     def maps_by(self, network: nn.Module, checkpoint: Checkpoint | None = None) -> Maps:
         """Another network's maps of the images; of this checkpoint, unless another is named."""
         loaded = checkpoint or self.session.checkpoint
-        return maps_of(replace(self.session, network=network, checkpoint=loaded), self.way)  # type: ignore[arg-type]
+        return maps_of(replace(self.session, network=network, checkpoint=loaded), self.way)
 
     def means(self, columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
         """Mean of each column, (N,) values: name to value, low, high, n."""

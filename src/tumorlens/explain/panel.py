@@ -1,6 +1,5 @@
 """The command gradcam: choose images, explain them, write panel, overlays and maps."""
 
-import itertools
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
@@ -21,13 +21,12 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation.plots import save
 from tumorlens.explain import report
-from tumorlens.explain.gradcam import find_layer, grad_cam
+from tumorlens.explain.gradcam import common_layer, grad_cam
 from tumorlens.explain.maps import Way
 from tumorlens.explain.overlay import Explained, Tile, blend, panel
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
 from tumorlens.labels import canonical_class
-from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import GradcamSettings, primitives
 from tumorlens.uncertainty.calibration import softmax
@@ -80,8 +79,8 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
     boxes = read_boxes(settings.boxes) if settings.boxes else None
     device = pick_device(settings.device)
     networks = [one.network().to(device) for one in loaded]
-    for network, layer in itertools.product(networks, settings.layer.split("*")):
-        find_layer(network, layer)  # before anything is decoded
+    # Before anything is decoded.
+    settings = replace(settings, layer=common_layer(networks, settings.layer))
     measures = boxes or settings.faithfulness or settings.sanity or settings.agree
     with cpu_threads(settings.threads):
         # Each network has the split that it remembers; without measures, the first's counts alone.
@@ -122,12 +121,12 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
 
 
 def _opened(
-    settings: GradcamSettings, loaded: Checkpoint, network: ResNet, progress: Progress
+    settings: GradcamSettings, loaded: Checkpoint, network: nn.Module, progress: Progress
 ) -> Session:
     choice = ImageChoice(
         settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
     )
-    device = network.fc.weight.device
+    device = next(network.parameters()).device
     return open_session(
         loaded,
         choice,
@@ -266,13 +265,13 @@ def _decoded(files: Mapping[str, Path], labels: Mapping[str, str], what: str) ->
 
 def _views(
     loaded: Checkpoint,
-    network: ResNet,
+    network: nn.Module,
     name: str,
     chosen: _Chosen,
     settings: GradcamSettings,
     progress: Progress,
 ) -> list[Explained]:
-    device, own = network.fc.weight.device, loaded.preprocessing.image_size
+    device, own = next(network.parameters()).device, loaded.preprocessing.image_size
     size = settings.map_size or own
     views: list[Explained] = []
     for start in range(0, len(chosen.images), settings.batch_size):

@@ -34,7 +34,7 @@ from tumorlens.explain.maps import Way, draw
 from tumorlens.explain.regions import Boxes
 from tumorlens.explain.sanity import of_agreement, of_sanity
 from tumorlens.files import SCHEMA, csv_text, write_json, write_text
-from tumorlens.labels import MODEL_TITLES
+from tumorlens.labels import title
 from tumorlens.settings import GradcamSettings
 
 FIGURES = ("localization", "attribution", "gallery", "faithfulness", "sanity", "agreement")
@@ -244,10 +244,10 @@ def sentence(first: str, second: str, gain: Estimate) -> str:
     """
     value, low, high = gain.value, gain.low, gain.high
     subject, other = second, first
-    if first == "se_resnet18" != second:
+    if first.startswith("se_") and not second.startswith("se_"):
         value, low, high = -gain.value, -gain.high, -gain.low
         subject, other = first, second
-    titles = [MODEL_TITLES.get(name, name) for name in (subject, other)]
+    titles = [title(name) for name in (subject, other)]
     if titles[0] == titles[1]:
         titles = [f"the second {titles[0]}", f"the first {titles[1]}"]
     does = "does" if low > 0 else "does not"

@@ -19,7 +19,7 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain import plots
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
-from tumorlens.models.build import build_model
+from tumorlens.models.build import build_random
 
 Floats = npt.NDArray[np.float64]
 
@@ -176,14 +176,29 @@ def _spearman(one: Floats, other: Floats) -> float:
     return float(spearmanr(one, other).statistic)
 
 
-def steps(network: nn.Module) -> tuple[str, ...]:
-    """What is made random, from the last to the first: linear layer, blocks, stem."""
-    blocks = [
-        f"{stage}.{number}"
-        for stage in ("layer4", "layer3", "layer2", "layer1")
-        for number in reversed(range(len(network.get_submodule(stage))))  # type: ignore[arg-type]
-    ]
-    return ("fc", *blocks, "conv1")
+def steps(network: nn.Module) -> dict[str, list[str]]:
+    """What is made random, from the last to the first: layers, and blocks of a sequence one by one.
+
+    Returns:
+        Name of each step to the modules of it: a norm goes with the layer before it.
+    """
+    found: dict[str, list[str]] = {}
+    for path in _units(network, ""):
+        module = network.get_submodule(path)
+        if found and not any(one.ndim > 1 for one in module.parameters()):
+            next(reversed(found.values())).append(path)
+        else:
+            found[path] = [path]
+    return dict(reversed(found.items()))
+
+
+def _units(network: nn.Module, prefix: str) -> Iterator[str]:
+    """Paths of the parts with parameters, in the network's order."""
+    for name, child in network.named_children():
+        if type(child) in (nn.Sequential, nn.ModuleList):
+            yield from _units(child, f"{prefix}{name}.")
+        elif any(True for _ in child.parameters()):
+            yield prefix + name
 
 
 def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Module]]:
@@ -200,10 +215,9 @@ def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Mod
     """
     network = checkpoint.network()
     # Any start but the one that the network was trained from, should that have had this seed.
-    fresh = build_model(checkpoint.model_name, len(checkpoint.classes), seed=seed + 1_000_003)
-    for name in steps(network):
-        names = (name, "bn1") if name == "conv1" else (name,)
-        for part in names:
+    fresh = build_random(checkpoint.model_name, len(checkpoint.classes), seed + 1_000_003)
+    for name, parts in steps(network).items():
+        for part in parts:
             network.get_submodule(part).load_state_dict(fresh.get_submodule(part).state_dict())
         yield name, network.eval()
 

@@ -18,7 +18,6 @@ from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import (
     ImageChoice,
-    described,
     images_of,
     near_duplicates_of_training,
 )
@@ -35,8 +34,11 @@ from tumorlens.export.parity import (
     spread_out,
 )
 from tumorlens.files import replacing
-from tumorlens.inference.backends import OnnxBackend, onnx_session
+from tumorlens.inference.backends import OnnxBackend, onnx_session, outputs_of
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
+from tumorlens.labels import is_foreign
+from tumorlens.models.build import logits_and_features
+from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
 
@@ -207,43 +209,63 @@ def _describe(
 
 
 class Exportable(nn.Module):
-    """Preprocessing and network as one: (N, S, S) uint8 to logits (N, K) and features (N, 512).
+    """Preprocessing and network as one: (N, S, S) uint8 to logits (N, K) and features (N, D).
 
-    The network sees the same grey image in each of its channels. Here it sees it once, and the
-    first convolution's weights are summed over the channels: the same sums in another order.
+    A network of ours sees the same grey image in each of its channels. Here it sees it once, and
+    the first convolution's weights are summed over the channels: the same sums in another order.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
-        self.preprocessing = replace(checkpoint.preprocessing, channels=1)
+        self.preprocessing = checkpoint.preprocessing
         self.network = checkpoint.network()
-        stem = self.network.conv1
-        stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
-        stem.in_channels = 1
+        if isinstance(self.network, ResNet):
+            self.preprocessing = replace(checkpoint.preprocessing, channels=1)
+            stem = self.network.conv1
+            stem.weight = nn.Parameter(stem.weight.detach().sum(dim=1, keepdim=True))
+            stem.in_channels = 1
         self.eval()
 
-    def forward(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and features."""
-        return described(self.network, self.preprocessing(squares))
+    def forward(self, squares: Tensor) -> tuple[Tensor, ...]:
+        """Logits, and features where there are any."""
+        logits, features = logits_and_features(self.network, self.preprocessing(squares))
+        return (logits, features) if features.shape[1] else (logits,)
 
 
 def graph_of(checkpoint: Checkpoint) -> onnx.ModelProto:
-    """The graph, its batch of any size; it names no file and no folder of this machine."""
+    """The graph, its batch of any size; it names no file and no folder of this machine.
+
+    Raises:
+        TumorlensError: a network of the user's own cannot be written as one.
+    """
     side = checkpoint.preprocessing.image_size
     # Two images: a size of 1 would be taken for a constant.
     example = torch.zeros(2, side, side, dtype=torch.uint8)
-    with _quietly():
-        program = torch.onnx.export(
-            Exportable(checkpoint),
-            (example,),
-            input_names=[SQUARES],
-            output_names=[LOGITS, FEATURES],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
-            dynamo=True,
-            verbose=False,
+    network = Exportable(checkpoint)
+    why = "its code fixes the number of images, as `len(x)` does where `x.shape[0]` would not"
+    try:
+        with _quietly():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                input_names=[SQUARES],
+                output_names=[LOGITS, FEATURES][: len(network(example))],
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamo=True,
+                verbose=False,
+            )
+        assert program is not None
+        model: onnx.ModelProto = program.model_proto
+        fixed = not model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    except torch.onnx.OnnxExporterError as error:
+        why, fixed = next(iter(str(error).split("\n")), type(error).__name__), True
+        if not is_foreign(checkpoint.model_name):
+            raise
+    if fixed:
+        raise TumorlensError(
+            f"--checkpoint {checkpoint.path}: {checkpoint.model_name} cannot be written as ONNX: "
+            f"{why}; change its code, or share the checkpoint by --format safetensors."
         )
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
     _forget_traces(model)
     onnx.checker.check_model(model)
     return model
@@ -295,7 +317,7 @@ def parity(
         TumorlensError: they differ by more than `TOLERANCE`.
     """
     running = onnx_session(path, threads)
-    batches = [running.run([LOGITS, FEATURES], {SQUARES: some}) for some in (squares, squares[:1])]
+    batches = [outputs_of(running, some) for some in (squares, squares[:1])]
     found = compared(checkpoint, squares, images, batches)
     if not (found.logits <= TOLERANCE and found.features <= TOLERANCE):  # NaN is no agreement
         raise TumorlensError(

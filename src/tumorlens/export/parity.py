@@ -89,7 +89,7 @@ def compared(
             for one in (logits, wanted[0])
         )
         pairs = ((logits, wanted[0]), (features, wanted[1]), (own, its))
-        differences.append([np.abs(mine - one[: len(mine)]).max() for mine, one in pairs])
+        differences.append([np.abs(mine - one[: len(mine)]).max(initial=0) for mine, one in pairs])
     # NaN stays NaN.
     return Parity(images, len(squares), *(float(one) for one in np.max(differences, axis=0)))
 

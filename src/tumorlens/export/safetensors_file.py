@@ -18,7 +18,7 @@ from tumorlens.settings import ExportSettings
 # Largest difference of a logit that is taken for rounding: at most 1.3 points of probability.
 TOLERANCE = 0.05
 # Settings that name places of one machine.
-_PLACES = ("data_dir", "out_dir", "splits", "resume")
+_PLACES = ("data_dir", "out_dir", "splits", "resume", "init")
 
 
 def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> Exported:

@@ -18,7 +18,7 @@ from tumorlens.inference.onnx_metadata import (
     ExportedFile,
     NotOursError,
 )
-from tumorlens.settings import MAP_LAYER, MAP_METHOD, PredictSettings
+from tumorlens.settings import MAP_METHOD, PredictSettings
 from tumorlens.uncertainty.decision import DecisionRule
 
 if TYPE_CHECKING:
@@ -86,12 +86,12 @@ class OnnxBackend:
         inputs = {node.name: node.shape[1:] for node in self._session.get_inputs()}
         outputs = {node.name: node.shape[1:] for node in self._session.get_outputs()}
         side, classes = self.image_size, len(self.rule.classes)
-        features = outputs.get(FEATURES, [])
+        features = outputs.get(FEATURES)
         space = self.rule.space
         if (
             inputs != {SQUARES: [side, side]}
             or outputs.get(LOGITS) != [classes]
-            or len(features) != 1
+            or (features is not None and len(features) != 1)
             or (space is not None and features != [space.means.shape[1]])
         ):
             raise TumorlensError(
@@ -101,8 +101,17 @@ class OnnxBackend:
 
     def describe(self, squares: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """(N, S, S) uint8 as `readers.fit_square` makes them; logits (N, K), features (N, D)."""
-        logits, features = self._session.run([LOGITS, FEATURES], {SQUARES: np.array(squares)})
-        return logits.astype(np.float64), features.astype(np.float64)
+        return outputs_of(self._session, squares)
+
+
+def outputs_of(
+    session: "ort.InferenceSession", squares: npt.NDArray[np.uint8]
+) -> tuple[Floats, Floats]:
+    """Logits (N, K) and features (N, D) of an exported network; D is 0 where it has none."""
+    names = [node.name for node in session.get_outputs()]
+    found = dict(zip(names, session.run(names, {SQUARES: np.array(squares)}), strict=True))
+    features = found.get(FEATURES, np.empty((len(squares), 0)))
+    return found[LOGITS].astype(np.float64), features.astype(np.float64)
 
 
 def onnx_session(path: Path, threads: int | None) -> "ort.InferenceSession":
@@ -183,9 +192,8 @@ class TorchBackend:
         images = torch.from_numpy(squares).to(self._device)
         columns = torch.from_numpy(targets).to(self._device)
         with cpu_threads(self._threads):
-            found = gradcam.grad_cam(
-                self._network, self._preprocessing(images), columns, MAP_LAYER, MAP_METHOD
-            )
+            inputs = self._preprocessing(images)
+            found = gradcam.grad_cam(self._network, inputs, columns, method=MAP_METHOD)
         found = self._preprocessing.unframed(found, images)
         maps: npt.NDArray[np.float32] = found.float().cpu().numpy()
         return maps

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tumorlens.labels import MODELS, is_foreign
 from tumorlens.reporting import tables
 from tumorlens.reporting.evidence import Evidence
 from tumorlens.settings import METHOD_NAMES, MapMethod
@@ -60,11 +61,6 @@ ITEMS = {
     44: ("Other", "Funding and the role of funders"),
 }
 
-NETWORKS = {
-    "resnet18": "ResNet18 (He et al. 2016)",
-    "se_resnet18": "ResNet18 with squeeze-and-excitation in every residual block (Hu et al. 2018), "
-    "reduction 16",
-}
 _SOURCES: dict[MapMethod, str] = {
     "gradcam": "Selvaraju et al. 2017",
     "gradcam++": "Chattopadhay et al. 2018",
@@ -153,19 +149,43 @@ def _disjoint(found: Evidence) -> str:
     return ""
 
 
+def network_in_words(name: str) -> str:
+    """A network's name, and where it was published."""
+    if name not in MODELS:
+        return f"{name}, code of the user's own" if is_foreign(name) else name
+    words, _, reduction = MODELS[name]
+    if reduction is None:
+        return f"{words} (He et al. 2016)"
+    return (
+        f"{words.removeprefix('SE-')} with squeeze-and-excitation in every residual block (Hu et "
+        f"al. 2018), reduction {reduction}"
+    )
+
+
+def _start(found: Evidence) -> str:
+    """What the weights were before training."""
+    settings, name = found.settings, str(found.summary["model_name"])
+    first = f"Random, from seed {settings.get('seed')}"
+    if is_foreign(name):
+        first = f"As {name} makes them, with seed {settings.get('seed')}"
+    elif not settings.get("init"):
+        first += "; no pretraining"
+    return ". ".join([first, *settings.get("starting_network", [])]) + "."
+
+
 def _model(found: Evidence) -> Iterator[tuple[int, str, str]]:
     name = str(found.summary["model_name"])
     recipe = found.recipe
     size, classes = found.summary["preprocessing"]["image_size"], found.summary["classes"]
     yield (
         22,
-        f"{NETWORKS.get(name, name)}; input {size} x {size} pixels; output {len(classes)} "
+        f"{network_in_words(name)}; input {size} x {size} pixels; output {len(classes)} "
         f"classes: {', '.join(classes)}.",
         "",
     )
     yield 23, environment(found), ""
     patience = "no early stopping" if found.nothing_chose else f"patience {recipe.get('patience')}"
-    yield 24, f"Random, from seed {found.settings.get('seed')}; no pretraining.", ""
+    yield 24, _start(found), ""
     yield (
         25,
         f"At most {recipe.get('epochs')} epochs ({found.manifest.get('epochs', '?')} run), "

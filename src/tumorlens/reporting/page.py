@@ -14,7 +14,7 @@ import jinja2
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_text
-from tumorlens.labels import MODEL_TITLES
+from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.reporting import claim, tables
 from tumorlens.reporting.evidence import Evidence, Gap, estimates, gather
@@ -122,8 +122,8 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     return environment.from_string(text).render(
         found=found,
         version=__version__,
-        title=MODEL_TITLES.get(model, model),
-        network=claim.NETWORKS.get(model, model),
+        title=title(model),
+        network=claim.network_in_words(model),
         classes=classes,
         data=found.data,
         data_name=Path(str(found.data.get("data_dir", ""))).name,
@@ -156,7 +156,7 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
         "bias": tables.bias(metrics),
         "clean": tables.clean_subset(metrics),
         "duplicates": tables.leakage_sentence(metrics),
-        "bias_sentence": tables.bias_sentence(metrics),
+        "bias_sentence": metrics.get("bias", {}).get("sentence", ""),
         "wrong": tables.wrong(metrics),
         "headline": tables.rows(metrics, headline),
     }
@@ -165,7 +165,7 @@ def _scores(metrics: tables.Record) -> dict[str, Any]:
 def _figures(found: Evidence) -> dict[str, str]:
     places = {"curves": found.run_dir / "training_curves.png"}
     if found.evaluation:
-        for name in ("roc", "reliability", "errors"):
+        for name in ("roc", "reliability", "subgroups", "errors"):
             places[name] = found.evaluation.path / f"{name}.png"
     if found.gradcam:
         places["panel"] = found.gradcam.path / "panel.png"

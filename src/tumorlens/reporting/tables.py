@@ -133,38 +133,12 @@ def localised(explained: Record | None, classes: list[str]) -> list[tuple[str, s
 
 
 def bias(metrics: Record) -> list[Row]:
-    """How the two classes of the bias pair are taken for one another."""
-    if not metrics.get("bias_pair"):
-        return []
-    one, other = metrics["bias_pair"]
-    return rows(
-        metrics,
-        {
-            f"recall_{one}": f"{one} recall",
-            f"recall_{other}": f"{other} recall",
-            f"recall_gap_{other}_minus_{one}": f"gap: {other} recall minus {one} recall",
-            f"{one}->{other}": f"share of {one} taken for {other}",
-            f"{other}->{one}": f"share of {other} taken for {one}",
-        },
-    )
-
-
-def bias_sentence(metrics: Record) -> str:
-    """In a sentence: does the interval of the recall gap tell the two classes apart?"""
-    if not metrics.get("bias_pair"):
-        return ""
-    one, other = metrics["bias_pair"]
-    gap = cell(metrics["all"]["metrics"].get(f"recall_gap_{other}_minus_{one}"))
-    if gap.value is None or gap.low is None or gap.high is None:
-        return ""
-    points = f"{abs(100 * gap.value):.1f} points (95% {100 * gap.low:.1f} to {100 * gap.high:.1f})"
-    if gap.low <= 0 <= gap.high:
-        return (
-            f"The gap between the recalls of {other} and {one} is {points}: these images do not "
-            "tell which of the two the network is better at."
-        )
-    better, worse = (other, one) if gap.value > 0 else (one, other)
-    return f"The network finds {better} more often than {worse}: by {points}."
+    """Class-wise bias; empty for an evaluation of an earlier version."""
+    clean = (clean_subset(metrics) or {}).get("metrics", {})
+    return [
+        Row(one["label"], cell(one), cell(clean[name]) if name in clean else None)
+        for name, one in metrics.get("bias", {}).get("metrics", {}).items()
+    ]
 
 
 def leakage_sentence(metrics: Record) -> str:

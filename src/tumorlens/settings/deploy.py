@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
-    MAP_LAYER,
     MAP_METHOD,
     REQUIRED,
     Device,
@@ -125,8 +124,8 @@ class ServeSettings:
     come with tumorlens."""
     compare: Path | None = None
     """Second checkpoint, shown beside the first (--checkpoint2 is the same flag)."""
-    layer: str = MAP_LAYER
-    """Module whose output is explained."""
+    layer: str | None = None
+    """Module whose output is explained; default: as for gradcam."""
     method: MapMethod = MAP_METHOD
     """How features and gradient become a saliency map."""
     host: str = "127.0.0.1"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
-    MAP_LAYER,
     MAP_METHOD,
     REQUIRED,
     Device,
@@ -40,6 +39,9 @@ class EvaluateSettings:
     """Score images of patients who were in training; every output then says so."""
     groups: Path | None = None
     """CSV with columns `path, group`: intervals resample groups instead of images."""
+    subgroups: Path | None = None
+    """CSV with `path` and columns that divide the images, such as site or scanner: each class is
+    scored in each subgroup. Numbers are cut into thirds; boxes (box_x0 ...) become tumor size."""
     out_dir: Path | None = None
     """Where the files go; default: evaluation/ beside the checkpoint."""
     stress: Literal["none", "quick", "full"] = field(default="none", metadata={"alone": "full"})
@@ -78,9 +80,10 @@ class GradcamSettings:
     """Files or folders to explain instead of the data set's."""
     compare: Path | None = None
     """Second checkpoint, shown beside the first on the same images and scale."""
-    layer: str = MAP_LAYER
+    layer: str | None = None
     """Module whose output is explained; layer4 is the last block's, after the addition. Two joined
-    by `*`, as layer3*layer4: the geometric mean of their maps."""
+    by `*`, as layer3*layer4: the geometric mean of their maps. Default: layer2*layer3; of a network
+    of your own, its last convolution."""
     method: MapMethod = MAP_METHOD
     """How features and gradients become a map."""
     map_size: int | None = None

@@ -4,15 +4,18 @@ import ast
 import inspect
 import math
 import textwrap
+from collections.abc import Iterable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NewType
+
+from tumorlens.labels import MODEL_NAMES, is_foreign
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-ModelName = Literal["resnet18", "se_resnet18"]
+# One of `labels.MODELS`, or the user's own code; in Python a torch.nn.Module or what makes one.
+ModelName = NewType("ModelName", str)
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
-RecipeName = Literal["fast", "plain", "robust", "paper"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
 METHOD_NAMES: dict[MapMethod, str] = {
     "gradcam": "Grad-CAM",
@@ -20,7 +23,7 @@ METHOD_NAMES: dict[MapMethod, str] = {
     "layercam": "LayerCAM",
     "hirescam": "HiResCAM",
 }
-# How maps are made unless asked otherwise (docs/method.md, "Explanations").
+# How maps of our networks are made unless asked otherwise (docs/method.md, "Explanations").
 MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
 
@@ -31,12 +34,12 @@ REQUIRED = {"required": True}
 GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
-        *("boxes", "outlines", "patients", "groups", "allow_patient_overlap", "on_bad_image"),
-        *("axis", "slice"),
+        *("boxes", "outlines", "patients", "groups", "subgroups", "allow_patient_overlap"),
+        *("on_bad_image", "axis", "slice"),
     ),
     "training": (
-        *("recipe", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
-        *("class_weights", "train_on_valid", "resume", "batch_size"),
+        *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
+        *("class_weights", "train_on_valid", "resume", "batch_size", "init", "freeze"),
     ),
     "hardware": (
         *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
@@ -44,7 +47,7 @@ GROUPS = {
     ),
     "output": (
         *("out", "out_dir", "runs_dir", "audit_dir", "csv", "json", "heatmaps", "save_maps"),
-        *("format", "int8"),
+        *("format", "int8", "logger"),
     ),
 }
 
@@ -61,6 +64,16 @@ def at_least(settings: object, **bounds: float) -> None:
             raise ValueError(f"--{name} {value}: expected {bound} or more.")
         if value is not None and value >= _MOST.get(name, math.inf):
             raise ValueError(f"--{name} {value}: expected less than {_MOST[name]}.")
+
+
+def check_models(flag: str, models: Iterable[ModelName]) -> None:
+    """Refuse a name that is neither one of our networks nor that of somebody's code."""
+    for model in models:
+        if model not in MODEL_NAMES and not is_foreign(model):
+            raise ValueError(
+                f"--{flag} {model}: no such network; expected {', '.join(MODEL_NAMES)}, or one of "
+                "your own as package.module:factory or file.py:factory."
+            )
 
 
 def fold_needs_splits(fold: int | None, splits: Path | None) -> None:

@@ -4,31 +4,23 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from tumorlens.settings.recipe_files import KEYS, read_changes, read_recipe
 from tumorlens.settings.shared import (
     REQUIRED,
     Device,
     ModelName,
     Precision,
     Protocol,
-    RecipeName,
     at_least,
+    check_models,
     fold_needs_splits,
 )
 
-# What each recipe sets that a flag may set otherwise; the rest is in `training.recipes`.
-_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
-_VALUES: dict[RecipeName, tuple[Any, ...]] = {
-    # A plain correct loop that fits two CPU cores.
-    "plain": (96, 15, 32, 1e-3, "one_cycle", 10, "none"),
-    # More regularisation, within 20 to 30 minutes on two CPU cores (docs/method.md, "Training").
-    "fast": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
-    # As `fast`, each image on its own grey scale and framed by its own head, display changed.
-    "robust": (96, 20, 64, 0.05, "one_cycle", 20, "none"),
-    # The published study's settings, with its flip and rotation by 10 degrees.
-    "paper": (224, 50, 128, 2e-4, "constant", 10, "none"),
-}
-RECIPE_DEFAULTS: dict[RecipeName, dict[str, Any]] = {
-    name: dict(zip(_FLAGS, values, strict=True)) for name, values in _VALUES.items()
+# What each recipe sets that a flag may set otherwise.
+RECIPE_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
+RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {KEYS[key][0]: value for key, value in read_recipe(name)[0].items()}
+    for name in ("plain", "fast", "robust", "paper")
 }
 
 
@@ -40,7 +32,8 @@ class TrainingOptions:
     """Folder with train/ valid/ [test/] or Training/ Testing/, each with class folders."""
     splits: Path | None = None
     """CSV with columns `path, split`, or `path, fold[, run]` with --fold; or `public-patients`, the
-    patient-level folds of the public set that come with tumorlens."""
+    patient-level folds of the public set that come with tumorlens; or `public-site-out`, the same
+    folds without the gliomas of one hospital in training and validation."""
     patients: Path | None = None
     """CSV with columns `path, patient`, or `public`, the built-in table of the public set: no
     patient is in two of train, validation and test, and intervals resample patients. Default: the
@@ -49,11 +42,14 @@ class TrainingOptions:
     """Go on where a patient is in more than one split; every output then says so."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
-    recipe: RecipeName = "plain"
-    """What the flags below default to. `plain`: Adam. `fast`: SGD, label smoothing, and an
-    exponential moving average of weights is kept. `robust`: the same for other displays
-    and scanners, each image on its own grey scale and framed by its own head. `paper`: the
-    published study's settings."""
+    recipe: str = "plain"
+    """What the flags below default to: plain, fast, robust, paper, or a TOML file of your own.
+    `plain`: Adam. `fast`: SGD, label smoothing, and an exponential moving average of weights is
+    kept. `robust`: the same for other displays and scanners, each image on its own grey scale and
+    framed by its own head. `paper`: the published study's settings. A run folder's recipe.toml
+    repeats the run."""
+    set: tuple[str, ...] = ()
+    """Anything of the recipe, as KEY=VALUE, such as optimizer.weight_decay=1e-3."""
     epochs: int | None = None
     """Passes over the training images."""
     batch_size: int | None = None
@@ -70,12 +66,22 @@ class TrainingOptions:
     """The validation metric that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    init: Path | None = None
+    """Weights to start from: a checkpoint, resnet18 or se_resnet18 for those that come with
+    tumorlens, or a state dict (.pt, .pth, .safetensors), such as torchvision's. What fits is
+    loaded; the last layer starts afresh where its classes are others."""
+    freeze: tuple[str, ...] = ()
+    """Modules or parameters to leave as they are, such as conv1 bn1 layer1, or a comma list; their
+    batch norms stay in evaluation mode."""
     outlines: Path | None = None
     """CSV with columns `path, outline` (`x,y x,y ...`, fractions, around the tumor): tumors of
     other training images are put into images without one, so that no source tells the class."""
     train_on_valid: bool = False
     """Train on the validation images too and keep the last epoch: for a recipe that is settled.
     Nothing chooses the epoch then, and the checkpoint has no calibration."""
+    logger: Literal["auto", "csv", "tensorboard", "mlflow", "wandb"] = "auto"
+    """Where Lightning logs each epoch's metrics, offline; `auto`: TensorBoard where it is
+    installed. mlflow's store is mlruns/ in --out_dir."""
     device: Device = "auto"
     """Where to compute."""
     threads: int | None = None
@@ -85,6 +91,9 @@ class TrainingOptions:
     hardware, else 32-true (16-mixed on older GPUs). The record says which; no study mixes two."""
 
     def __post_init__(self) -> None:
+        _, run = read_recipe(self.recipe)
+        read_changes(self.set)
+        _take(self, run)
         at_least(self, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
         if self.lr is not None and not 0 < self.lr <= 10:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
@@ -96,12 +105,26 @@ class TrainingOptions:
             )
 
 
+def _take(settings: Any, run: dict[str, Any]) -> None:
+    """Give fields at their default the values of a recipe file's table `run`."""
+    known = {item.name: item for item in fields(settings)}
+    for name, value in run.items():
+        if name not in known:
+            raise ValueError(f"--recipe {settings.recipe}: there is no flag --{name} (table run).")
+        item = known[name]
+        if getattr(settings, name) == item.default:
+            kind = Path if "Path" in str(item.type) else tuple if isinstance(value, list) else None
+            object.__setattr__(settings, name, kind(value) if kind else value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings(TrainingOptions):
-    """Train a network from scratch; keep the weights of the best validation epoch."""
+    """Train a network; keep the weights of the best validation epoch."""
 
     model: ModelName | None = field(default=None, metadata=REQUIRED)
-    """Network: ResNet18, or the same with squeeze-and-excitation in every block."""
+    """Network: resnet18, resnet34, the same with squeeze-and-excitation (se_resnet18, se_resnet34),
+    or your own code, package.module:factory or file.py:factory. It is called with num_classes;
+    where it takes none, its last linear layer is replaced."""
     out_dir: Path = Path("model")
     """Where runs/ and best_model.pt go."""
     seed: int = 0
@@ -109,8 +132,9 @@ class TrainSettings(TrainingOptions):
     fold: int | None = None
     """Fold that is the test split, with a --splits file of folds."""
     resume: Path | None = None
-    """Run folder (model/runs/...) to go on with, by its own settings; goes with --device and
-    --threads alone."""
+    """Run folder (model/runs/...) to go on with, by its own settings; goes with --device, --threads
+    and --epochs alone. More --epochs lengthen a run, also a finished one, of the constant
+    schedule."""
     devices: int = 1
     """Processes or GPUs on each node."""
     num_nodes: int = 1
@@ -121,9 +145,8 @@ class TrainSettings(TrainingOptions):
         at_least(self, fold=0, devices=1, num_nodes=1, seed=0)
         fold_needs_splits(self.fold, self.splits)
         if self.resume is not None:
-            others = (
-                item for item in fields(self) if item.name not in ("resume", "device", "threads")
-            )
+            ours = ("resume", "device", "threads", "epochs")
+            others = (item for item in fields(self) if item.name not in ours)
             given = [item.name for item in others if getattr(self, item.name) != item.default]
             if given:
                 raise ValueError(
@@ -136,13 +159,15 @@ class TrainSettings(TrainingOptions):
                     " and ".join(f"--{name}" for name in missing) + " must be given, for example "
                     "--model se_resnet18 --data_dir data/."
                 )
+            assert self.model is not None
+            check_models("model", [self.model])
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(TrainingOptions):
     """Train and score a grid of networks, seeds and folds; a rerun does only what is missing."""
 
-    models: tuple[ModelName, ...] = ("resnet18", "se_resnet18")
+    models: tuple[ModelName, ...] = (ModelName("resnet18"), ModelName("se_resnet18"))
     """Networks of the grid."""
     seeds: int = 1
     """How many seeds, 0 and up."""
@@ -186,6 +211,7 @@ class StudySettings(TrainingOptions):
             values = getattr(self, name)
             if len(set(values)) < len(values) or (name == "models" and not values):
                 raise ValueError(f"--{name}: expected one or more, each named once.")
+        check_models("models", self.models)
         if any(fold < 0 for fold in self.folds):
             raise ValueError("--folds: expected 0 or more.")
         if self.protocol == "official" and self.folds:

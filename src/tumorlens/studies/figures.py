@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tumorlens.comparison.text import metric_title, title
+from tumorlens.comparison.text import metric_title
 from tumorlens.evaluation.plots import COLOURS
-from tumorlens.studies.summary import PUBLISHED, Seen
+from tumorlens.labels import title
+from tumorlens.studies.summary import PUBLISHED, Seen, networks_of
 from tumorlens.studies.summary_by_class import CENTRE, Look
 
 _METRICS = ("accuracy", "recall_glioma", "recall_meningioma")
@@ -18,7 +19,7 @@ _VIEWS = {
     "patients": "unseen\npatients",
     "folds": "folds",
 }
-_MARKERS = {"resnet18": "o", "se_resnet18": "s"}
+_MARKERS = "osD^v<>"
 _LOOKS = {
     "energy_ratio": "energy-based pointing game,\nratio to the area share",
     "pointing_game": "pointing game: share of hits",
@@ -41,10 +42,11 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
         metrics = ["accuracy", *sorted(name for name in there if name.startswith("recall_"))][:5]
     panels = drawn.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     lowest = 1.0
+    models = networks_of([*(one.model for one in seen), *(PUBLISHED if published else ())])
     for panel, metric in zip(panels, metrics, strict=True):
-        for index, model in enumerate(PUBLISHED):
-            shift = 0.24 * index - 0.12
-            if published:
+        for index, model in enumerate(models):
+            shift = 0.24 * (index - (len(models) - 1) / 2)
+            if published and model in PUBLISHED:
                 height = PUBLISHED[model][metric]
                 ends = [shift - 0.08, shift + 0.08]
                 panel.plot(ends, [height] * 2, color=COLOURS[index], linestyle=":", linewidth=2)
@@ -62,7 +64,7 @@ def story(seen: Sequence[Seen], *, published: bool) -> Figure:
         panel.set_axisbelow(True)
     bottom = max(0.0, lowest - 0.04)
     panels[0].set_ylim(bottom, 1 + 0.06 * (1 - bottom))  # room for "1.000" above its point
-    _legend(drawn, published)
+    _legend(drawn, models, published=published)
     counts = "\n".join(
         f"{names[view].replace(chr(10), ' ')}: "
         + ", ".join(
@@ -90,7 +92,7 @@ def _mean_and_runs(panel: Axes, one: Seen, metric: str, place: float, index: int
         place,
         value.value,
         yerr=[[max(0.0, value.value - value.low)], [max(0.0, value.high - value.value)]],
-        fmt=_MARKERS[one.model],
+        fmt=_MARKERS[index],
         color=colour,
         capsize=3,
     )
@@ -106,13 +108,13 @@ def _mean_and_runs(panel: Axes, one: Seen, metric: str, place: float, index: int
     return min(value.low, *runs) if runs else value.low
 
 
-def _legend(drawn: Figure, published: bool) -> None:
+def _legend(drawn: Figure, models: Sequence[str], *, published: bool) -> None:
     handles = []
-    for index, model in enumerate(PUBLISHED):
+    for index, model in enumerate(models):
         colour, ours = COLOURS[index], f"{title(model)}{', ours' if published else ''}"
-        mark = Line2D([], [], color=colour, linestyle="", marker=_MARKERS[model], label=ours)
+        mark = Line2D([], [], color=colour, linestyle="", marker=_MARKERS[index], label=ours)
         handles.append(mark)
-        if published:
+        if published and model in PUBLISHED:
             theirs = f"{title(model)}, published"
             handles.append(Line2D([], [], color=colour, linestyle=":", linewidth=2, label=theirs))
     drawn.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
@@ -126,9 +128,9 @@ def attribution_by_class(found: Sequence[Look]) -> Figure:
     """
     labels = list(dict.fromkeys(one.label for one in found))
     whos = list(dict.fromkeys(one.who for one in found if not one.difference))
-    style = {CENTRE: ("D", "#666666")} | {
-        title(model): (_MARKERS[model], COLOURS[index]) for index, model in enumerate(PUBLISHED)
-    }
+    networks = [who for who in whos if who != CENTRE]
+    style = {who: (_MARKERS[index], COLOURS[index]) for index, who in enumerate(networks)}
+    style[CENTRE] = ("D", "#666666")
     first = found[0]
     drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
     for axes, (name, words) in zip(drawn.subplots(1, len(_LOOKS)), _LOOKS.items(), strict=True):

@@ -108,7 +108,7 @@ def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]
             "--protocol folds: needs the splits file that has the folds; name it by --splits."
         )
     refuse_withdrawn(splits)
-    public = str(splits) == public_patients.NAME
+    public = str(splits) in public_patients.NAMES
     there, named = (tuple(range(public_patients.FOLDS)), True) if public else folds_in(splits)
     if settings.protocol == "patients" and settings.patients is None and not named:
         raise TumorlensError(

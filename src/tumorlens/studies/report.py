@@ -8,12 +8,13 @@ from typing import Any
 from tumorlens.comparison.compare import compared_record, differences_csv, differences_plot
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.run_files import RunFiles, read_study, refuse_mixed
-from tumorlens.comparison.text import confusion_sentence, metric_title, title
+from tumorlens.comparison.text import confusion_sentence, metric_title
 from tumorlens.data.patients import read_patients
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.plots import save
 from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups
+from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
 from tumorlens.studies import figures
@@ -24,6 +25,7 @@ from tumorlens.studies.summary import (
     Seen,
     answer,
     metrics_of,
+    networks_of,
     on_public_testing,
     predictions_by_run,
     summarize,
@@ -294,7 +296,7 @@ def _differences(found: Comparison) -> str:
 
 
 def _by_site(found: Sequence[RecallBySite]) -> str:
-    models = [model for model in PUBLISHED if any(one.model == model for one in found)]
+    models = networks_of(one.model for one in found)
     recall = {(one.protocol, one.model, one.label, one.site): one for one in found}
     rows = []
     for protocol, label, site in dict.fromkeys((s.protocol, s.label, s.site) for s in found):

@@ -37,12 +37,24 @@ from tumorlens.explain.localization import localize
 from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import MANIFEST, SCHEMA, environment, read_json, write_json, write_text
+from tumorlens.labels import MODEL_NAMES
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import EvaluateSettings, TrainSettings, primitives
+from tumorlens.settings import MAP_LAYER, EvaluateSettings, TrainSettings, primitives
 from tumorlens.training.fit import train
 
 # What says where, how fast or which run of the grid, and not how it is trained.
-_NOT_TRAINING = ("model", "data_dir", "out_dir", "seed", "fold", "resume", "device", "threads")
+_NOT_TRAINING = (
+    "model",
+    "data_dir",
+    "out_dir",
+    "seed",
+    "fold",
+    "resume",
+    "device",
+    "threads",
+    "logger",
+)
+_FILES = ("splits", "patients", "outlines", "init")
 # Percent of a run's time that is training, for its progress.
 _TRAINING_PERCENT = 95
 
@@ -105,8 +117,8 @@ def lacks_localization(job: Job, run: RunFiles) -> bool:
     where = run.record.get("localization")
     if where is None:
         return True
-    way = Way()
-    return bool(where) and (where["layer"], where["method"]) != (way.layer, way.method)
+    layer = MAP_LAYER if run.model in MODEL_NAMES else where.get("layer")  # else by the network
+    return bool(where) and (where["layer"], where["method"]) != (layer, Way().method)
 
 
 def _localize_again(job: Job, run: RunFiles) -> None:
@@ -137,8 +149,9 @@ def _flags(settings: TrainSettings) -> dict[str, Any]:
         name: value for name, value in primitives(settings).items() if name not in _NOT_TRAINING
     }
     # A file's name: its place may differ from machine to machine.
-    named = {name: getattr(settings, name) for name in ("splits", "patients", "outlines")}
-    return values | {name: path.name if path else None for name, path in named.items()}
+    named = {name: getattr(settings, name) for name in _FILES}
+    files = {name: path.name if path else None for name, path in named.items()}
+    return values | files | {"recipe": Path(settings.recipe).name}
 
 
 def _trained(job: Job, progress: Progress) -> Path:
@@ -180,7 +193,7 @@ def _left_over(job: Job) -> tuple[Path | None, bool]:
             settings, complete = manifest["settings"], bool(manifest["complete"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        for name in ("splits", "patients"):
+        for name in _FILES:
             if name in settings:
                 settings[name] = Path(settings[name]).name if settings[name] else None
         other = differing(settings, _flags(job.train))

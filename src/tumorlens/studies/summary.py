@@ -203,7 +203,7 @@ def summarize(
     comparisons: dict[str, Comparison] = {}
     for done, view in enumerate(asked, start=1):
         of_view = there[view.protocol]
-        for model in sorted({run.model for run in of_view}, key=list(PUBLISHED).index):
+        for model in networks_of(run.model for run in of_view):
             mine = [run for run in of_view if run.model == model]
             found = _view_of_network(view, model, mine, predictions, resamples or RESAMPLES)
             if found is not None:
@@ -243,6 +243,11 @@ def _view_of_network(
         metrics=found,
         values=values,
     )
+
+
+def networks_of(models: Iterable[str]) -> list[str]:
+    """Each of the networks once, those of the published study first."""
+    return sorted(set(models), key=lambda name: (name not in PUBLISHED, name))
 
 
 def over_runs(

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from scipy.stats import t
 
 from tumorlens.comparison.run_files import RunFiles
-from tumorlens.comparison.text import title
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.subgroups import recall_by
+from tumorlens.labels import title
 
 # Where its maps lie, over all boxed images; docs/method.md says what they mean.
 LOOKS = ("energy_pointing_game", "energy_ratio", "pointing_game", "average_precision")

@@ -1,6 +1,8 @@
 """What a finished run learns from its validation images: how sure to be, what is unlike them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,10 @@ from tumorlens.uncertainty.out_of_distribution import (
 # few hundred images would be told by a handful of them.
 PRECISION = 0.95
 FALSE_ALARMS = 0.05
+# A covariance of more is slow to invert and dwarfs the weights.
+MOST_FEATURES = 2048
+
+Floats = npt.NDArray[np.float64]
 _CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
 
@@ -42,6 +48,9 @@ def calibrate(
     progress: Progress = silent,
 ) -> Checkpoint:
     """`checkpoint` with temperature, thresholds and the spread of its features.
+
+    A network whose features are none, or more than 2,048 numbers, has no out-of-distribution
+    threshold; `calibration` says so.
 
     All come from the validation images, which chose the epoch too: they are a little better than
     on images that the network has no tie with.
@@ -68,30 +77,52 @@ def calibrate(
     temperature = fit_temperature(labels, logits[of_valid])
     changed, again = _under_everyday_changes(checkpoint, data, valid, device, progress)
     threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
-    means, covariance, shrinkage = spread(features[of_train], data.labels[train], data.classes)
-    distances = FeatureSpace(means, covariance, np.inf).distances(features[of_valid])
-    ood_threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    space, facts = _space(
+        features[of_train], data.labels[train], data.classes, features[of_valid], false_alarms
+    )
     metrics = calibrated(labels, logits[of_valid], temperature, threshold)
     assert metrics is not None
     return replace(
         checkpoint,
         temperature=temperature,
         uncertainty_threshold=threshold,
-        feature_covariance=torch.from_numpy(covariance).float(),
-        class_means=torch.from_numpy(means).float(),
-        ood_threshold=ood_threshold,
+        feature_covariance=torch.from_numpy(space.covariance).float() if space else None,
+        class_means=torch.from_numpy(space.means).float() if space else None,
+        ood_threshold=space.threshold if space else None,
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
             **asdict(metrics),
             "precision_wanted": precision,
             "everyday_images": len(again) // len(CHANGES),
             "everyday_accuracy": float((changed.argmax(axis=1) == again).mean()),
-            "false_alarms_wanted": false_alarms,
-            "false_alarms": alarmed,
-            "ood_threshold": ood_threshold,
-            "shrinkage": shrinkage,
+            **facts,
         },
     )
+
+
+def _space(
+    trained: Floats,
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    validated: Floats,
+    false_alarms: float,
+) -> tuple[FeatureSpace | None, dict[str, Any]]:
+    """Where the features lie, and how that was found; None: there are none, or too many."""
+    width = trained.shape[1]
+    if not 0 < width <= MOST_FEATURES:
+        why = f"{width:,} features enter its last linear layer, more than {MOST_FEATURES:,}"
+        if not width:
+            why = "its logits do not come from a linear layer, whose input would be its features"
+        return None, {"ood_not_available": why}
+    means, covariance, shrinkage = spread(trained, labels, classes)
+    distances = FeatureSpace(means, covariance, np.inf).distances(validated)
+    threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    return FeatureSpace(means, covariance, threshold), {
+        "false_alarms_wanted": false_alarms,
+        "false_alarms": alarmed,
+        "ood_threshold": threshold,
+        "shrinkage": shrinkage,
+    }
 
 
 def _under_everyday_changes(

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
-from tumorlens.data.histograms import histograms
 from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
 from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
-from tumorlens.models.build import build_model
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
 from tumorlens.training.calibrate import calibrate
@@ -36,6 +35,8 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
+from tumorlens.training.initial import starting_network
+from tumorlens.training.loggers import logger_of
 from tumorlens.training.module import (
     Classifier,
     balanced_weights,
@@ -88,8 +89,8 @@ def train(
     """Train `settings.model` on `settings.data_dir`, or go on with `settings.resume`.
 
     Args:
-        progress: told of "reading", "decoding", "class" (its images and folders), "training"
-            (steps of the whole run), "epoch" and "describing", the calibration at the end.
+        progress: told of "reading", "decoding", "network", "class" (its images and folders),
+            "training" (steps of the whole run), "epoch" and "describing", the calibration.
         extra_callbacks: Lightning callbacks of the caller.
 
     Raises:
@@ -106,39 +107,39 @@ def train(
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
     data = _images(settings, recipe, progress)
+    going_on = resumed if last else None
+    network, told = starting_network(settings, len(data.classes), recipe.image_size, going_on)
     share, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     with _quiet_lightning():
         trainer = _trainer(settings, recipe.epochs, steps, device, precision)
-    lead = trainer.is_global_zero
-    run_dir = resumed or settings.out_dir
+    lead, run_dir = trainer.is_global_zero, resumed or settings.out_dir
     if lead:
-        run_dir = begin(settings, data, resumed, last)
-        _tell_classes(data, progress)
+        run_dir = begin(settings, data, resumed, last, told)
+        _tell_start(data, told, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
-    module, keeping = _prepared(settings, recipe, data, steps, run_dir)
+    template = _template(settings, recipe, data, run_dir, told)
+    module, keeping = _prepared(settings, recipe, data, steps, network, template)
     # The order matters: last.ckpt is written last, when the other callbacks' state is up to date.
-    later = [history, *keeping, *extra_callbacks, LastState(run_dir)]
-    trainer.callbacks += later  # type: ignore[attr-defined]
-    replaced, selected = None, {}
+    trainer.callbacks += [history, *keeping, *extra_callbacks, LastState(run_dir)]  # type: ignore[attr-defined]
+    replaced, kept = None, None
     with _resumable(run_dir, trainer), cpu_threads(settings.threads):
         with memory_of(recipe, settings.devices * settings.num_nodes), _quiet_lightning():
             _fit(trainer, module, settings, data, share, run_dir, last)
         if lead:
-            selected = _finish(keeping[0], data, recipe.lr, device, progress)
-            before = publish(run_dir / "best_model.pt", published)
-            replaced = before if before != run_dir.name else None
-            finish_run_folder(run_dir, selected=selected, epochs=len(history.rows))
+            kept = _finish(keeping[0], data, recipe.lr, device, progress)
+            replaced = publish(run_dir / "best_model.pt", published)
+            finish_run_folder(run_dir, selected=kept.selected, epochs=len(history.rows))
     return TrainingResult(
         run_dir=run_dir,
         checkpoint=published,
-        selected=selected,
+        selected=kept.selected if kept else {},
         epochs=len(history.rows),
         stopped_early=len(history.rows) < recipe.epochs,
-        replaced=replaced,
+        replaced=replaced if replaced != run_dir.name else None,
         protocol=data.protocol,
         counts={split: len(data.indices(split)) for split in SPLITS},
         skipped=data.skipped,
-        note=" ".join(part for part in (data.unused, data.overlap, data.note) if part),
+        note=" ".join(part for part in (data.unused, data.overlap, data.note, _lack(kept)) if part),
     )
 
 
@@ -185,29 +186,29 @@ def _trainer(
 
 
 def _prepared(
-    settings: TrainSettings, recipe: Recipe, data: Dataset, steps: int, run_dir: Path
+    settings: TrainSettings,
+    recipe: Recipe,
+    data: Dataset,
+    steps: int,
+    network: nn.Module,
+    template: Checkpoint,
 ) -> tuple[Classifier, list[Any]]:
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
-    train = data.indices("train")
-    preprocessing = Preprocessing(
-        recipe.image_size,
-        *_grey_statistics(data.images, train),
-        crop_head=recipe.crop_head,
-        standardise=recipe.standardise,
-    )
     weights = None
     if recipe.class_weights == "balanced":
-        weights = balanced_weights(torch.from_numpy(data.labels[train]), len(data.classes))
+        labels = data.labels[data.indices("train")]
+        weights = balanced_weights(torch.from_numpy(labels), len(data.classes))
     module = Classifier(
-        build_model(str(settings.model), len(data.classes), settings.seed),
-        preprocessing,
+        network,
+        len(data.classes),
+        template.preprocessing,
         recipe,
         total_steps=steps * recipe.epochs,
         seed=settings.seed,
         class_weights=weights,
     )
-    template = _template(settings, recipe, data, preprocessing, run_dir)
-    path, monitor = run_dir / "best_model.pt", f"valid_{settings.monitor}"
+    assert template.path is not None  # `_template` names it
+    path, monitor = template.path, f"valid_{settings.monitor}"
     if settings.train_on_valid:
         return module, [LastWeights(template, path)]
     stopping = EarlyStopping(
@@ -229,15 +230,10 @@ def _fit(
     last: Path | None,
 ) -> None:
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
-    with contextlib.suppress(ModuleNotFoundError):
-        from lightning.pytorch.loggers import TensorBoardLogger  # noqa: PLC0415 (an extra)
-
-        trainer.loggers = [TensorBoardLogger(run_dir, name=None, version="tensorboard")]
+    trainer.loggers = logger_of(settings.logger, run_dir, module.recipe.record())
     images = module.preprocessing.prepared(data.images)
     if settings.outlines:
         module.donors = donors_of(settings.outlines, data, module.preprocessing)
-    if module.recipe.histograms:
-        module.histograms = histograms(images, data.labels, data.indices("train"))
     trainer.fit(
         module,
         training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
@@ -270,20 +266,30 @@ def _resumable(run_dir: Path, trainer: Trainer) -> Iterator[None]:
         raise
 
 
-def _tell_classes(data: Dataset, progress: Progress) -> None:
-    """What each class was found to be: its images by split, and the folders that they lie in."""
+def _lack(kept: Checkpoint | None) -> str:
+    why = kept.calibration.get("ood_not_available") if kept else None
+    return f"Out-of-distribution decisions are not available: {why}." if why else ""
+
+
+def _tell_start(data: Dataset, told: list[str], progress: Progress) -> None:
+    """What each class was found to be: its images by split, and the folders that they lie in.
+
+    And what is unusual about the network.
+    """
+    for number, sentence in enumerate(told, 1):
+        progress("network", number, len(told), sentence)
     for label, name in enumerate(data.classes):
         mine = np.flatnonzero(data.labels == label)
         counts = [(split, int((data.splits[mine] == split).sum())) for split in SPLITS]
         folders = sorted({data.paths[index].rpartition("/")[0] for index in mine})
-        told = ", ".join(f"{count:,} {split}" for split, count in counts)
-        note = f"{name}: {told}; from {', '.join(folders)}"
+        images = ", ".join(f"{count:,} {split}" for split, count in counts)
+        note = f"{name}: {images}; from {', '.join(folders)}"
         progress("class", label + 1, len(data.classes), note)
 
 
 def _finish(
     keeping: KeptWeights, data: Dataset, lr: float, device: torch.device, progress: Progress
-) -> dict[str, Any]:
+) -> Checkpoint:
     """Where validation images tell: write the kept weights with how sure to be, what is unlike.
 
     Raises:
@@ -292,11 +298,13 @@ def _finish(
     if keeping.kept is None and not keeping.path.is_file():
         raise TumorlensError(f"--lr {lr}: training diverged, {keeping.NOTHING}; try a smaller one.")
     # An earlier process of a resumed run may have written them.
-    found = keeping.kept or checkpoints.load(keeping.path)
+    found = replace(
+        keeping.kept or checkpoints.load(keeping.path), settings=keeping.template.settings
+    )
     if not found.trained_on_valid:
         found = calibrate(found, data, device=device, progress=progress)
         checkpoints.save(found, keeping.path)
-    return found.selected
+    return found
 
 
 def _share(batch_size: int, settings: TrainSettings, images: int) -> tuple[int, int]:
@@ -328,14 +336,19 @@ def _template(
     settings: TrainSettings,
     recipe: Recipe,
     data: Dataset,
-    preprocessing: Preprocessing,
     folder: Path,
+    told: list[str],
 ) -> Checkpoint:
     train = data.indices("train")
     return Checkpoint(
         model_name=str(settings.model),
         classes=data.classes,
-        preprocessing=preprocessing,
+        preprocessing=Preprocessing(
+            recipe.image_size,
+            *_grey_statistics(data.images, train),
+            crop_head=recipe.crop_head,
+            standardise=recipe.standardise,
+        ),
         weights={},
         data=DataRecord(
             data_dir=str(data.root.resolve()),
@@ -350,8 +363,10 @@ def _template(
             patients=record(data.paths, data.patients) if data.patients else None,
             overlap=data.overlap,
         ),
-        settings=primitives(settings) | {"recipe_resolved": recipe.record(), "run": folder.name},
+        settings=primitives(settings)
+        | {"recipe_resolved": recipe.record(), "run": folder.name, "starting_network": told},
         selected={},
+        path=folder / "best_model.pt",
     )
 
 
@@ -367,6 +382,7 @@ def _quiet_lightning() -> Iterator[None]:
         ".*exists and is not empty.*",
         ".*have no `val_dataloader`.*",  # without validation images: what was asked for
         ".*isinstance.treespec, LeafSpec.*",
+        ".*in eval mode at the start.*",  # batch norms of --freeze
         ".*sync_dist=True.*",  # torchmetrics computes over all processes already
     )
     with warnings.catch_warnings():

@@ -1,12 +1,14 @@
 """How to train: every number that a run's result depends on, in one frozen record."""
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tumorlens.data.augment import Augmentation
 from tumorlens.device import kept_memory
-from tumorlens.settings import RECIPE_DEFAULTS, TrainSettings
+from tumorlens.settings import RECIPE_FLAGS, TrainSettings
+from tumorlens.settings.recipe_files import BUILT_IN, KEYS, read_changes, read_recipe
 
 # Bytes of a training's largest tensor. At 196 MiB (224 px, batch 64) memory that is kept comes to
 # 4.0 instead of 2.3 GB, at 392 MiB to 11 instead of 4.1.
@@ -34,7 +36,6 @@ class Recipe:
     averaging: float = 0.0
     class_weights: str = "none"  # or "balanced": each class weighs alike in the loss
     crop_head: bool = False  # the head fills the input, see `Preprocessing`
-    histograms: float = 0.0  # share of images given the histogram of one of another class
     standardise: bool = False  # each image by its own scale, see `Preprocessing`
 
     def record(self) -> dict[str, Any]:
@@ -42,51 +43,37 @@ class Recipe:
         return asdict(self)
 
 
-# What flags may set otherwise is in the settings, where help reads it.
-RECIPES = {
-    "plain": Recipe(**RECIPE_DEFAULTS["plain"], augmentation=Augmentation()),
-    "fast": Recipe(
-        **RECIPE_DEFAULTS["fast"],
-        augmentation=Augmentation(rotation=15, scale=0.15, shift=0.08, contrast=0.2, gamma=0.3),
-        optimizer="sgd",
-        weight_decay=5e-4,
-        label_smoothing=0.1,
-        averaging=0.99,
-    ),
-    "robust": Recipe(
-        **RECIPE_DEFAULTS["robust"],
-        augmentation=Augmentation(
-            rotation=15,
-            scale=0.25,
-            shift=0.1,
-            brightness=0.1,
-            contrast=0.4,
-            gamma=0.6,
-            curves=0.6,
-            bias_field=0.6,
-            resolution=0.5,
-            noise=0.12,
-        ),
-        optimizer="sgd",
-        weight_decay=5e-4,
-        label_smoothing=0.1,
-        averaging=0.99,
-        histograms=0.5,
-        crop_head=True,
-        standardise=True,
-    ),
-    "paper": Recipe(
-        **RECIPE_DEFAULTS["paper"],
-        augmentation=Augmentation(scale=0, shift=0, brightness=0, contrast=0),
-    ),
-}
+def recipe_of(values: Mapping[str, Any]) -> Recipe:
+    """From the keys of a recipe file, see `settings.recipe_files`."""
+    plain: dict[str, Any] = {}
+    augmentation: dict[str, Any] = {}
+    for key, value in values.items():
+        table, _, name = KEYS[key][0].rpartition(".")
+        (augmentation if table else plain)[name] = value
+    return Recipe(augmentation=Augmentation(**augmentation), **plain)
+
+
+RECIPES = {name: recipe_of(read_recipe(name)[0]) for name in BUILT_IN}
 
 
 def resolve(settings: TrainSettings) -> Recipe:
-    """The named recipe with every flag that the user gave in its place."""
-    given = {name: getattr(settings, name) for name in RECIPE_DEFAULTS[settings.recipe]}
+    """The recipe, named or of a file, with every --set and flag that the user gave in its place.
+
+    Raises:
+        TumorlensError: see `read_recipe`.
+    """
+    named = RECIPES.get(settings.recipe) or recipe_of(read_recipe(settings.recipe)[0])
+    values = keys_of(named) | read_changes(settings.set)
+    given = {name: getattr(settings, name) for name in RECIPE_FLAGS}
     chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(RECIPES[settings.recipe], **chosen)
+    return replace(recipe_of(values), **chosen)
+
+
+def keys_of(recipe: Recipe) -> dict[str, Any]:
+    """Every key of a recipe file with the recipe's value."""
+    flat = recipe.record()
+    flat |= {f"augmentation.{name}": value for name, value in flat.pop("augmentation").items()}
+    return {key: flat[field] for key, (field, _, _) in KEYS.items()}
 
 
 def memory_of(recipe: Recipe, processes: int) -> contextlib.AbstractContextManager[None]:

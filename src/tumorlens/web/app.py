@@ -154,10 +154,11 @@ class _Pages:
 
     def _html(self, scan: Scan, at: int, token: str) -> str:
         image = scan.slices[at]
+        layer = self.predictor.layer or "each network's last convolution"
         return render.result(
             image,
             self.predictor.predict(image),
-            f"{self.predictor.method_name} at {self.predictor.layer}",
+            f"{self.predictor.method_name} at {layer}",
             kind=scan.kind,
             number=at + 1,
             slices=len(scan.slices),

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import described
 from tumorlens.data.readers import fit_square
 from tumorlens.device import pick_device
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import find_layer, grad_cam
+from tumorlens.explain.gradcam import common_layer, grad_cam
 from tumorlens.explain.panel import distinct_names
-from tumorlens.models.resnet import ResNet
+from tumorlens.labels import title
+from tumorlens.models.build import logits_and_features
 from tumorlens.settings import METHOD_NAMES, ServeSettings
 from tumorlens.uncertainty.decision import Decided, DecisionRule
 
@@ -50,7 +51,7 @@ class Predictor:
 
     def __init__(self, settings: ServeSettings) -> None:
         files = [settings.checkpoint, *([settings.compare] if settings.compare else [])]
-        self.layer, self.method = settings.layer, settings.method
+        self.method = settings.method
         self.method_name = METHOD_NAMES[settings.method]
         self.device = pick_device(settings.device)
         self.loaded = [checkpoints.load(file) for file in files]
@@ -61,12 +62,9 @@ class Predictor:
                 f"{', '.join(self.loaded[-1].classes)}, --checkpoint {', '.join(self.classes)}; "
                 "show networks of the same classes."
             )
-        self.networks: list[ResNet] = [one.network().to(self.device) for one in self.loaded]
-        for network in self.networks:
-            for part in self.layer.split("*"):
-                find_layer(network, part)
-        titles = {"resnet18": "ResNet18", "se_resnet18": "SE-ResNet18"}
-        self.names = [titles.get(name, name) for name in distinct_names(self.loaded)]
+        self.networks = [one.network().to(self.device) for one in self.loaded]
+        self.layer = common_layer(self.networks, settings.layer)
+        self.names = [title(name) for name in distinct_names(self.loaded)]
 
     def predict(self, image: npt.NDArray[np.uint8]) -> list[SlicePrediction]:
         """Every network's output for a (H, W) uint8 slice."""
@@ -76,13 +74,14 @@ class Predictor:
         ]
 
     def _predict(
-        self, loaded: Checkpoint, network: ResNet, name: str, image: npt.NDArray[np.uint8]
+        self, loaded: Checkpoint, network: nn.Module, name: str, image: npt.NDArray[np.uint8]
     ) -> SlicePrediction:
         size = loaded.preprocessing.image_size
         square = torch.from_numpy(fit_square(image, size))[None].to(self.device)
         inputs = loaded.preprocessing(square)
         with torch.inference_mode():
-            logits, features = (one.cpu().double().numpy() for one in described(network, inputs))
+            outputs = logits_and_features(network, inputs)
+        logits, features = (one.cpu().double().numpy() for one in outputs)
         rule, count = loaded.decision(), len(loaded.classes)
         maps = grad_cam(
             network, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, self.method

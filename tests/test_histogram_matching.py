@@ -1,7 +1,13 @@
+"""The trial of `experiments/display_recipe_search.py` that matches histograms."""
+
+import sys
+from pathlib import Path
+
 import numpy as np
 import torch
 
-from tumorlens.data.histograms import foreground_quantiles, histograms, matched
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+from histogram_matching import foreground_quantiles, histograms, matched
 
 RNG = np.random.default_rng(0)
 # Two classes: one dark, one bright, both with air around.
