@@ -48,7 +48,7 @@ def test_window_cuts_and_inverted_values_are_turned(dicom_bytes: Callable[..., b
     ("name", "words"),
     [
         ("SC_rgb_rle.dcm", "in colour"),
-        ("examples_palette.dcm", "in colour"),
+        ("SC_ybr_full_422_uncompressed.dcm", "in colour"),
         ("image_dfl.dcm", "deflated"),
         ("MR_truncated.dcm", "cannot be decoded .The number of bytes"),
         ("test-SR.dcm", "has no pixels"),
@@ -197,3 +197,13 @@ def test_axes_of_one_behind_the_third_are_no_further_volumes(tmp_path: Path) -> 
         nibabel.save(nibabel.Nifti1Image(shaped, np.eye(4)), tmp_path / name)
         found.append(scans.read((tmp_path / name).read_bytes(), MANY).slices)
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"PhotometricInterpretation": "PALETTE COLOR"}, {"SamplesPerPixel": 3}]
+)
+def test_palette_and_three_channels_are_colour(
+    tags: dict[str, object], dicom_bytes: Callable[..., bytes]
+) -> None:
+    with pytest.raises(ScanError, match="in colour"):
+        scans.read(dicom_bytes(**tags), MANY)
