@@ -245,3 +245,18 @@ def test_no_function_is_long_or_takes_many_parameters() -> None:
             if lines > 60 or len([name for name in taken if name not in ("self", "cls")]) > 8:
                 found.append(f"{path.name}: {node.name}, {lines} lines, {len(taken)} parameters")
     assert found == []
+
+
+def test_what_holds_arrays_does_not_compare_them() -> None:
+    """`==` of two such objects would raise, as arrays have no one answer to it."""
+    arrays = ("npt.NDArray", "Tensor", "Floats", "Stack", "Array", "Indices", "Maps", "list[npt.")
+    found = []
+    for path in _files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            made = [ast.unparse(one) for one in node.decorator_list]
+            holds = [ast.unparse(one.annotation) for one in node.body if hasattr(one, "annotation")]
+            if any(one.startswith("dataclass(") and "eq=False" not in one for one in made):
+                found += [node.name for one in holds if one.startswith(arrays)]
+    assert found == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tumorlens.cli import main
-from tumorlens.cli.console import shown
+from tumorlens.cli.console import of_results, shown
 
 
 class _AsciiTerminal:
@@ -69,3 +69,8 @@ def test_help_is_shown_by_a_terminal_that_knows_ascii_alone() -> None:
         check=True,
     )
     assert "--data_dir PATH" in done.stdout.decode("ascii")
+
+
+def test_no_column_is_as_if_nothing_were_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
+    assert of_results().width == 200

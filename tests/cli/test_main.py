@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import json
 import os
 import re
@@ -348,3 +349,69 @@ def test_package_is_a_program_too() -> None:
     command = [sys.executable, "-m", "tumorlens", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"tumorlens {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "mode", "words"),
+    [
+        (errno.EACCES, 0o000, "a.png: cannot be read"),
+        (errno.EPERM, 0o000, "a.png: cannot be read"),
+        (errno.EACCES, 0o600, "a.png: cannot be written"),
+        (errno.EIO, 0o600, "a.png: cannot be read or written"),
+        (errno.ENOSPC, 0o000, "a.png: cannot be written"),
+    ],
+)
+def test_what_the_system_refuses_is_named_with_whether_it_was_read_or_written(
+    code: int,
+    mode: int,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> int:
+        raise OSError(code, "why", str(path))
+
+    path = tmp_path / "a.png"
+    path.touch()
+    # By its mode alone: root may read anything.
+    monkeypatch.setattr(os, "access", lambda place, _: place != path or bool(mode))
+    monkeypatch.setattr("tumorlens.cli.cache.run", refused)
+    assert f"{words} (why)" in _fails(capsys, ["cache", "show"])
+
+
+def test_a_folder_that_may_not_be_entered_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "why", str(tmp_path / "closed" / "deep" / "a.png"))
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "access", lambda place, _: place != tmp_path / "closed")
+    monkeypatch.setattr("tumorlens.cli.cache.run", refused)
+    told = _fails(capsys, ["cache", "show"])
+    assert f"{tmp_path / 'closed'}: cannot be entered (why); check its permissions." in told
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--seed", str(2**70)], f"--seed {2**70}: expected less than {2**32}."),
+        (["--threads", str(10**11)], "--threads 100000000000: expected less than 32768."),
+        (["--splits", ""], "--splits: found '', expected PATH."),
+    ],
+)
+def test_number_beyond_all_and_empty_path_are_refused(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in _fails(capsys, ["train", "--model", "resnet18", "--data_dir", "x", *argv])
+
+
+def test_folder_that_is_gone_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr("tumorlens.cli.cache.run", gone)
+    assert "the folder that you are in is gone" in _fails(capsys, ["cache", "show"])

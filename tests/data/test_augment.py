@@ -1,3 +1,6 @@
+import math
+from dataclasses import Field, fields
+
 import numpy as np
 import pytest
 import torch
@@ -99,9 +102,20 @@ def test_random_numbers_are_uniform_and_uncorrelated() -> None:
     assert np.abs(correlation - np.eye(8)).max() < 0.03
 
 
-def test_nonsense_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="rotation is 200"):
-        Augmentation(rotation=200)
+@pytest.mark.parametrize("field", [item for item in fields(Augmentation) if item.name != "flip"])
+def test_nonsense_is_refused_by_name(field: Field[float]) -> None:
+    for value in (-0.1, 200.0, math.nan):
+        with pytest.raises(ValueError, match=rf"^{field.name} is {value}"):
+            Augmentation(**{field.name: value})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_moves_no_pixel(dtype: torch.dtype) -> None:
+    alone = augment(PICTURES, INDICES, Augmentation(), seed=3, epoch=5)
+    with torch.autocast("cpu", dtype=dtype):
+        mixed = augment(PICTURES, INDICES, Augmentation(), seed=3, epoch=5)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, alone, rtol=0, atol=0)
 
 
 SCANNER = {"curves": 1.0, "bias_field": 0.6, "resolution": 1.0, "noise": 0.2}

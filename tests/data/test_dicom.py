@@ -192,3 +192,27 @@ def test_directory_of_a_disc_and_object_without_pixels_say_what_they_are(
     assert not dicom.is_directory(tmp_path / "report.dcm")
     with pytest.raises(ScanError, match="DICOMDIR, the index of a disc; name the folder"):
         dicom.read((tmp_path / "DICOMDIR").read_bytes(), MANY)
+
+
+@pytest.mark.parametrize(
+    ("shift", "tags"),
+    [
+        (4, {"BitsStored": 12, "HighBit": 15}),
+        (0, {"BitsStored": 0}),
+        (0, {"BitsStored": 17}),
+        (0, {"PixelRepresentation": None}),
+    ],
+)
+def test_values_are_whole_whatever_is_said_of_their_bits(
+    shift: int, tags: dict[str, int | None], dicom_bytes: Make
+) -> None:
+    data = pydicom.dcmread(io.BytesIO(dicom_bytes()))
+    data.PixelData = (np.array([[0, 160], [320, 400]], np.uint16) << shift).tobytes()
+    for name, value in tags.items():
+        if value is None:
+            delattr(data, name)
+        else:
+            setattr(data, name, value)
+    stream = io.BytesIO()
+    data.save_as(stream)
+    np.testing.assert_array_equal(_slice(stream.getvalue())[0], PLAIN)

@@ -296,3 +296,12 @@ def test_folder_that_cannot_be_read_is_a_fault(
         patched.setattr(os, "scandir", refusing)
         (fault,) = scan(root).faults
     assert fault == f"{root}/train/glioma/closed: cannot be read; check its permissions."
+
+
+def test_link_to_itself_is_one_file_that_cannot_be_read(make_folder: Callable[..., Path]) -> None:
+    root = make_folder({"train": 1, "valid": 1})
+    (root / "loop").symlink_to("loop")
+    (root / "train" / "glioma" / "loop.png").symlink_to("loop.png")
+    found = scan(root)
+    assert len(found.files) == 9
+    assert "train/glioma/loop.png" in {file.path for file in found.files}

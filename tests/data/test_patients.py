@@ -143,3 +143,10 @@ def test_record_of_patients_reads_back_as_it_was() -> None:
     assert again.names.tolist() == ["", "anna"]
     assert again.sites is not None
     assert again.sites.tolist() == ["", "north"]
+
+
+def test_table_without_one_patient_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "patients.csv"
+    path.write_text("path,patient\ntrain/a/x.png,\n", encoding="utf-8")
+    with pytest.raises(TumorlensError, match="its column `patient` is empty"):
+        read_patients(path)

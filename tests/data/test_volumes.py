@@ -48,7 +48,7 @@ def test_window_cuts_and_inverted_values_are_turned(dicom_bytes: Callable[..., b
     ("name", "words"),
     [
         ("SC_rgb_rle.dcm", "in colour"),
-        ("examples_palette.dcm", "in colour"),
+        ("SC_ybr_full_422_uncompressed.dcm", "in colour"),
         ("image_dfl.dcm", "deflated"),
         ("MR_truncated.dcm", "cannot be decoded .The number of bytes"),
         ("test-SR.dcm", "has no pixels"),
@@ -188,3 +188,22 @@ def test_padding_and_one_hot_voxel_set_no_scale() -> None:
     )
     assert np.abs(plain - holes).max() <= 3
     assert np.count_nonzero(np.abs(plain - spoiled) > 3) <= 1
+
+
+def test_axes_of_one_behind_the_third_are_no_further_volumes(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((5, 6, 4)).astype(np.float32)
+    found = []
+    for name, shaped in (("a.nii", values), ("b.nii", values[..., None, None])):
+        nibabel.save(nibabel.Nifti1Image(shaped, np.eye(4)), tmp_path / name)
+        found.append(scans.read((tmp_path / name).read_bytes(), MANY).slices)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize(
+    "tags", [{"PhotometricInterpretation": "PALETTE COLOR"}, {"SamplesPerPixel": 3}]
+)
+def test_palette_and_three_channels_are_colour(
+    tags: dict[str, object], dicom_bytes: Callable[..., bytes]
+) -> None:
+    with pytest.raises(ScanError, match="in colour"):
+        scans.read(dicom_bytes(**tags), MANY)

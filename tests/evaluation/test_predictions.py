@@ -70,3 +70,10 @@ def test_table_that_is_none_is_refused(text: str, told: str, tmp_path: Path) -> 
         read(file)
     with pytest.raises(TumorlensError, match="there is no such file"):
         read(tmp_path / "none.csv")
+
+
+def test_prediction_that_is_not_the_highest_probability_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.csv"
+    path.write_text("path,label,prediction,prob_a,prob_b\nx.png,a,b,0.6,0.4\n", encoding="utf-8")
+    with pytest.raises(TumorlensError, match="the prediction of x.png is b, but not its highest"):
+        read(path)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,16 @@ def test_curves_run_between_the_picture_and_the_baseline(
     assert (np.diff(found.curves["deletion"]["map"], axis=1) <= 1e-7).all()
     assert found.at[0] == 0
     assert found.at[-1] == 1
+
+
+def test_probabilities_are_calibrated_where_there_is_a_temperature(
+    session_on: Opener, squares: np.ndarray, maps: np.ndarray
+) -> None:
+    session = session_on(Brightness(), squares)
+    session = replace(session, checkpoint=replace(session.checkpoint, temperature=0.25))
+    whole = faithfulness(session, maps).curves["deletion"]["map"][:, 0]
+    brightness = squares.mean(axis=(1, 2)) / 255
+    assert whole == pytest.approx(1 / (1 + np.exp((0.1 - brightness) / 0.25)), abs=1e-5)
 
 
 def test_same_seed_gives_the_same_curves(

@@ -239,9 +239,9 @@ class Brightness:
 predict.backend_of = lambda settings: Brightness()
 slices, slowest = predict.sources.slices, [0.0, ""]
 def timed(file, *rest):
-    start = time.perf_counter()
+    start = time.process_time()
     yield from list(slices(file, *rest))
-    slowest[:] = max(slowest, [time.perf_counter() - start, file.name])
+    slowest[:] = max(slowest, [time.process_time() - start, file.name])
 predict.sources.slices = timed
 status = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -162,18 +162,23 @@ def test_jobs_end_with_the_one_who_asked(sent: signal.Signals, status: int, tmp_
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
-    """A scheduler and two worker processes on loopback."""
+    """A scheduler and three worker processes on loopback; a task may kill one of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
+    quiet = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+        "cwd": tmp_path,
+        "env": os.environ | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"},
+    }
     started = [
         subprocess.Popen([*dask, "--host", address, "--no-dashboard", "--no-show"], **quiet),
         *(
             subprocess.Popen([*worker, "--nthreads", "1", "--no-dashboard"], **quiet)
-            for _ in range(2)
+            for _ in range(3)
         ),
     ]
     try:
@@ -189,7 +194,7 @@ def test_worker_killed_in_the_middle_loses_no_run(cluster: str, tmp_path: Path) 
     from distributed import Client
 
     with Client(cluster, timeout=60) as client:
-        client.wait_for_workers(2, timeout=60)
+        client.wait_for_workers(3, timeout=60)
 
     def work(task: tuple[int, Path], progress: Progress) -> tuple[int, bool]:
         number, folder = task
@@ -212,6 +217,30 @@ def test_worker_killed_in_the_middle_loses_no_run(cluster: str, tmp_path: Path) 
     )
     assert dict(found) == {number: number == 1 for number in range(TASKS)}
     assert heard == [100 * count for count in range(TASKS + 1)]
+
+
+def test_run_that_raises_or_kills_workers_stops_no_other_of_the_cluster(cluster: str) -> None:
+    from distributed import Client
+
+    with Client(cluster, timeout=60) as client:
+        client.wait_for_workers(3, timeout=60)
+
+    def work(task: int, progress: Progress) -> int:
+        if task == 0:
+            raise ZeroDivisionError("why")
+        if task == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task
+
+    def failed(task: int, error: Exception) -> str:
+        return f"{task}: {error}"
+
+    found = list(run_all([1, 0, 2, 3], work, failed, cluster))
+    assert sorted(one for one in found if isinstance(one, int)) == [2, 3]
+    assert sorted(one for one in found if isinstance(one, str)) == [
+        "0: why",
+        f"1: --cluster {cluster}: several workers died of it; see their logs.",
+    ]
 
 
 def test_address_where_nothing_answers_is_said_in_a_sentence() -> None:

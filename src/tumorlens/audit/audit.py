@@ -62,7 +62,7 @@ class PatientOverlap:
     whole: PatientCounts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NearestDuplicates:
     """For each of T images of one split its nearest near-duplicate in another, worst first.
 
@@ -83,7 +83,7 @@ class NearestDuplicates:
         return len(self.image)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Audit:
     """What `audit` found in N images.
 

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tumorlens import __version__
 from tumorlens.errors import TumorlensError
@@ -27,6 +28,7 @@ COMMANDS = {
     "split": "split a data folder so that near-duplicates stay together",
     "compare": "compare two networks on the same images, and say what is statistically significant",
     "study": "train and score a grid of networks, seeds and folds; tables and metrics of it",
+    "calibrate": "calibrate a finished checkpoint: operating point, last layer, sets of classes",
     "export": "write a checkpoint as ONNX, in 32 or 8 bits, checked",
     "report": "put a run on one page, and write its model card",
     "serve": "a web page: drop a slice, see classes, decision and maps",
@@ -84,15 +86,30 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except OSError as error:
-        if error.errno not in (*DISK_FULL, errno.EACCES, errno.EROFS):
+        if error.filename is None and error.errno not in (*DISK_FULL, errno.ENOENT):
             raise
-        print(
-            f"{prog}: {error.filename or 'the output'} cannot be written ({error.strerror}); free "
-            "some room or name another folder.",
-            file=sys.stderr,
-        )
+        print(f"{prog}: {_refused(error)}", file=sys.stderr)
         return WRONG_INPUT
     return status
+
+
+def _refused(error: OSError) -> str:
+    """What the system does not let us read or write, and what to do about it."""
+    if error.filename is None and error.errno == errno.ENOENT:  # `getcwd` names no file
+        return "the folder that you are in is gone; change to another."
+    why = f"({error.strerror})"
+    if error.errno in (*DISK_FULL, errno.EROFS) or not isinstance(error.filename, str):
+        place = error.filename or "the output"
+        return f"{place}: cannot be written {why}; free some room or name another folder."
+    path = Path(error.filename)
+    for folder in reversed(path.absolute().parents):
+        if folder.is_dir() and not os.access(folder, os.X_OK):
+            return f"{folder}: cannot be entered {why}; check its permissions."
+    if error.errno not in (errno.EACCES, errno.EPERM):
+        return f"{path}: cannot be read or written {why}; see that it is there and can be used."
+    if path.exists() and not os.access(path, os.R_OK):
+        return f"{path}: cannot be read {why}; check its permissions."
+    return f"{path}: cannot be written {why}; check its permissions or name another place."
 
 
 def _help() -> str:

@@ -22,7 +22,7 @@ from rich.table import Table
 from tumorlens.progress import Progress as Listener
 
 # Columns of a file or pipe, where nobody's window ends: tables are not cut to 80.
-_UNBOUNDED = 200
+_UNBOUNDED, _LEAST = 200, 10
 _SECONDS_BETWEEN_LINES = 30.0
 # Steps of these stages are news in themselves, printed above the bar.
 _NEWS = ("class", "network", "epoch")
@@ -31,7 +31,8 @@ _NEWS = ("class", "network", "epoch")
 def of_results(*, stderr: bool = False) -> Console:
     """The console for results, as wide as the terminal, or as the tables need."""
     console = Console(highlight=False, stderr=stderr)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    # COLUMNS=0, as some containers have it, would show nothing at all.
+    if not (console.is_terminal or "COLUMNS" in os.environ) or console.width < _LEAST:
         console.width = _UNBOUNDED
     return console
 

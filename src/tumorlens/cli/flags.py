@@ -146,7 +146,7 @@ def _reader(hint: Any, flag: str, alone: str | None) -> PrimitiveConstructorSpec
 
     def read(word: str) -> Any:
         try:
-            if word in choices or not choices:
+            if word and (word in choices or not choices):
                 return word if choices else kind(word)
         except ValueError:
             pass

@@ -53,6 +53,7 @@ class Augmentation:
             ("rotation", 180),
             ("scale", 0.9),
             ("shift", 1),
+            ("brightness", 1),
             ("contrast", 1),
             ("gamma", 2),
             ("curves", 1),

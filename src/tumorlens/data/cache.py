@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 Faults = dict[str, str]  # path to why it cannot be decoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CachedImages:
     """N images, in the order they were asked for.
 

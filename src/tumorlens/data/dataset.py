@@ -34,7 +34,7 @@ from tumorlens.progress import Progress, silent
 VALID_FRACTION = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Dataset:
     """N images, their labels and splits.
 

@@ -72,8 +72,10 @@ def read(content: bytes, max_pixels: int) -> tuple[Stack, str]:
     check_size(int(data.get("Rows") or 0) * int(data.get("Columns") or 0) * frames, max_pixels)
     if not data.get("PhotometricInterpretation"):
         data.PhotometricInterpretation = "MONOCHROME2"
-    if not str(data.PhotometricInterpretation).startswith("MONOCHROME"):
+    one_channel = _number(_value(data, "SamplesPerPixel"), 1) <= 1
+    if not one_channel or not str(data.PhotometricInterpretation).startswith("MONOCHROME"):
         raise ScanError("is a DICOM file in colour; expected a grey MRI slice")
+    _mend_bits(data)
     stored = _stored(data)
     stored = stored.reshape(frames, *stored.shape[-2:])
     missing = _padding(stored, data)
@@ -122,8 +124,12 @@ def _dataset(content: bytes) -> "Dataset":
     preamble = content[128:132] == b"DICM"
     stream = io.BytesIO(content)
     stream.seek(_HEAD if preamble else 0)
+    # Listed in pydicom's reference; `dcmread` would unpack a deflated file at once.
     meta = pydicom.filereader.read_dataset(
-        stream, False, True, stop_when=lambda tag, *_: tag.group != 2
+        stream,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, *_: tag.group != 2,
     )
     if meta.get("TransferSyntaxUID") == _DEFLATED:
         raise ScanError("is a deflated DICOM file, which is not unpacked here")
@@ -135,6 +141,19 @@ def _dataset(content: bytes) -> "Dataset":
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
         data.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
     return data
+
+
+def _mend_bits(data: "Dataset") -> None:
+    """Give pydicom bits that make sense: it reads a value from the lowest bit, whatever is said."""
+    allocated, stored, high = (
+        int(_number(_value(data, name), 0)) for name in ("BitsAllocated", "BitsStored", "HighBit")
+    )
+    if not 0 < stored <= allocated:
+        data.BitsStored = allocated
+    elif stored <= high < allocated:  # in the upper bits: those below stay, far down the scale
+        data.BitsStored = high + 1
+    if data.get("PixelRepresentation") is None:
+        data.PixelRepresentation = 0
 
 
 def _stored(data: "Dataset") -> npt.NDArray[Any]:

@@ -53,7 +53,7 @@ Indices = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """C possible pairs, sorted; a pair comes up once for each transform that fits.
 
@@ -69,7 +69,7 @@ class Candidates:
     distance: Indices
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NearDuplicates:
     """For each of N queries its nearest reference.
 
@@ -204,7 +204,7 @@ def _signs(fingerprints: Hashes) -> tuple[npt.NDArray[np.float32], npt.NDArray[n
     return even, odd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pairs:
     """P pairs of images that show the same image, sorted by `first`, then `second`.
 

@@ -226,7 +226,7 @@ def _tree(root: Path) -> _Tree:
             if entry.name[0] == "." or entry.name.lower().partition(":")[0] in OF_SYSTEMS:
                 continue
             path = f"{here}/{entry.name}" if here else entry.name
-            if not entry.is_dir():
+            if not os.path.isdir(entry):  # noqa: PTH112 (False also of a link to itself)
                 found.files.append(path)
             elif not _is_portable(entry.name):
                 found.unused.setdefault(_BAD_NAME, []).append(path)

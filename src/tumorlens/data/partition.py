@@ -22,7 +22,7 @@ from tumorlens.settings import SplitSettings
 Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Partition:
     """Which image goes where.
 

@@ -140,6 +140,8 @@ def read_patients(name: Path) -> PatientTable:
             f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
             f"patient (and, where known, site, group, run, fold), or `{PUBLIC}`."
         )
+    if not any(row["patient"] for row in found.rows.values()):
+        raise TumorlensError(f"--patients {name}: its column `patient` is empty; fill it in.")
     return found
 
 

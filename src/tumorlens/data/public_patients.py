@@ -46,7 +46,7 @@ FOLDS = 5
 _SAME_NAME = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The built-in table: R rows by column, and their hashes, (R, 32) uint8."""
 
@@ -55,7 +55,7 @@ class Table:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Match:
     """What the table knows of N images.
 

@@ -53,7 +53,7 @@ _OTHERS = (
     (b"\x93NUMPY", f"is a NumPy array (.npy), which is not read; {_ARRAY}"),
     (b"MATLAB", f"is a MATLAB file (.mat), which is not read; {_ARRAY}"),
     (b"\x89HDF", f"is an HDF5 file, which is not read; {_ARRAY}"),
-    (b"PK\3\4", "is a ZIP archive; unpack it"),
+    ((b"PK\3\4", b"BZh", b"\xfd7z", b"7z\xbc", b"Rar!", b"(\xb5/\xfd"), "is an archive; unpack it"),
     (b"%PDF", f"is a PDF file, which is not read; expected {_EXPECTED}"),
     (b"<", f"is a web page or XML file; expected {_EXPECTED}"),
     (b"\x5c\1\0\0", "is a NIfTI volume, which `predict` and `serve` read; save its slices as PNG"),

@@ -35,7 +35,7 @@ PAIR = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scan:
     """What was in a file.
 
@@ -128,7 +128,7 @@ def _nifti(content: bytes, max_pixels: int, axis: Axis) -> Scan:
         raise ScanError(PAIR)
     header = form.header_class(head[: form.header_class.sizeof_hdr])
     shape = header.get_data_shape()
-    if len(shape) not in (2, 3, 4) or (len(shape) == 4 and shape[3] != 1):
+    if len(shape) < 2 or any(side != 1 for side in shape[3:]):
         raise ScanError(
             f"is a NIfTI file of shape {' x '.join(map(str, shape))}; expected one volume"
         )

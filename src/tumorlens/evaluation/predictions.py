@@ -196,6 +196,14 @@ def read(path: Path) -> Predictions:
             f"{', '.join(map(str, probabilities[first].tolist()))}; expected numbers of 0 or more "
             "with the sum 1."
         )
+    highest = probabilities.max(axis=1) - 1e-5
+    for row, values, most in zip(rows, probabilities, highest, strict=True):
+        named = row.get("prediction")
+        if named and (named not in classes or values[classes.index(named)] < most):
+            raise TumorlensError(
+                f"{path}: the prediction of {row['path']} is {named}, but not its highest "
+                "probability; expected the class of the highest."
+            )
 
     def column(name: str) -> tuple[str, ...] | None:
         return tuple(row[name] or "" for row in rows) if name in columns else None

@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 LARGEST_GAP = "largest_recall_gap"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subset:
     """Metrics of one set of images.
 

@@ -23,6 +23,7 @@ from tumorlens.explain.map_metrics import centre_map, frame, head
 from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import memory_format
+from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,13 +34,14 @@ GAMES = ("deletion", "insertion")
 BLUR = 1 / 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Faithfulness:
     """Curves of N images.
 
     Attributes:
         at: (T,) share of the pixels taken out or put back, 0..1.
-        curves: game to order to (N, T) probability of the target.
+        curves: game to order to (N, T) probability of the target, calibrated where there is a
+            temperature.
     """
 
     at: Floats
@@ -94,7 +96,8 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
     at = next(iter(curves.values())).at
     content = {
         "source": "Petsiuk et al. 2018; deletion to the training mean, insertion into a blurred "
-        "image; area below the probability of the true class, not calibrated",
+        "image; area below the probability of the true class, calibrated where the network has a "
+        "temperature",
         "sample": samples[-1].how,
         "networks": areas,
     }
@@ -117,6 +120,7 @@ def faithfulness(
     """
     network, where = session.network.to(session.device), session.device
     preprocessing, images = session.checkpoint.preprocessing, session.data.images
+    temperature = session.checkpoint.temperature or 1.0
     rng = np.random.default_rng(seed)
     at = np.linspace(0, 1, STEPS + 1)
     curves = {game: {order: np.zeros((len(images), len(at))) for order in ORDERS} for game in GAMES}
@@ -149,7 +153,8 @@ def faithfulness(
             changed = torch.from_numpy(_rank(relevance, rng)).to(where)[None] < counts
             for game, (before, after) in start.items():
                 mixed = torch.where(changed[:, None], after, before)
-                curves[game][order][index] = _probability(network, mixed, target)
+                logits = _logits(network, mixed)
+                curves[game][order][index] = softmax(logits, temperature)[:, target]
         session.progress("faithfulness", index + 1, len(images))
     return Faithfulness(at, curves)
 
@@ -172,7 +177,6 @@ def _rank(relevance: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 @torch.inference_mode()
-def _probability(network: nn.Module, inputs: Tensor, target: int) -> Floats:
-    logits = network(inputs.contiguous(memory_format=memory_format(network)))
-    found: Floats = torch.softmax(logits.cpu().double(), dim=1)[:, target].numpy()
-    return found
+def _logits(network: nn.Module, inputs: Tensor) -> Floats:
+    logits: Tensor = network(inputs.contiguous(memory_format=memory_format(network)))
+    return logits.cpu().double().numpy()

@@ -23,7 +23,7 @@ from tumorlens.models.resnet import ResNet
 from tumorlens.settings import METHOD_NAMES, MapMethod
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GradCam:
     """Maps and predictions of one forward pass.
 

@@ -59,7 +59,7 @@ class Scene:
     even: Attribution
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Localization:
     """How the maps of a network lie.
 

@@ -29,7 +29,7 @@ SKULL = 0.08
 CENTRE = 0.15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A map against a region.
 

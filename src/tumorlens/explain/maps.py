@@ -80,7 +80,7 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     return np.concatenate(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Images that the checks of the maps are made on.
 

@@ -27,7 +27,7 @@ _STRIDES = (1, 2, 4, 8, 16, 32, 64)
 _FONT, _LETTERS = 9, 27
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Explained:
     """One network's map of an image.
 
@@ -52,7 +52,7 @@ class Explained:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tile:
     """An image and the maps of one or two networks.
 

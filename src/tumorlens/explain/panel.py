@@ -53,7 +53,7 @@ class Explanation:
     measured: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Chosen:
     """Images; labels are None where they are not known. `what` and `how` name them in words."""
 

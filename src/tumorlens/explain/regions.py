@@ -21,7 +21,7 @@ _COLOUR, _WIDTH = "#56B4E9", 1.1
 EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outline:
     """Where a tumor is, as somebody drew it.
 

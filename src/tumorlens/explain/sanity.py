@@ -28,7 +28,7 @@ _SIDE, _WINDOW = 56, 7
 _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Similarity:
     """How alike pairs of maps are.
 

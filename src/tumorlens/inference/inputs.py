@@ -24,7 +24,7 @@ _SCANS = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 _EXPECTED = f"files that end in {', '.join([*sorted(readers.SUFFIXES), *_SCANS])}, or DICOM files"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Found:
     """A slice, or the reason why there is none.
 

@@ -57,7 +57,7 @@ class Ripples:
         return total * np.float32(np.sqrt(2.0 / len(self._phases)))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Template:
     """The averaged brain, and how far every place is from the space that it fills.
 
@@ -144,7 +144,7 @@ def _hull_distance(inside: npt.NDArray[np.bool_], closing: float, step: float) -
     return np.asarray(ndimage.gaussian_filter(signed * step, 1.0), dtype=np.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """Which slice of the head is looked at: a grid of points in it.
 

@@ -31,7 +31,7 @@ from tumorlens.settings import PhantomSettings, primitives
 LARGEST = 1024  # pixels: above, nothing is gained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PhantomSlice:
     """One made-up slice.
 
@@ -106,7 +106,7 @@ def phantom_slice(
     return PhantomSlice(label, view.plane, view.offset, image, lesion.core > 0.5, without)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Scanner:
     """How a signal becomes an image; drawn without knowing the class."""
 

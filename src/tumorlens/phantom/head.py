@@ -49,7 +49,7 @@ class Person:
         self.mucosa = Ripples(rng, 8, 6)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tissue:
     """What is where in a healthy head, at H x W points.
 

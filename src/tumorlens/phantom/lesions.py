@@ -19,7 +19,7 @@ _TRIES = 60
 _TAIL_SIGNAL = 0.62
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lesion:
     """A tumor at H x W points.
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, TypeVar
 
-from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from joblib.externals.loky.backend import get_context
 
@@ -34,14 +33,14 @@ def run_all(
     """Do `work` on each task; results come as they are ready.
 
     With a cluster, a task whose worker dies is given to another, which goes on from what the first
-    one left on the shared disk; only when several die of one task is it an error. With jobs, a task
-    that raises, or whose process dies, such as one that the system killed for memory, stops no
-    other; when the caller stops, by Ctrl-C or otherwise, the processes are killed.
+    one left on the shared disk, until several have died of it. With a cluster or jobs, a task that
+    raises, or whose process dies, such as one that the system killed for memory, stops no other.
+    When the caller stops, by Ctrl-C or otherwise, the processes of this machine are killed.
 
     Args:
         tasks: the runs; with a cluster or several jobs they travel by pickle.
         work: from a task and a listener to its result.
-        failed: the result of a task whose job's process raised or died.
+        failed: the result of a task that raised elsewhere, or whose process or workers died.
         cluster: address of a Dask scheduler; None: here.
         progress: told of "study" in hundredths of a task over all tasks, and here of what else
             `work` tells. From a cluster's workers nothing is heard before a task is done.
@@ -49,20 +48,13 @@ def run_all(
             another, in this one.
 
     Raises:
-        TumorlensError: no such cluster, no worker, several that died of one task, or the extra is
-            not installed.
+        TumorlensError: no such cluster, no worker, a scheduler that goes away, or the extra is not
+            installed.
     """
     if not tasks:
         return
     if cluster is not None:
-        with _dask(cluster):
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
-            results = parallel(delayed(work)(task, silent) for task in tasks)
-            progress("study", 0, 100 * len(tasks), f"handed to {cluster}")
-            for count, result in enumerate(results, start=1):
-                note = f"{count} of {len(tasks)} runs done"
-                progress("study", 100 * count, 100 * len(tasks), note)
-                yield result
+        yield from _on_cluster(tasks, work, failed, progress, cluster)
     elif jobs > 1:
         yield from _side_by_side(tasks, work, failed, progress, jobs)
     else:
@@ -82,10 +74,38 @@ def _part(progress: Progress, index: int, count: int) -> Progress:
     return told
 
 
+def _on_cluster(
+    tasks: Sequence[Task],
+    work: Callable[[Task, Progress], Result],
+    failed: Callable[[Task, Exception], Result],
+    progress: Progress,
+    address: str,
+) -> Iterator[Result]:
+    with _dask(address) as client:
+        from distributed import KilledWorker, as_completed  # noqa: PLC0415 (an extra)
+
+        futures = {client.submit(work, task, silent, pure=False): task for task in tasks}
+        progress("study", 0, 100 * len(tasks), f"handed to {address}")
+        for count, future in enumerate(as_completed(futures), start=1):
+            if future.status not in ("finished", "error"):
+                raise TumorlensError(
+                    f"--cluster {address}: the scheduler has gone; finished runs are kept, and the "
+                    "same command goes on."
+                )
+            note = f"{count} of {len(tasks)} runs done"
+            progress("study", 100 * count, 100 * len(tasks), note)
+            error = future.exception()
+            if isinstance(error, KilledWorker):
+                error = TumorlensError(
+                    f"--cluster {address}: several workers died of it; see their logs."
+                )
+            yield failed(futures[future], error) if error else future.result()
+
+
 @contextlib.contextmanager
-def _dask(address: str) -> Iterator[None]:
+def _dask(address: str) -> Iterator[Any]:
     try:
-        from distributed import Client, KilledWorker  # noqa: PLC0415 (an extra)
+        from distributed import Client  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError:
         raise TumorlensError(
             "--cluster: needs Dask; install it with pip install 'tumorlens[cluster]'."
@@ -110,14 +130,7 @@ def _dask(address: str) -> Iterator[None]:
                 f"--cluster {address}: the scheduler has no worker; start some with "
                 f"`dask worker {address} --nthreads 1` on each machine."
             ) from None
-        with parallel_config(backend="dask", wait_for_workers_timeout=_PATIENCE):
-            try:
-                yield
-            except KilledWorker as error:
-                raise TumorlensError(
-                    f"--cluster {address}: several workers died of the same run ({error}); see "
-                    "their logs. Finished runs are kept, and the same command goes on."
-                ) from None
+        yield client
 
 
 def _side_by_side(

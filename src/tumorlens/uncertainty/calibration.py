@@ -20,7 +20,7 @@ NEVER, FEWEST = 2.0, 20
 _COLDEST, _HOTTEST = 0.05, 20.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reliability:
     """What each bin holds; bin i spans i/15 to (i+1)/15.
 
