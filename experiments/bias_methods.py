@@ -49,7 +49,7 @@ def main() -> None:
 
 def of_run(folder: Path, data: Path) -> dict[str, Any]:
     """Probabilities of a run's test images by each method, and whom they show."""
-    choice = ImageChoice(data, "test")
+    choice = ImageChoice(data, "test", patients=Path("public"))
     test = open_session(folder / "best_model.pt", choice, device=torch.device("cpu"))
     valid, train = test.of_split("valid"), test.of_split("train")
     assert valid is not None

@@ -39,7 +39,7 @@ def main() -> None:
     with (asked.external / "manifest.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     forms, people = images_of(asked.external, rows)
-    found = {name: scored(name, forms, people) for name in asked.checkpoint}
+    found = {short(name): scored(name, forms, people) for name in asked.checkpoint}
     write_json(
         asked.out,
         {
@@ -50,6 +50,12 @@ def main() -> None:
             "checkpoints": found,
         },
     )
+
+
+def short(name: str) -> str:
+    """A bundled network's name, a file's, or that of a run's folder."""
+    path = Path(name)
+    return path.parent.name if path.name == "best_model.pt" else path.stem
 
 
 def images_of(

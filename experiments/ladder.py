@@ -91,8 +91,7 @@ def of_model(path: Path, key: str, model: str) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     entries = json.loads(path.read_text(encoding="utf-8"))[key]
-    named = {Path(name).parent.name or name: value for name, value in entries.items()}
-    return [value for name, value in named.items() if name.startswith(f"{model}-")]
+    return [value for name, value in entries.items() if name.partition("-")[0] == model]
 
 
 def of_runs(

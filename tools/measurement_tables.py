@@ -349,7 +349,7 @@ def recipe_trials() -> str:
 
 
 def other_scanners() -> str:
-    """Gliomas of other scanners that the bundled networks find, those before and those now."""
+    """Gliomas of other scanners that the bundled networks find, and those of a trial."""
     forms = {
         "png_all": "PNG, 99.5th percentile",
         "png": "the same, slices with a volume",
@@ -357,14 +357,35 @@ def other_scanners() -> str:
         "nifti_by_predict": "NIfTI by `predict`",
     }
     rows = []
-    for words, name in (("before", "bundled_before"), ("now", "bundled")):
-        found = read(f"ladder/external_{name}.json")
-        for checkpoint, of_forms in found["checkpoints"].items():
+    for words, name in (("bundled", "bundled"), ("trial of `robust` with outlines", "robust")):
+        for model, of_forms in read(f"ladder/external_{name}.json")["checkpoints"].items():
             cells = [estimate(of_forms[form]["recall"], 2) for form in forms]
             wrong = f"{100 * of_forms['png_all']['confident_errors']:.0f}%"
-            model = NETWORKS["se_resnet18" if "se_resnet18" in checkpoint else "resnet18"]
-            rows.append((f"{model}, {words}", *cells, wrong))
-    return table(["bundled network", *forms.values(), "confident errors"], rows)
+            rows.append((f"{NETWORKS[model]}, {words}", *cells, wrong))
+    return table(["network", *forms.values(), "confident errors"], rows)
+
+
+def robust_price() -> str:
+    """Recipe `fast` and the trial of `robust` with outlines, on the same folds and on Testing."""
+    names = ("accuracy", "recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary")
+    rows = []
+    for fold in (0, 1):
+        for recipe, folder in (("fast", "patients"), ("robust", "robust")):
+            found = read(f"{folder}/resnet18-patients-fold{fold}-seed0.json")["scores"]["all"]
+            cells = [estimate(found["metrics"][name], 2) for name in names]
+            rows.append((f"fold {fold}, ResNet18, `{recipe}`", *cells))
+    for model, words in NETWORKS.items():
+        found = read(f"robust/official_{model}.json")
+        before = found["scores_of_the_weights_before"]
+        every = (
+            ("bundled", before.get("metrics") or before["figures"]),
+            ("`robust`", found["scores"]["all"]["metrics"]),
+        )
+        for recipe, metrics in every:
+            rows.append((f"Testing, {words}, {recipe}", *(estimate(metrics[n], 2) for n in names)))
+    return table(
+        ["images, network, recipe", *(name.replace("recall_", "") for name in names)], rows
+    )
 
 
 def class_bias_methods() -> str:
