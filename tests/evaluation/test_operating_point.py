@@ -74,3 +74,17 @@ def test_patients_left_out_of_the_fit_are_whole_patients() -> None:
     five = fit_offsets(labels[many], scores[many], patients, "accuracy")
     assert five.offsets == one.offsets
     assert five.held_out_recall == pytest.approx(one.held_out_recall)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_offsets_that_do_not_help_patients_left_out_are_not_taken(seed: int) -> None:
+    # No offset is better than none but by chance; with few patients some sample always has one.
+    rng = np.random.default_rng(seed)
+    labels, patients = np.repeat([0, 1], 30), np.arange(60) // 5
+    scores = np.where(labels[:, None] == [0, 1], 1.0, 0.0) + rng.normal(0, 0.5, (60, 2))
+    plain = fit_offsets(labels, scores, patients, "none")
+    assert plain.held_out_accuracy == pytest.approx(plain.accuracy)
+    for goal, metric in (("accuracy", "accuracy"), ("worst_class", "worst_class")):
+        found = fit_offsets(labels, scores, patients, goal)
+        before, after = (getattr(one, f"held_out_{metric}") for one in (plain, found))
+        assert after >= before - 0.01

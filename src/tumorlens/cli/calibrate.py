@@ -24,7 +24,7 @@ def run(argv: Sequence[str], prog: str) -> int:
         told = ", ".join(f"{name} {value:.3f}" for name, value in found.last_layer.recall.items())
         print(f"Last layer, recall of patients that it did not learn from: {told}.")
     table = titled_table(
-        "Operating points, of validation patients that the offsets were not fitted on",
+        "Operating points, of validation images left out of the fit",
         *("", "accuracy", "worst class", *data.classes),
     )
     for one in found.points:

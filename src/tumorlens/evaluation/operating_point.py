@@ -23,6 +23,8 @@ Labels = npt.NDArray[np.int64]
 GOALS = {"accuracy": (0.0, False), "balanced_accuracy": (0.0, True), "worst_class": (0.99, False)}
 _PRICE = 1e-3  # what an offset of 1 must gain to be taken
 _SWEEPS = 20  # over the classes; a fit settles in five or six
+# Shares of the fitted offsets that are tried on the patients left out; of equal ones the first.
+_PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _DRAWS = 20  # resamples of the patients whose offsets are averaged
 
 
@@ -35,8 +37,8 @@ class OperatingPoint:
         offsets: (K,) added to the log-probabilities, nats; their mean is 0.
         recall: (K,) of each class.
         accuracy, worst_class: share of the images that is right, and the lowest recall.
-        held_out_recall, held_out_accuracy, held_out_worst_class: the same of patients that a
-            resample left out, with the offsets that were fitted without them.
+        held_out_recall, held_out_accuracy, held_out_worst_class: the same, each image with the
+            offsets of the resamples that left its patient out.
     """
 
     goal: str
@@ -61,7 +63,8 @@ def fit_offsets(
 ) -> OperatingPoint:
     """The offsets that serve `goal` best, averaged over resamples of the patients.
 
-    The average moves less with a few patients than the best offsets of one sample do.
+    The average moves less with a few patients than the best offsets of one sample do. Of it that
+    share is taken which serves the patients left out of the resamples best; it may be none.
 
     Args:
         labels: (N,) of images that the network did not learn from; every class is among them.
@@ -76,22 +79,23 @@ def fit_offsets(
     shares = truth.mean(axis=0)
     worst, balanced = (0.0, False) if goal == "none" else GOALS.get(goal) or (float(goal), False)
     wanted = np.full(count, 1 / count) if balanced else shares
-    found, hits, seen = [], np.zeros(count), np.zeros(count)
-    for weights in (row for block in resampled_weights(groups, _DRAWS, seed) for row in block):
-        offsets = np.zeros(count)
-        if goal != "none":
-            mine = weights > 0
-            weighted = truth[mine] * weights[mine, None]
-            offsets = _climb(weighted, log_probabilities[mine], wanted, worst)
-        right = truth.astype(bool) & _predicted(log_probabilities + offsets)
-        hits += right[weights == 0].sum(axis=0)
-        seen += truth[weights == 0].sum(axis=0)
-        found.append(offsets)
-    mean = np.mean(found, axis=0)
+    drawn, found = np.concatenate(list(resampled_weights(groups, _DRAWS, seed))), []
+    for weights in drawn:
+        mine = weights > 0
+        weighted = truth[mine] * weights[mine, None]
+        fitted = _climb(weighted, log_probabilities[mine], wanted, worst)
+        found.append(fitted if goal != "none" else np.zeros(count))
+    # Each image with the mean of the offsets that were fitted without its group.
+    out = (drawn == 0).astype(np.float64).T
+    seen = truth * (out.sum(axis=1, keepdims=True) > 0)
+    without = out @ np.array(found) / np.maximum(out.sum(axis=1, keepdims=True), 1)
+    hits = [(seen * _predicted(log_probabilities + part * without)).sum(axis=0) for part in _PARTS]
+    with np.errstate(invalid="ignore"):  # NaN: no resample left a group of the class out
+        every = np.array(hits) / seen.sum(axis=0)
+    best = int(_value(np.nan_to_num(every, nan=1.0), wanted, worst).argmax())
+    mean, held_out = _PARTS[best] * np.mean(found, axis=0), every[best]
     right = truth.astype(bool) & _predicted(log_probabilities + mean)
     recall = right.sum(axis=0) / truth.sum(axis=0)
-    with np.errstate(invalid="ignore"):  # NaN: no resample left a group of the class out
-        held_out = hits / seen
     return OperatingPoint(
         goal,
         tuple(mean.tolist()),
@@ -107,6 +111,12 @@ def fit_offsets(
 def _predicted(scores: Floats) -> npt.NDArray[np.bool_]:
     """(N, K) whether each class is the one with the highest score."""
     found: npt.NDArray[np.bool_] = np.eye(scores.shape[1], dtype=bool)[scores.argmax(axis=1)]
+    return found
+
+
+def _value(recall: Floats, shares: Floats, worst: float) -> Floats:
+    """(M, K) recalls to (M,): `worst` times the lowest, the rest the mean by `shares`."""
+    found: Floats = (1 - worst) * recall @ shares + worst * recall.min(axis=1)
     return found
 
 
@@ -137,8 +147,8 @@ def _climb(weights: Floats, scores: Floats, shares: Floats, worst: float) -> Flo
             tried = np.append((ends[1:] + ends[:-1]) / 2, [0.0, offsets[label]])
             reached = hits[np.searchsorted(needed, tried)]
             recall = np.where(total > 0, reached / np.maximum(total, 1e-300), 1.0)
-            value = (1 - worst) * recall @ shares + worst * recall.min(axis=1)
-            offsets[label] = tried[(value - _PRICE * abs(tried)).argmax()]
+            value = _value(recall, shares, worst) - _PRICE * abs(tried)
+            offsets[label] = tried[value.argmax()]
         if (offsets == before).all():
             break
     centred: Floats = offsets - offsets.mean()
@@ -158,7 +168,7 @@ def frontier_figure(points: Sequence[OperatingPoint], title: str) -> Figure:
     for name, colour, marker in (("held_out_", "#0072B2", "o"), ("", "#666666", "x")):
         across = [100 * getattr(one, f"{name}worst_class") for one in points]
         up = [100 * getattr(one, f"{name}accuracy") for one in points]
-        label = "patients left out of the fit" if name else "patients of the fit"
+        label = "left out of the fit" if name else "of the fit"
         axes.scatter(across, up, color=colour, marker=marker, label=label)
         for one, x, y in zip(points, across, up, strict=True):
             if name and (one.goal in GOALS or one.goal == "none"):
