@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from tumorlens.comparison.run_files import RunFiles, finished_runs
 from tumorlens.evaluation.intervals import Estimate, share_estimate
 from tumorlens.evaluation.plots import COLOURS, save
+from tumorlens.evaluation.predictions import near_duplicates_of_any
 from tumorlens.files import write_json, write_text
 from tumorlens.labels import title
 
@@ -110,7 +111,9 @@ def of_runs(
     right = np.concatenate([one.probabilities.argmax(axis=1) == one.labels for one in every])
     keep = np.ones(len(paths), dtype=bool)
     if clean:
-        keep = np.concatenate([np.asarray(one.duplicates) == "" for one in every])
+        # Seeds train on different images: what one of them has seen is left out for all.
+        known = near_duplicates_of_any(every) or {}
+        keep = np.array([not known.get(path) for path in paths])
     if site:
         keep &= np.concatenate([np.asarray(one.sites) == site for one in every])
     if how == "together":
