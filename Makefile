@@ -6,7 +6,7 @@ DEMO ?= demo
 PUBLIC_SET ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check stubs bench clean
+.PHONY: help demo test check stubs docs bench clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -40,6 +40,12 @@ check: $(STAMP)  ## lint, format, strict types
 
 stubs: $(STAMP)  ## write the signatures that editors read, from the settings
 	$(BIN)/python tools/write_stubs.py
+
+docs: $(STAMP)  ## write the generated pages, and build the site in build/site
+	$(BIN)/python tools/write_reference.py
+	$(BIN)/python tools/write_numbers.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 bench: $(STAMP)  ## measure speed against peers (needs the extra `bench`)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -20,7 +20,7 @@ from tumorlens.comparison.run_files import RunFiles, finished_runs
 from tumorlens.evaluation.intervals import Estimate, share_estimate
 from tumorlens.evaluation.plots import COLOURS, save
 from tumorlens.files import write_json, write_text
-from tumorlens.labels import MODEL_TITLES
+from tumorlens.labels import title
 
 # Recipe to its result files: official split, patient folds, site-out folds, stress, external.
 RECIPES = {
@@ -45,7 +45,7 @@ def main() -> None:
     asked = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
     for recipe, sources in RECIPES.items():
-        for model in MODEL_TITLES:
+        for model in ("resnet18", "se_resnet18"):
             found = steps(asked.results, model, *sources)
             if "patients" in found:
                 rows[f"{model}, {recipe}"] = found
@@ -66,6 +66,7 @@ def steps(
         found["without_near_duplicates"] = of_runs(of_official, "together", clean=True)
     of_patients = runs_of(results / patients, model)
     if of_patients:
+        found["folds"] = sorted(run.fold or 0 for run in of_patients)
         found["patients"] = of_runs(of_patients, "apart")
         found["site"] = of_runs(of_patients, "apart", site="digits")
     of_site_out = runs_of(results / "ladder" / out, model)
@@ -172,7 +173,7 @@ def of_external(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def figure(rows: dict[str, dict[str, Any]]) -> Figure:
     """Accuracy and glioma recall, step by step, a line a network and recipe."""
     drawn = Figure(figsize=(11, 4.6), layout="constrained")
-    for axes, (metric, title) in zip(
+    for axes, (metric, words) in zip(
         drawn.subplots(1, 2, width_ratios=(4, 7)),
         (("accuracy", "Accuracy, all classes"), ("glioma_recall", "Gliomas found")),
         strict=True,
@@ -180,6 +181,7 @@ def figure(rows: dict[str, dict[str, Any]]) -> Figure:
         there = [s for s in STEPS if any(metric in found.get(s, {}) for found in rows.values())]
         for at, (name, found) in enumerate(rows.items()):
             model, recipe = name.split(", ")
+            folds = f", {len(found['folds'])} folds"
             points = [
                 (there.index(s), found[s][metric]) for s in there if metric in found.get(s, {})
             ]
@@ -195,12 +197,12 @@ def figure(rows: dict[str, dict[str, Any]]) -> Figure:
                 marker="os^D"[at % 4],
                 linestyle="-" if recipe == "robust" else "--",
                 capsize=3,
-                label=f"{MODEL_TITLES[model]}, recipe {recipe}",
+                label=f"{title(model)}, recipe {recipe}{folds}",
             )
         axes.set_xticks(range(len(there)), [STEPS[s] for s in there], fontsize=10)
         axes.set_ylim(0, 1)
         axes.grid(axis="y", alpha=0.3)
-        axes.set_title(title, fontsize=12)
+        axes.set_title(words, fontsize=12)
         axes.set_ylabel("share of the images, 95% interval", fontsize=10)
     axes.legend(fontsize=10, loc="lower left")
     return drawn
@@ -222,7 +224,9 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
     words = {name: text.replace("-\n", "-").replace("\n", " ") for name, text in STEPS.items()}
     lines = [
-        "| accuracy / gliomas found (95% interval) | " + " | ".join(rows) + " |",
+        "| accuracy / gliomas found (95% interval) | "
+        + " | ".join(f"{name}, {len(found['folds'])} folds" for name, found in rows.items())
+        + " |",
         "|---|" + "---|" * len(rows),
     ]
     for step, text in words.items():

@@ -212,13 +212,15 @@ def test_no_drawer_for_everything() -> None:
     assert not {path.stem for path in _files()} & drawers
 
 
-def test_readmes_map_names_every_file_once() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_file_map_names_every_file_once() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     for path in _files():
         if path.name in ("__init__.py", "__main__.py"):
             continue
         name = path.relative_to(SOURCE).as_posix()
-        assert readme.count(f"`{name}`") == 1, f"README's file map: {name}"
+        assert page.count(f"`{name}`") == 1, (
+            f"{name} is not once in docs/explanation/architecture.md"
+        )
 
 
 def test_code_has_no_absolute_path_of_a_machine() -> None:

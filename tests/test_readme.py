@@ -1,7 +1,5 @@
-"""The README's own commands, run once as a user would run them."""
+"""README's way from nothing to a report of one's own model, run once as a user would run it."""
 
-import csv
-import json
 import os
 import re
 import shutil
@@ -66,28 +64,31 @@ def test_the_three_commands_of_the_contract_work_as_written(desk: Path) -> None:
         assert (desk / "model" / name).is_file()
 
 
-def test_the_tour_from_a_slice_to_a_decision_works_as_written(desk: Path) -> None:
-    (desk / "slices").mkdir()
-    for number, path in enumerate(sorted((desk / "data" / "test").rglob("*.png"))[:4]):
-        shutil.copy(path, desk / "slices" / f"{number}.png")
-    told = [_run(line, desk) for line in _block("bash", "--heatmaps maps").strip().splitlines()]
-    assert len(told) == 5
-    assert len(list((desk / "maps").glob("*.png"))) == 4
-    assert (desk / "gradcam" / "panel.png").is_file()
-    predictions = [json.loads(line) for line in told[-1].splitlines()]
-    with (desk / "predictions.csv").open(encoding="utf-8", newline="") as file:
-        table = list(csv.DictReader(file))
-    assert [row["prediction"] for row in table] == [one["prediction"] for one in predictions]
+def test_report_of_ones_own_model_is_the_next_command(desk: Path) -> None:
+    block = _block("bash", "tumorlens report")
+    told = _run(block.strip(), desk)
+    assert "Not in it: " in told  # what was not measured, with the command that measures it
+    (page,) = (desk / "model" / "runs").glob("*/report.html")
+    assert "confusion" in page.read_text(encoding="utf-8").lower()
+    assert (page.parent / "MODEL_CARD.md").is_file()
 
 
 def test_the_python_example_runs_and_prints_nothing_of_its_own(desk: Path) -> None:
     (desk / "example.py").write_text(_block("python", "import tumorlens"))
     told = _run("python example.py", desk)
-    assert told.startswith("Estimate(value=")
-    assert len(told.splitlines()) == 1
+    recall, first = told.splitlines()
+    assert re.fullmatch(r"glioma recall \d\.\d\d \(\d\.\d\d to \d\.\d\d\), n = 2", recall)
+    assert first.startswith("data/test/glioma/")
+
+
+def test_quick_start_shows_what_the_commands_printed() -> None:
+    printed = (ROOT / "results" / "demo" / "quick_start.txt").read_text(encoding="utf-8")
+    lines = _block("text", "se_resnet18 on the test images").strip().splitlines()
+    assert len(lines) == 9
+    assert [line for line in lines if line not in printed] == []
 
 
 def test_commands_that_are_named_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE):
+    for target in re.findall(r"`make ([a-z]+)`", README):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"

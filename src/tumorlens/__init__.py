@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _COMMANDS = (
     *("train", "evaluate", "gradcam", "predict", "audit", "split", "compare", "study"),
-    *("study_report", "export", "report", "serve", "download", "phantom"),
+    *("study_report", "calibrate", "export", "report", "serve", "download", "phantom"),
 )
 __all__ = ["__version__", *_COMMANDS]  # noqa: PLE0604 (names, spelled out once)
 

@@ -17,6 +17,7 @@ from tumorlens.progress import Progress
 from tumorlens.reporting.page import RunReport
 from tumorlens.studies.grid import StudyResult
 from tumorlens.studies.report import StudyReport
+from tumorlens.training.finished import Finished
 from tumorlens.training.fit import TrainingResult
 from tumorlens.web.serve import Server
 
@@ -40,6 +41,10 @@ def train(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
     init: str | Path | None = None,
     freeze: Sequence[str] = (),
     outlines: str | Path | None = None,
@@ -71,6 +76,7 @@ def evaluate(
     subgroups: str | Path | None = None,
     out_dir: str | Path | None = None,
     stress: Literal["none", "quick", "full"] = "none",
+    coverage: float = 0.95,
     on_bad_image: Literal["stop", "skip"] = "stop",
     resamples: int = 2000,
     seed: int = 0,
@@ -115,6 +121,7 @@ def predict(
     checkpoint: str | Path,
     paths: Sequence[str | Path] = (),
     csv: str | Path | None = None,
+    coverage: float | None = None,
     heatmaps: str | Path | None = None,
     axis: Literal["axial", "coronal", "sagittal"] = "axial",
     slice: int | None = None,
@@ -189,6 +196,10 @@ def study(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
     init: str | Path | None = None,
     freeze: Sequence[str] = (),
     outlines: str | Path | None = None,
@@ -229,6 +240,10 @@ def study_report(
     patience: int | None = None,
     monitor: Literal["macro_f1", "loss"] = "macro_f1",
     class_weights: Literal["none", "balanced"] | None = None,
+    balance: str | None = None,
+    balance_exponent: float = 1.0,
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy",
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
     init: str | Path | None = None,
     freeze: Sequence[str] = (),
     outlines: str | Path | None = None,
@@ -251,6 +266,24 @@ def study_report(
     progress: Progress = ...,
 ) -> StudyReport:
     """Train and score a grid of networks, seeds and folds; a rerun does only what is missing."""
+
+def calibrate(
+    *,
+    checkpoint: str | Path,
+    operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    last_layer: str | None = None,
+    last_layer_images: Literal["valid", "train"] = "valid",
+    data_dir: str | Path | None = None,
+    splits: str | Path | None = None,
+    fold: int | None = None,
+    patients: str | Path | None = None,
+    out_dir: str | Path | None = None,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    threads: int | None = None,
+    progress: Progress = ...,
+) -> Finished:
+    """Calibrate a finished checkpoint anew: another operating point, another last layer."""
 
 def export(
     *,
@@ -288,6 +321,7 @@ def serve(
     port: int = 7860,
     root_path: str = "/",
     allowed_host: Sequence[str] = (),
+    coverage: float = 0.95,
     max_mb: float = 32.0,
     max_megapixels: float = 32.0,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",

@@ -48,6 +48,7 @@ COMMANDS = {
     "compare": Command(settings.CompareSettings, "comparison.compare.compare_and_write"),
     "study": Command(settings.StudySettings, "studies.grid.study", {"report": False}),
     "study_report": Command(settings.StudySettings, "studies.report.draw_report", {"report": True}),
+    "calibrate": Command(settings.CalibrateSettings, "training.finished.calibrate"),
     "export": Command(settings.ExportSettings, "export.export.export"),
     "report": Command(settings.ReportSettings, "reporting.page.report", reports=False),
     "serve": Command(settings.ServeSettings, "web.serve.serve", reports=False),

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,42 @@ def test_preprocessing_is_the_formula_it_names() -> None:
     expected = (torch.tensor([[0, 1], [0.2, 0.4]]) - 0.2) / 0.5
     for channel in range(3):
         torch.testing.assert_close(inputs[0, channel], expected)
+
+
+@pytest.mark.parametrize("name", ["best_model.pt", "best_model.safetensors"])
+def test_offsets_move_the_logits_by_the_temperature_and_come_back(
+    whole: Checkpoint, tmp_path: Path, name: str
+) -> None:
+    scores = {"unit": "patients", "counts": (1, 1, 1)}
+    scores |= {"probabilities": ((0.5,), (0.6,), (0.7,)), "weights": ((0.5,),) * 3}
+    moved = replace(whole, offsets=(0.5, 0.0, -0.5), conformal=scores)
+    checkpoints.save(moved, tmp_path / name)
+    loaded = checkpoints.load(tmp_path / name)
+    assert loaded.offsets is not None
+    assert tuple(loaded.offsets) == (0.5, 0.0, -0.5)
+    image = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        difference = loaded.network()(image) - replace(loaded, offsets=None).network()(image)
+    torch.testing.assert_close(difference, torch.tensor([[0.75, 0.0, -0.75]]))
+    assert loaded.decision().at(0.5).least == (0.5, 0.6, 0.7)
+    assert "conformal" not in checkpoints.summary(tmp_path / name)
+
+
+def test_checkpoint_of_before_there_were_offsets_loads(whole: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "best_model.pt"
+    checkpoints.save(whole, path)
+    content = torch.load(path, weights_only=True)
+    del content["offsets"], content["conformal"]
+    torch.save(content, path)
+    loaded = checkpoints.load(path)
+    assert (loaded.offsets, loaded.conformal) == (None, None)
+    assert loaded.decision().conformal is None
+
+
+@pytest.mark.parametrize("offsets", [(1.0, 2.0), (0.0, 0.0, float("nan"))])
+def test_offsets_that_make_no_sense_are_damage(
+    whole: Checkpoint, tmp_path: Path, offsets: tuple[float, ...]
+) -> None:
+    checkpoints.save(replace(whole, offsets=offsets), tmp_path / "best_model.pt")
+    with pytest.raises(TumorlensError, match=r"damaged entry .*offsets .*expected 3 numbers"):
+        checkpoints.load(tmp_path / "best_model.pt")

@@ -124,3 +124,38 @@ def test_wrong_flags_are_one_sentence(
     told = capsys.readouterr().err
     assert words in told
     assert "Traceback" not in told
+
+
+def test_sets_of_classes_are_in_table_csv_and_json(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    words = ["predict", str(data / "valid"), "--checkpoint", str(checkpoint), "--coverage", "0.8"]
+    assert main([*words, "--csv", str(out)]) == 0
+    assert " or " in capsys.readouterr().out
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-1] == "set"
+    assert main([*words, "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for row, one in zip(rows, found, strict=True):
+        assert row["set"] == " or ".join(one["set"])
+        assert one["set"][0] == one["prediction"]
+        # Of 4 calibration images of a class all must be in: those of the folder are these.
+        assert Path(one["path"]).parent.name in one["set"]
+
+
+def test_coverage_that_cannot_be_had_is_refused_and_nothing_is_written(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    words = ["predict", str(data / "valid"), "--checkpoint", str(checkpoint), "--csv", str(out)]
+    assert main([*words, "--coverage", "0.95"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "glioma has 4; ask for 0.8 or less" in told
+    checkpoints.save(replace(checkpoints.load(checkpoint), conformal=None), checkpoint)
+    assert main([*words, "--coverage", "0.8"]) == 2
+    assert "keeps no calibration scores" in " ".join(capsys.readouterr().err.split())
+    assert main([*words, "--coverage", "1.2"]) == 2
+    assert "--coverage 1.2: expected more than 0 and less than 1" in capsys.readouterr().err
+    assert not out.exists()

@@ -17,15 +17,14 @@ import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
 from tumorlens.checkpoint.preprocessing import Preprocessing
-from tumorlens.checkpoint.session import describe
+from tumorlens.checkpoint.session import ImageChoice, describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.errors import TumorlensError
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend
 from tumorlens.models.build import build_model
-from tumorlens.progress import silent
-from tumorlens.settings import ExportSettings
+from tumorlens.uncertainty.conformal import scores_of
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -145,6 +144,29 @@ def test_logits_and_features_are_those_of_the_checkpoint_at_any_batch_size(
     expected = describe(loaded.network(), loaded.preprocessing, squares, device=CPU)
     for found, wanted in zip(backend.describe(squares), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+
+
+def test_offsets_and_calibration_scores_are_in_the_file(
+    exported: tuple[Path, Path, str], tmp_path: Path
+) -> None:
+    plain = checkpoints.load(exported[0])
+    own = np.linspace(0.3, 0.9, 10)
+    rows, labels = np.stack([own, 1 - own], axis=1), np.repeat([0, 1], 5)
+    scores = vars(scores_of(labels, rows, np.arange(10), known=False))
+    moved = tmp_path / "best_model.pt"
+    checkpoints.save(replace(plain, offsets=(2.0, -2.0), conformal=scores), moved)
+    assert main(["export", "--checkpoint", str(moved), "--threads", "1"]) == 0
+    backend = OnnxBackend(moved.with_suffix(".onnx"), threads=1)
+    squares = _images(24, 1, alike=False)
+    without, _ = OnnxBackend(exported[1], threads=1).describe(squares)
+    found, _ = backend.describe(squares)
+    np.testing.assert_allclose(found, without + 1.5 * np.array([2.0, -2.0]), atol=1e-4)
+    assert (found.argmax(axis=1) != without.argmax(axis=1)).any()
+    of_checkpoint = checkpoints.load(moved).decision()
+    assert backend.rule.conformal == of_checkpoint.conformal
+    assert backend.rule.at(0.8).least == of_checkpoint.at(0.8).least
+    with pytest.raises(TumorlensError, match="keeps no calibration scores"):
+        OnnxBackend(exported[1], threads=1).rule.at(0.8)
 
 
 def test_file_tells_all_that_the_checkpoint_knows_and_no_path(
@@ -307,7 +329,7 @@ def test_eight_bits_need_images_that_did_not_train(
 def test_eight_bits_are_never_checked_on_images_that_trained(
     make_folder: Callable[..., Path], record_of: Callable[..., DataRecord], tmp_path: Path
 ) -> None:
-    from tumorlens.export.onnx_file import _train_and_valid
+    from tumorlens.training.finished import images_of_training
 
     root = make_folder({"Training": 20, "Testing": 2})
     data = load_for_training(root, SIDE, seed=5)
@@ -318,20 +340,20 @@ def test_eight_bits_are_never_checked_on_images_that_trained(
     )
     # One file less: not the folder that the checkpoint remembers.
     (root / data.paths_of("test")[0]).unlink()
-    settings = ExportSettings(tmp_path / "best_model.pt", int8=True, data_dir=root)
-    checked, left_out = _train_and_valid(loaded, settings, silent)
+    choice = ImageChoice(root)
+    checked, left_out = images_of_training(loaded, choice)
     assert (checked.paths_of("valid"), left_out) == (record.valid, 0)
     # The class of which one validation image was trained on is checked on the others.
     valid = data.indices("valid")
     one = np.append(train, valid[0])
     some = replace(record, fingerprints=data.fingerprints[one], digests=data.digests[one])
-    checked, left_out = _train_and_valid(replace(loaded, data=some), settings, silent)
+    checked, left_out = images_of_training(replace(loaded, data=some), choice)
     assert (checked.paths_of("valid"), left_out) == (record.valid[1:], 1)
     every = replace(record, fingerprints=data.fingerprints, digests=data.digests)
     with pytest.raises(TumorlensError, match=f"but {len(valid)} that were trained on"):
-        _train_and_valid(replace(loaded, data=every), settings, silent)
+        images_of_training(replace(loaded, data=every), choice)
     with pytest.raises(TumorlensError, match="does not say which images it was trained on"):
-        _train_and_valid(replace(loaded, data=None), settings, silent)
+        images_of_training(replace(loaded, data=None), choice)
 
 
 @pytest.mark.parametrize(

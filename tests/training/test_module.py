@@ -9,10 +9,10 @@ from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import NONE
 from tumorlens.models.build import build_model
 from tumorlens.settings import TrainSettings
+from tumorlens.training.class_bias import balanced_weights
 from tumorlens.training.module import (
     Classifier,
     EpochSampler,
-    balanced_weights,
     training_batches,
     validation_batches,
 )

@@ -17,10 +17,12 @@ CLASSES = ("<b>bold</b>", "plain")
 def _html(maps: np.ndarray, threshold: float | None = 0.9, **facts: Any) -> str:
     from tumorlens.web.render import result
 
-    rule = DecisionRule(CLASSES, 1.0, threshold)
+    rule = DecisionRule(CLASSES, 1.0, threshold, least=facts.pop("least", None))
     decided = rule.decide(np.array([[0.0, 4.0]]), None)[0]
-    prediction = SlicePrediction("net", rule, decided, maps.astype(np.float32), 32)
-    facts = {"kind": "PNG image", "number": 1, "slices": 1, "token": "", **facts}
+    prediction = SlicePrediction(
+        "net", rule, decided, maps.astype(np.float32), 32, facts.pop("no_set", "")
+    )
+    facts = {"coverage": 0.95, "kind": "PNG image", "number": 1, "slices": 1, "token": "", **facts}
     return result(IMAGE, [prediction], "Grad-CAM at layer4", **facts)
 
 
@@ -61,3 +63,11 @@ def test_whatever_a_name_holds_it_is_text(where: str) -> None:
     assert "<script" not in html
     assert "<b>" not in html
     assert "&lt;b&gt;bold" in html
+
+
+def test_set_of_classes_is_shown_or_the_reason_why_there_is_none() -> None:
+    html = _html(np.zeros((2, 2, 2)), no_set="it keeps no calibration scores.")
+    assert "No set of classes: it keeps no calibration scores." in html
+    html = _html(np.zeros((2, 2, 2)), least=(0.01, 0.5), coverage=0.8)
+    assert "The set plain or &lt;b&gt;bold&lt;/b&gt; is of those that have the true class" in html
+    assert "in at least 80% of the images of every class" in html

@@ -10,7 +10,7 @@ import hashlib
 import math
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.files import SCHEMA, read_json, replacing, standard_keys, write_json
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_shell, last_linear
+from tumorlens.uncertainty.conformal import Conformal
 from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
@@ -38,7 +39,7 @@ LARGEST = 4096  # image side, pixels
 # Entries that are stored as they are; checkpoints of before there was one may lack it.
 _OF_CALIBRATION = (
     *("temperature", "uncertainty_threshold", "feature_covariance"),
-    *("class_means", "ood_threshold", "calibration"),
+    *("class_means", "ood_threshold", "calibration", "offsets", "conformal"),
 )
 # Weights that come with tumorlens, NAME.safetensors for a network's name.
 BUNDLED = Path(__file__).parents[1] / "weights"
@@ -93,6 +94,8 @@ class Checkpoint:
         ood_threshold: an image whose features are farther from the training data, see
             `out_of_distribution.FeatureSpace`, is unlike it; None: not set.
         calibration: how these were found and what they do on validation images, primitives.
+        offsets: (K,) added to the calibrated log-probabilities, nats, by `network`; None: none.
+        conformal: `vars` of a `uncertainty.conformal.Conformal`; None: not kept.
         path: the file it was read from.
     """
 
@@ -109,16 +112,21 @@ class Checkpoint:
     class_means: Tensor | None = None
     ood_threshold: float | None = None
     calibration: dict[str, Any] = field(default_factory=dict)
+    offsets: Sequence[float] | None = None
+    conformal: dict[str, Any] | None = None
     path: Path | None = None
 
     def network(self) -> nn.Module:
-        """The network with its trained weights, in evaluation mode, on the CPU."""
+        """With its trained weights and, in its last bias, the offsets; evaluation mode, CPU."""
         network = build_shell(self.model_name, len(self.classes))
         copies = {
             name: value.clone(memory_format=torch.contiguous_format)
             for name, value in self.weights.items()
         }
         network.load_state_dict(copies, assign=True)
+        if self.offsets is not None and (head := last_linear(network)) is not None:
+            shift = torch.tensor(self.offsets) * (self.temperature or 1.0)
+            head.bias = nn.Parameter(shift if head.bias is None else head.bias + shift)
         return network.float().eval()
 
     def space(self) -> FeatureSpace | None:
@@ -130,8 +138,9 @@ class Checkpoint:
 
     def decision(self) -> DecisionRule:
         """What the checkpoint knows about taking its network's numbers."""
+        scores = None if self.conformal is None else Conformal.of(self.conformal)
         return DecisionRule(
-            self.classes, self.temperature, self.uncertainty_threshold, self.space()
+            self.classes, self.temperature, self.uncertainty_threshold, self.space(), scores
         )
 
     @property
@@ -188,8 +197,8 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
             ) from error
     if light:
         return
-    tensors = ("weights", "feature_covariance", "class_means")
-    for_eyes = {key: value for key, value in content.items() if key not in tensors}
+    long = ("weights", "feature_covariance", "class_means", "conformal")
+    for_eyes = {key: value for key, value in content.items() if key not in long}
     if data:
         shown = ("data_dir", "layout", "protocol", "overlap", "skipped")
         for_eyes["data"] = {name: getattr(data, name) for name in shown} | {
@@ -255,6 +264,7 @@ def load(path: Path) -> Checkpoint:
                 | {name: data[name].numpy() for name in ("fingerprints", "digests")}
                 | {"patients": _patients_of(data)}
             )
+        calibration: dict[str, Any] = {name: content.get(name) for name in _OF_CALIBRATION}
         checkpoint = Checkpoint(
             model_name=str(content["model_name"]),
             classes=tuple(content["classes"]),
@@ -263,13 +273,7 @@ def load(path: Path) -> Checkpoint:
             data=record,
             settings=dict(content["settings"]),
             selected=dict(content["selected"]),
-            temperature=content["temperature"],
-            uncertainty_threshold=content["uncertainty_threshold"],
-            feature_covariance=content["feature_covariance"],
-            # Checkpoints written before there were these have none.
-            class_means=content.get("class_means"),
-            ood_threshold=content.get("ood_threshold"),
-            calibration=dict(content.get("calibration", {})),
+            **calibration | {"calibration": dict(calibration["calibration"] or {})},
         )
         _check(checkpoint)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -312,6 +316,9 @@ def _check(checkpoint: Checkpoint) -> None:
     for name, value, shape in found:
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} of shape {tuple(value.shape)}; expected {shape}")
+    offsets = np.array(checkpoint.offsets or np.zeros(count), dtype=np.float64)
+    if offsets.shape != (count,) or not np.isfinite(offsets).all():
+        raise ValueError(f"offsets {checkpoint.offsets!r:.80}; expected {count} numbers")
     checkpoint.decision()
 
 

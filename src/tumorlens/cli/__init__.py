@@ -28,6 +28,7 @@ COMMANDS = {
     "split": "split a data folder so that near-duplicates stay together",
     "compare": "compare two networks on the same images, and say what is statistically significant",
     "study": "train and score a grid of networks, seeds and folds; tables and metrics of it",
+    "calibrate": "calibrate a finished checkpoint: operating point, last layer, sets of classes",
     "export": "write a checkpoint as ONNX, in 32 or 8 bits, checked",
     "report": "put a run on one page, and write its model card",
     "serve": "a web page: drop a slice, see classes, decision and maps",

@@ -24,6 +24,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     console.print(tables.scores(report.scores))
     if report.subgroups.rows:
         console.print(tables.subgroups(report.subgroups))
+    print(report.sets.sentence)
     if report.stress:
         print(report.stress.sentence)
     for caveat in report.caveats:

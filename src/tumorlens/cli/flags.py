@@ -88,7 +88,7 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
     }
     for name, item in every.items():
         flag = aliases.get(f"--{name}", f"--{name}")
-        told, hint = docs[name], _default(item, trains)
+        told, hint = docs[name], default_text(item, trains)
         if not hint:  # tyro adds a space all the same, which may become an empty line
             told, _, hint = told.rpartition(" ")
         mark = tyro.conf.arg(
@@ -100,9 +100,7 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
         on_off = hints[name] is bool
         alone = item.metadata.get("alone")
         kind = bool if on_off else Annotated[object, _reader(hints[name], flag, alone)]
-        named = (group for group, names in GROUPS.items() if name in names)
-        group = next((one for one in named if trains or one != "training"), "other")
-        groups["required" if is_required(item) else group].append(
+        groups[group_of(item, trains)].append(
             (name, Annotated[kind, mark], field(default=False if on_off else None))
         )
     inner = [
@@ -113,7 +111,15 @@ def _grouped(settings: type[Any], every: dict[str, Field[Any]], aliases: dict[st
     return make_dataclass(settings.__name__, inner, namespace={"__doc__": settings.__doc__})
 
 
-def _default(item: Field[Any], trains: bool) -> str:
+def group_of(item: Field[Any], trains: bool) -> str:
+    """The heading under which help lists a field; `trains`: of a command that trains."""
+    named = (group for group, names in GROUPS.items() if item.name in names)
+    group = next((one for one in named if trains or one != "training"), "other")
+    return "required" if is_required(item) else group
+
+
+def default_text(item: Field[Any], trains: bool) -> str:
+    """What help says of a field's default; `trains`: recipes may set it."""
     if is_required(item):
         return "(required)"
     if trains and item.name in RECIPE_FLAGS:

@@ -64,7 +64,8 @@ def _print(rows: Sequence[Prediction], total: int, console: Console) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("file", "slice", "class", "probability", "decision"):
+    sets = any(one.decided and one.decided.set for one in rows)
+    for name in ("file", "slice", "class", "probability", "decision", *(["set"] if sets else [])):
         table.add_column(name, overflow="fold")
     for one in rows:
         answer = one.decided
@@ -74,6 +75,7 @@ def _print(rows: Sequence[Prediction], total: int, console: Console) -> None:
             answer.prediction if answer else "",
             f"{answer.probabilities.max():.3f}" if answer else "",
             one.decision if answer else f"{one.decision}: {escape(one.reason)}",
+            *([escape(answer.set_words) if answer else ""] if sets else []),
         )
     console.print(table)
     if total > len(rows):

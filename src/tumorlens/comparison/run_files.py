@@ -23,6 +23,10 @@ _DEFAULTS: dict[str, Any] = {
     "precision": "32-true",
     "init": None,
     "freeze": [],
+    "loss": "cross_entropy",
+    "balance": None,
+    "balance_exponent": 1.0,
+    "operating_point": "none",
 }
 
 

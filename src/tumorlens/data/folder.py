@@ -1,6 +1,6 @@
 """Which images a data folder holds, of which class, in which split.
 
-Layouts understood (docs/data.md draws them):
+Layouts understood (docs/reference/folders.md draws them):
 
 - `train/ valid/ [test/]`: the project's own; `val` and `validation` are `valid`;
 - `Training/ Testing/` (or `train/ test/`): the public download's; a part of the training images

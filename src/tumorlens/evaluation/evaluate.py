@@ -19,6 +19,7 @@ from tumorlens.evaluation import plots
 from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
 from tumorlens.evaluation.scores import Scores, score
+from tumorlens.evaluation.set_coverage import SetCoverage, set_coverage
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
 from tumorlens.evaluation.subgroup_columns import subgroup_columns
 from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
@@ -45,6 +46,7 @@ class Report:
         subgroups: every class in every subgroup of the images.
         bias: class-wise bias in short.
         calibrated: what the checkpoint's temperature changes on these images; None: it has none.
+        sets: how often conformal sets of classes have the true one.
         stress: what changes of display cost; None: not asked for.
         caveats: what a reader must know before quoting a metric, a sentence each.
         out_dir: where the files are.
@@ -59,6 +61,7 @@ class Report:
     subgroups: Subgroups
     bias: Bias
     calibrated: Calibrated | None
+    sets: SetCoverage
     stress: Stress | None
     caveats: tuple[str, ...]
     out_dir: Path
@@ -95,6 +98,7 @@ class Report:
             "bias": self.bias.to_dict(),
             **self.scores.to_dict(),
             "by_site": [one.to_dict() for one in self.by_site],
+            "sets": self.sets.to_dict(),
             "calibration": None if self.calibrated is None else asdict(self.calibrated),
         }
 
@@ -179,6 +183,7 @@ def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
         ),
         subgroups=subgroups,
         bias=bias(scores, subgroups),
+        sets=set_coverage(predictions, loaded.decision(), settings.coverage, **of_chance),
         stress=stress(session, predictions, quick=settings.stress == "quick", **of_chance)
         if settings.stress != "none"
         else None,

@@ -16,12 +16,8 @@ from torch import Tensor, nn
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import (
-    ImageChoice,
-    images_of,
-    near_duplicates_of_training,
-)
-from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.checkpoint.session import ImageChoice
+from tumorlens.data.dataset import Dataset
 from tumorlens.device import cpu_threads
 from tumorlens.errors import TumorlensError
 from tumorlens.export import int8
@@ -41,6 +37,7 @@ from tumorlens.models.build import logits_and_features
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import ExportSettings
+from tumorlens.training.finished import images_of_training
 
 # Largest difference of a logit or a feature from PyTorch's that is taken for rounding.
 TOLERANCE = 1e-4
@@ -56,7 +53,8 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
     data, trained = None, 0
     if settings.int8:
         loaded = checkpoints.load(settings.checkpoint)
-        data, trained = _train_and_valid(loaded, settings, progress)
+        choice = ImageChoice(settings.data_dir, splits=settings.splits, fold=settings.fold)
+        data, trained = images_of_training(loaded, choice, "; export without --int8", progress)
         squares, images = spread_out(data.images[data.indices("valid")]), "validation images"
     else:
         loaded, squares, images = checkpoint_and_images(settings, progress)
@@ -89,61 +87,6 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
         cost=cost,
         skipped=dict(data.skipped) if data else {},
     )
-
-
-def _train_and_valid(
-    loaded: Checkpoint, settings: ExportSettings, progress: Progress
-) -> tuple[Dataset, int]:
-    """Training and validation images, as the checkpoint was trained with or as the flags say.
-
-    Returns:
-        The images, and how many validation images are left out because they were trained on.
-    """
-    record = loaded.data
-    if record is None and settings.data_dir is not None:
-        raise TumorlensError(
-            f"--int8: {loaded.path} does not say which images it was trained on, so that nothing "
-            "can tell what eight bits cost; export without --int8."
-        )
-    if loaded.trained_on_valid:
-        raise TumorlensError(
-            f"--int8: {loaded.path} was trained on its validation images too (--train_on_valid), "
-            "so that nothing can tell what eight bits cost; export without --int8."
-        )
-    source = images_of(
-        loaded, ImageChoice(settings.data_dir, splits=settings.splits, fold=settings.fold), progress
-    )
-    root = source.folder.root
-    data = load_for_training(
-        source,
-        loaded.preprocessing.image_size,
-        on_bad_image="skip",
-        # Where the folder has no validation split, the same images are set aside as in the run.
-        seed=int(loaded.settings.get("seed") or 0),
-        allow_patient_overlap=True,
-        progress=progress,
-    )
-    trained = np.array([], dtype=np.int64)
-    if record is not None:  # else `images_of` found no folder
-        # Another folder or split than the run's may validate on what trained: it shows no loss.
-        valid = data.indices("valid")
-        trained = valid[near_duplicates_of_training(record, data.only(valid)) != ""]
-        data = data.only(np.setdiff1d(np.arange(len(data.paths)), trained))
-    if data.classes != loaded.classes:
-        raise TumorlensError(
-            f"--data_dir {root}: has the classes {', '.join(data.classes)}, the checkpoint was "
-            f"trained on {', '.join(loaded.classes)}; name the folder that it was trained on."
-        )
-    for split in ("train", "valid"):
-        there = set(data.labels[data.indices(split)].tolist())
-        lacking = [name for index, name in enumerate(data.classes) if index not in there]
-        if lacking:
-            but = f" but {len(trained)} that were trained on" if len(trained) else ""
-            raise TumorlensError(
-                f"--data_dir {root}: no {split} image of {', '.join(lacking)}{but}; --int8 "
-                "measures the recall of every class and needs some of each."
-            )
-    return data, len(trained)
 
 
 def _small(

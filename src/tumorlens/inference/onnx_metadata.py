@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tumorlens import __version__
 from tumorlens.files import SCHEMA, standard_keys
+from tumorlens.uncertainty.conformal import Conformal
 from tumorlens.uncertainty.decision import DecisionRule
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
@@ -84,6 +85,7 @@ class ExportedFile:
             "temperature": self.rule.temperature,
             "uncertainty_threshold": self.rule.threshold,
             "ood_threshold": space.threshold if space else None,
+            "conformal": vars(self.rule.conformal) if self.rule.conformal else None,
             "precision": self.precision,
             "input": INPUT_TEXT,
             "output": OUTPUT_TEXT,
@@ -135,6 +137,8 @@ class ExportedFile:
                     _number(about["temperature"]),
                     _number(about["uncertainty_threshold"]),
                     space,
+                    # Files of before there were sets have none.
+                    Conformal.of(about["conformal"]) if about.get("conformal") else None,
                 ),
                 precision=str(about["precision"]),
                 facts={key: about[key] for key in about if key not in _FIELDS},
@@ -149,7 +153,7 @@ class ExportedFile:
 
 _FIELDS = (
     *("format", "schema", "tumorlens", "model_name", "classes", "image_size", "mean", "std"),
-    *("temperature", "uncertainty_threshold", "ood_threshold", "precision"),
+    *("temperature", "uncertainty_threshold", "ood_threshold", "conformal", "precision"),
     *("input", "output"),
 )
 

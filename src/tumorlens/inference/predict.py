@@ -23,7 +23,7 @@ from tumorlens.inference.backends import Backend, TorchBackend, backend_of
 from tumorlens.inference.inputs import Found
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PredictSettings
-from tumorlens.uncertainty.decision import Decided
+from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 UNREADABLE = "unreadable"
 
@@ -65,6 +65,7 @@ class Prediction:
             ),
             "distance": found.distance if found else None,
             "reason": self.reason or None,
+            **({"set": list(found.set)} if found and found.set else {}),
         }
 
 
@@ -152,6 +153,8 @@ def predict(
     if settings.csv is not None and settings.csv.is_dir():
         raise TumorlensError(f"--csv {settings.csv}: is a folder; name a file in it.")
     backend = backend_of(settings)
+    if settings.coverage is not None:
+        backend.rule = backend.rule.at(settings.coverage)
     listing = sources.listing(settings.paths)
     decisions: dict[str, int] = {}
     with decoders_silent(), contextlib.ExitStack() as stack:
@@ -162,7 +165,7 @@ def predict(
         if settings.heatmaps is not None:
             draw = _Heatmaps(settings.heatmaps, backend).draw
         if settings.csv is not None:
-            listeners.append(stack.enter_context(_table(settings.csv, backend.rule.classes)))
+            listeners.append(stack.enter_context(_table(settings.csv, backend.rule)))
         for one in predictions(listing.files, settings, backend, progress, draw):
             decisions[one.decision] = decisions.get(one.decision, 0) + 1
             for listener in listeners:
@@ -178,27 +181,29 @@ def predict(
 
 
 @contextlib.contextmanager
-def _table(path: Path, classes: tuple[str, ...]) -> Iterator[Callable[[Prediction], None]]:
+def _table(path: Path, rule: DecisionRule) -> Iterator[Callable[[Prediction], None]]:
     """A CSV that is there when all is done, and not before."""
     with (
         replacing(path) as beside,
         beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        probabilities = [f"prob_{name}" for name in classes]
-        writer.writerow(
-            ["path", "prediction", "decision", *probabilities, "slice", "distance", "reason"]
-        )
+        probabilities = [f"prob_{name}" for name in rule.classes]
+        header = ["path", "prediction", "decision", *probabilities, "slice", "distance", "reason"]
+        writer.writerow(header if rule.least is None else [*header, "set"])
 
         def row(one: Prediction) -> None:
             found = one.decided
-            numbers = (
-                [f"{value:.6f}" for value in found.probabilities] if found else [""] * len(classes)
-            )
+            numbers = [""] * len(rule.classes)
+            if found:
+                numbers = [f"{value:.6f}" for value in found.probabilities]
             far = "" if found is None or found.distance is None else f"{found.distance:.4f}"
             index = "" if one.index is None else one.index
             name = found.prediction if found else ""
-            writer.writerow([one.path, name, one.decision, *numbers, index, far, one.reason])
+            cells = [one.path, name, one.decision, *numbers, index, far, one.reason]
+            if rule.least is not None:
+                cells.append(found.set_words if found else "")
+            writer.writerow(cells)
 
         yield row
 

@@ -9,7 +9,13 @@ from tumorlens.settings.data import (
     PhantomSettings,
     SplitSettings,
 )
-from tumorlens.settings.deploy import ExportSettings, PredictSettings, ReportSettings, ServeSettings
+from tumorlens.settings.deploy import (
+    CalibrateSettings,
+    ExportSettings,
+    PredictSettings,
+    ReportSettings,
+    ServeSettings,
+)
 from tumorlens.settings.evaluate import CompareSettings, EvaluateSettings, GradcamSettings
 from tumorlens.settings.shared import (
     GROUPS,
@@ -19,6 +25,7 @@ from tumorlens.settings.shared import (
     REQUIRED,
     MapMethod,
     ModelName,
+    OperatingPointName,
     docs_of,
     is_required,
     primitives,
@@ -40,6 +47,7 @@ __all__ = [
     "RECIPE_FLAGS",
     "REQUIRED",
     "AuditSettings",
+    "CalibrateSettings",
     "CompareSettings",
     "DownloadSettings",
     "EvaluateSettings",
@@ -47,6 +55,7 @@ __all__ = [
     "GradcamSettings",
     "MapMethod",
     "ModelName",
+    "OperatingPointName",
     "PhantomSettings",
     "PredictSettings",
     "ReportSettings",

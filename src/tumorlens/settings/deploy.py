@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
+    COVERAGE,
     MAP_METHOD,
     REQUIRED,
     Device,
     MapMethod,
+    OperatingPointName,
     at_least,
+    check_coverage,
     fold_needs_splits,
 )
 
@@ -31,6 +34,9 @@ class PredictSettings:
     """Write path, prediction, decision and the probability of each class here."""
     json: bool = False
     """Print a JSON object for each slice, a line each, instead of a table."""
+    coverage: float | None = None
+    """Also give a set of classes that has the true one in this share of the images of every class,
+    such as 0.95: one class, or `glioma or meningioma` where one would be a guess."""
     heatmaps: Path | None = None
     """Folder for an image of each slice beside where the network looked."""
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
@@ -48,6 +54,7 @@ class PredictSettings:
 
     def __post_init__(self) -> None:
         at_least(self, slice=0, batch_size=1, threads=1)
+        check_coverage(self.coverage)
         if not self.paths:
             raise ValueError(
                 "files must be given, for example `tumorlens predict slice.png --checkpoint "
@@ -60,6 +67,51 @@ class PredictSettings:
         if self.backend == "auto":
             return self.checkpoint.suffix.lower() == ".onnx"
         return self.backend == "onnx"
+
+
+@dataclass(frozen=True)
+class CalibrateSettings:
+    """Calibrate a finished checkpoint anew: another operating point, another last layer."""
+
+    checkpoint: Path
+    """File that train wrote (model/best_model.pt), or resnet18 or se_resnet18 for the weights that
+    come with tumorlens; it stays as it is."""
+    operating_point: OperatingPointName = "none"
+    """Offset for each class, fitted on validation images for the best `accuracy`,
+    `balanced_accuracy` or recall of the `worst_class`."""
+    last_layer: str | None = None
+    """Train the last layer again on groups of equal size: `class`, or a column of the patients
+    table, such as site, for the groups of class and column."""
+    last_layer_images: Literal["valid", "train"] = "valid"
+    """Images that it learns from: validation images, of which the network did not learn, or
+    training images."""
+    data_dir: Path | None = None
+    """Folder of the training and validation images; default: the one remembered from training."""
+    splits: Path | None = None
+    """CSV (or `public-patients`) that says which image is in which split, instead of the
+    checkpoint."""
+    fold: int | None = None
+    """Fold that is the test split, with a --splits file of folds."""
+    patients: Path | None = None
+    """CSV with columns `path, patient` (and, where known, `site`), or `public`, the built-in table
+    of the public set. Default: what the checkpoint remembers."""
+    out_dir: Path | None = None
+    """Where best_model.pt and operating_points.json and .png go; default: calibration/ beside the
+    checkpoint."""
+    seed: int = 0
+    """Decides the draws behind the last layer."""
+    device: Device = "auto"
+    """Where to compute."""
+    threads: int | None = None
+    """CPU threads; default: all cores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, fold=0, seed=0, threads=1)
+        fold_needs_splits(self.fold, self.splits)
+        if self.last_layer_images == "train" and self.last_layer is None:
+            raise ValueError(
+                "--last_layer_images goes with --last_layer; name `class` or a column."
+            )
 
 
 @dataclass(frozen=True)
@@ -137,6 +189,8 @@ class ServeSettings:
     allowed_host: tuple[str, ...] = ()
     """Further names that browsers may reach the page by, such as that of a proxy. Without it: of
     this machine, and with another --host any name."""
+    coverage: float = COVERAGE
+    """Share of the images of every class whose set of classes has the true one."""
     max_mb: float = 32.0
     """Largest upload, megabytes."""
     max_megapixels: float = 32.0
@@ -148,6 +202,7 @@ class ServeSettings:
 
     def __post_init__(self) -> None:
         at_least(self, port=0, threads=1, max_mb=0.01, max_megapixels=0.01)
+        check_coverage(self.coverage)
         if self.port > 65535:
             raise ValueError(f"--port {self.port}: expected 65535 or less.")
         if not re.fullmatch(r"(/[\w.~-]+)*/?", self.root_path, re.ASCII):

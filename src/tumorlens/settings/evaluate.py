@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from tumorlens.settings.shared import (
+    COVERAGE,
     MAP_METHOD,
     REQUIRED,
     Device,
@@ -12,6 +13,7 @@ from tumorlens.settings.shared import (
     ModelName,
     Protocol,
     at_least,
+    check_coverage,
     fold_needs_splits,
 )
 
@@ -47,6 +49,9 @@ class EvaluateSettings:
     stress: Literal["none", "quick", "full"] = field(default="none", metadata={"alone": "full"})
     """Also score the images under graded changes of display: brightness, window, noise, zoom, and
     others. `quick`: a tenth of the work. --stress alone: full."""
+    coverage: float = COVERAGE
+    """Share of the images of every class whose set of classes shall have the true one; metrics.json
+    says how many do."""
     on_bad_image: Literal["stop", "skip"] = "stop"
     """What to do when a file cannot be decoded; `skip` records which."""
     resamples: int = 2000
@@ -62,6 +67,7 @@ class EvaluateSettings:
 
     def __post_init__(self) -> None:
         at_least(self, batch_size=1, resamples=100, seed=0, fold=0, threads=1)
+        check_coverage(self.coverage)
         fold_needs_splits(self.fold, self.splits)
 
 

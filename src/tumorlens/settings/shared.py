@@ -14,6 +14,7 @@ from tumorlens.labels import MODEL_NAMES, is_foreign
 Device = Literal["auto", "cpu", "cuda", "mps"]
 # One of `labels.MODELS`, or the user's own code; in Python a torch.nn.Module or what makes one.
 ModelName = NewType("ModelName", str)
+OperatingPointName = Literal["none", "accuracy", "balanced_accuracy", "worst_class"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 Protocol = Literal["official", "patients", "folds"]
 MapMethod = Literal["gradcam", "gradcam++", "layercam", "hirescam"]
@@ -23,9 +24,10 @@ METHOD_NAMES: dict[MapMethod, str] = {
     "layercam": "LayerCAM",
     "hirescam": "HiResCAM",
 }
-# How maps of our networks are made unless asked otherwise (docs/method.md, "Explanations").
+# How maps of our networks are made unless asked otherwise (docs/explanation/saliency.md).
 MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
+COVERAGE = 0.95  # of sets of classes, where none is asked for
 
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
@@ -39,7 +41,8 @@ GROUPS = {
     ),
     "training": (
         *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
-        *("class_weights", "train_on_valid", "resume", "batch_size", "init", "freeze"),
+        *("class_weights", "balance", "balance_exponent", "loss", "operating_point"),
+        *("train_on_valid", "resume", "batch_size", "init", "freeze"),
     ),
     "hardware": (
         *("device", "threads", "devices", "num_nodes", "precision", "batch_size", "cluster"),
@@ -64,6 +67,12 @@ def at_least(settings: object, **bounds: float) -> None:
             raise ValueError(f"--{name} {value}: expected {bound} or more.")
         if value is not None and value >= _MOST.get(name, math.inf):
             raise ValueError(f"--{name} {value}: expected less than {_MOST[name]}.")
+
+
+def check_coverage(coverage: float | None) -> None:
+    """Refuse a share of images that is none."""
+    if coverage is not None and not 0 < coverage < 1:
+        raise ValueError(f"--coverage {coverage}: expected more than 0 and less than 1.")
 
 
 def check_models(flag: str, models: Iterable[ModelName]) -> None:

@@ -9,6 +9,7 @@ from tumorlens.settings.shared import (
     REQUIRED,
     Device,
     ModelName,
+    OperatingPointName,
     Precision,
     Protocol,
     at_least,
@@ -66,6 +67,19 @@ class TrainingOptions:
     """The validation metric that chooses the epoch."""
     class_weights: Literal["none", "balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share in the training images."""
+    balance: str | None = None
+    """Draw small groups of training images more often: `class`, or a column of the patients table,
+    such as site, for the groups of class and column."""
+    balance_exponent: float = 1.0
+    """How much more often: 0 not at all, 1 so that every group is drawn as often as any other. With
+    --loss balanced_softmax: its tau."""
+    loss: Literal["cross_entropy", "focal", "balanced_softmax", "group_dro"] = "cross_entropy"
+    """`focal`: sure images count little. `balanced_softmax`: what is learnt does not lean on a
+    class's share, among the images of one site with --balance site. `group_dro`: the worst of the
+    groups of --balance counts most, and weight decay is strong."""
+    operating_point: OperatingPointName = "none"
+    """Offset for each class, fitted on validation images after training, for the best `accuracy`,
+    `balanced_accuracy` or recall of the `worst_class`."""
     init: Path | None = None
     """Weights to start from: a checkpoint, resnet18 or se_resnet18 for those that come with
     tumorlens, or a state dict (.pt, .pth, .safetensors), such as torchvision's. What fits is
@@ -95,6 +109,20 @@ class TrainingOptions:
         read_changes(self.set)
         _take(self, run)
         at_least(self, epochs=1, batch_size=2, image_size=32, patience=1, threads=1)
+        if not 0 <= self.balance_exponent <= 1:
+            raise ValueError(f"--balance_exponent {self.balance_exponent}: expected 0 to 1.")
+        if self.balance_exponent != 1 and not self.balance and self.loss != "balanced_softmax":
+            raise ValueError("--balance_exponent goes with --balance; name `class` or a column.")
+        if self.loss == "group_dro" and self.outlines is not None:
+            raise ValueError(
+                "--loss group_dro: --outlines gives images another class, and so another group; "
+                "leave one of the two out."
+            )
+        if self.train_on_valid and self.operating_point != "none":
+            raise ValueError(
+                "--operating_point needs validation images, which --train_on_valid lets train; "
+                "leave one of the two out."
+            )
         if self.lr is not None and not 0 < self.lr <= 10:
             raise ValueError(f"--lr {self.lr}: expected more than 0 and at most 10.")
         if self.train_on_valid and (self.patience is not None or self.monitor != "macro_f1"):
@@ -144,6 +172,8 @@ class TrainSettings(TrainingOptions):
         super().__post_init__()
         at_least(self, fold=0, devices=1, num_nodes=1, seed=0)
         fold_needs_splits(self.fold, self.splits)
+        if self.loss == "group_dro" and self.devices * self.num_nodes > 1:
+            raise ValueError("--loss group_dro: needs --devices 1 and --num_nodes 1.")
         if self.resume is not None:
             ours = ("resume", "device", "threads", "epochs")
             others = (item for item in fields(self) if item.name not in ours)

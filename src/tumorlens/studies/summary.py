@@ -259,7 +259,7 @@ def over_runs(
     """Mean over folds of the mean over each fold's runs, its 95% interval, and the runs' values.
 
     The interval is over draws of groups of images, the same for all runs of a fold, to which with
-    several runs a t-distributed draw of the runs' own error is added (docs/method.md).
+    several runs a t-distributed draw of the runs' own error is added.
 
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.

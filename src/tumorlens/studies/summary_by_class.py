@@ -15,7 +15,7 @@ from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.subgroups import recall_by
 from tumorlens.labels import title
 
-# Where its maps lie, over all boxed images; docs/method.md says what they mean.
+# Where its maps lie, over all boxed images; docs/reference/metrics.md says what they mean.
 LOOKS = ("energy_pointing_game", "energy_ratio", "pointing_game", "average_precision")
 CENTRE = "centre prior"
 

@@ -1,7 +1,7 @@
 """What a finished run learns from its validation images: how sure to be, what is unlike them."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,23 @@ from tumorlens.checkpoint.session import changed_inputs, describe
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.display_changes import CHANGES, EVERYDAY
 from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import plots
+from tumorlens.evaluation.operating_point import (
+    OperatingPoint,
+    fit_offsets,
+    frontier,
+    frontier_figure,
+)
+from tumorlens.files import SCHEMA, write_json
 from tumorlens.progress import Progress, silent
+from tumorlens.settings import OperatingPointName
 from tumorlens.uncertainty.calibration import (
     calibrated,
     fit_temperature,
     softmax,
     threshold_for_precision,
 )
+from tumorlens.uncertainty.conformal import scores_of
 from tumorlens.uncertainty.out_of_distribution import (
     FeatureSpace,
     spread,
@@ -34,7 +44,14 @@ FALSE_ALARMS = 0.05
 # A covariance of more is slow to invert and dwarfs the weights.
 MOST_FEATURES = 2048
 
+# What is said of a network whose logits cannot be given offsets.
+NO_OFFSETS = (
+    "--operating_point: the network's logits do not come from a linear layer, whose bias would "
+    "have the offsets; leave it out."
+)
+
 Floats = npt.NDArray[np.float64]
+_CPU = torch.device("cpu")
 _CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
 
@@ -42,82 +59,119 @@ def calibrate(
     checkpoint: Checkpoint,
     data: Dataset,
     *,
+    operating_point: OperatingPointName = "none",
+    outputs: tuple[Floats, Floats] | None = None,
     precision: float = PRECISION,
     false_alarms: float = FALSE_ALARMS,
-    device: torch.device | None = None,
+    device: torch.device = _CPU,
     progress: Progress = silent,
 ) -> Checkpoint:
-    """`checkpoint` with temperature, thresholds and the spread of its features.
-
-    A network whose features are none, or more than 2,048 numbers, has no out-of-distribution
-    threshold; `calibration` says so.
+    """`checkpoint` with temperature, offsets, thresholds, conformal scores, spread of its features.
 
     All come from the validation images, which chose the epoch too: they are a little better than
-    on images that the network has no tie with.
+    on images that the network has no tie with. A network whose features are none, or more than
+    2,048 numbers, has no out-of-distribution threshold; `calibration` says so.
 
     Args:
         data: the images that it was trained and validated with, at its size.
+        operating_point: what the offsets are for; "none": none, nor those of before.
+        outputs: see `outputs_of`, where its own would be of images that it learned from.
         precision: share of confident answers that are right, for each class, on validation images
             under everyday changes of display; where no threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
-        device: where to compute; None: the CPU.
+        device: where to compute.
         progress: told of the stage "describing".
 
     Raises:
         TumorlensError: no training or no validation images, or these trained too.
     """
-    device = device or torch.device("cpu")
-    train, valid = _indices(checkpoint, data)
-    network, prepare, both = checkpoint.network(), checkpoint.preprocessing, [*train, *valid]
-    logits, features = describe(
-        network, prepare, data.images, np.array(both), device=device, progress=progress
-    )
-    of_train, of_valid = slice(0, len(train)), slice(len(train), None)
-    labels = data.labels[valid]
-    temperature = fit_temperature(labels, logits[of_valid])
+    train, valid = trained_and_validated(checkpoint, data)
+    logits, features = outputs or outputs_of(checkpoint, data, device, progress)
+    labels, units, logits = data.labels[valid], data.only(valid).units(), logits[len(train) :]
+    temperature = fit_temperature(labels, logits)
+    if operating_point != "none" and not features.shape[1]:
+        raise TumorlensError(NO_OFFSETS)
+    point = fit_offsets(labels, logits / temperature, units, operating_point)
+    offsets = None if operating_point == "none" else point.offsets
+    checkpoint = replace(checkpoint, temperature=temperature, offsets=offsets)
+    logits = logits + temperature * np.array(point.offsets)
     changed, again = _under_everyday_changes(checkpoint, data, valid, device, progress)
     threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
-    space, facts = _space(
-        features[of_train], data.labels[train], data.classes, features[of_valid], false_alarms
-    )
-    metrics = calibrated(labels, logits[of_valid], temperature, threshold)
-    assert metrics is not None
+    space, facts = _space(features, data, false_alarms)
+    metrics = calibrated(labels, logits, temperature, threshold)
+    own = scores_of(labels, softmax(logits, temperature), units, known=bool(data.patients))
     return replace(
         checkpoint,
-        temperature=temperature,
         uncertainty_threshold=threshold,
-        feature_covariance=torch.from_numpy(space.covariance).float() if space else None,
-        class_means=torch.from_numpy(space.means).float() if space else None,
-        ood_threshold=space.threshold if space else None,
+        **space,
+        conformal=vars(own),
         calibration={
             "images": {"train": len(train), "valid": len(valid)},
-            **asdict(metrics),
+            **(asdict(metrics) if metrics else {}),
             "precision_wanted": precision,
             "everyday_images": len(again) // len(CHANGES),
             "everyday_accuracy": float((changed.argmax(axis=1) == again).mean()),
             **facts,
+            "operating_point": point.to_dict(),
         },
     )
 
 
+def outputs_of(
+    checkpoint: Checkpoint, data: Dataset, device: torch.device, progress: Progress = silent
+) -> tuple[Floats, Floats]:
+    """Logits (M, K) and features (M, D) of the training images, then of the validation images."""
+    both = np.concatenate(trained_and_validated(checkpoint, data))
+    network, prepare = replace(checkpoint, offsets=None).network(), checkpoint.preprocessing
+    return describe(network, prepare, data.images, both, device=device, progress=progress)
+
+
+def write_frontier(
+    checkpoint: Checkpoint, data: Dataset, outputs: tuple[Floats, Floats], folder: Path
+) -> list[OperatingPoint]:
+    """What other operating points would do, as `operating_points.json` and a plot in `folder`.
+
+    Args:
+        checkpoint: calibrated.
+        data: as for `calibrate`.
+        outputs: of `outputs_of`.
+        folder: is there.
+    """
+    train, valid = trained_and_validated(checkpoint, data)
+    scores = outputs[0][len(train) :] / (checkpoint.temperature or 1.0)
+    points = frontier(data.labels[valid], scores, data.only(valid).units())
+    content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(valid)}
+    write_json(
+        folder / "operating_points.json", content | {"points": [one.to_dict() for one in points]}
+    )
+    title = f"{checkpoint.model_name}, operating points on {len(valid)} validation images"
+    plots.save(frontier_figure(points, title), folder / "operating_points.png")
+    return points
+
+
 def _space(
-    trained: Floats,
-    labels: npt.NDArray[np.int64],
-    classes: Sequence[str],
-    validated: Floats,
-    false_alarms: float,
-) -> tuple[FeatureSpace | None, dict[str, Any]]:
-    """Where the features lie, and how that was found; None: there are none, or too many."""
-    width = trained.shape[1]
+    features: Floats, data: Dataset, false_alarms: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint's entries of where the features lie, None where there are none or too many.
+
+    And how they were found.
+    """
+    labels, width = data.labels[data.indices("train")], features.shape[1]
     if not 0 < width <= MOST_FEATURES:
         why = f"{width:,} features enter its last linear layer, more than {MOST_FEATURES:,}"
         if not width:
             why = "its logits do not come from a linear layer, whose input would be its features"
-        return None, {"ood_not_available": why}
-    means, covariance, shrinkage = spread(trained, labels, classes)
-    distances = FeatureSpace(means, covariance, np.inf).distances(validated)
+        none = dict.fromkeys(("feature_covariance", "class_means", "ood_threshold"))
+        return none, {"ood_not_available": why}
+    means, covariance, shrinkage = spread(features[: len(labels)], labels, data.classes)
+    distances = FeatureSpace(means, covariance, np.inf).distances(features[len(labels) :])
     threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
-    return FeatureSpace(means, covariance, threshold), {
+    entries = {
+        "feature_covariance": torch.from_numpy(covariance).float(),
+        "class_means": torch.from_numpy(means).float(),
+        "ood_threshold": threshold,
+    }
+    return entries, {
         "false_alarms_wanted": false_alarms,
         "false_alarms": alarmed,
         "ood_threshold": threshold,
@@ -145,7 +199,7 @@ def _under_everyday_changes(
     return np.concatenate(found), np.tile(data.labels[some], len(CHANGES))
 
 
-def _indices(
+def trained_and_validated(
     checkpoint: Checkpoint, data: Dataset
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Of the training and of the validation images, which must not have trained."""

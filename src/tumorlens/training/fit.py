@@ -26,7 +26,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.files import DISK_FULL
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
-from tumorlens.training.calibrate import calibrate
+from tumorlens.training.calibrate import calibrate, outputs_of, write_frontier
 from tumorlens.training.callbacks import (
     BestWeights,
     EarlyStopping,
@@ -35,14 +35,10 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
+from tumorlens.training.class_bias import balanced_weights, groups_of, loss_of, times_of
 from tumorlens.training.initial import starting_network
 from tumorlens.training.loggers import logger_of
-from tumorlens.training.module import (
-    Classifier,
-    balanced_weights,
-    training_batches,
-    validation_batches,
-)
+from tumorlens.training.module import Classifier, training_batches, validation_batches
 from tumorlens.training.recipes import Recipe, memory_of, resolve
 from tumorlens.training.runs import (
     begin,
@@ -146,7 +142,7 @@ def train(
 def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Dataset:
     """The images, split."""
     assert settings.data_dir is not None  # TrainSettings.__post_init__ saw to it
-    return load_for_training(
+    data = load_for_training(
         resolve_splits(
             settings.data_dir,
             settings.splits,
@@ -162,6 +158,9 @@ def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Data
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
+    if settings.balance:
+        groups_of(data, settings.balance, "--balance")  # refused before anything is written
+    return data
 
 
 def _trainer(
@@ -231,12 +230,13 @@ def _fit(
 ) -> None:
     mine = {"rank": trainer.global_rank, "world": settings.devices * settings.num_nodes}
     trainer.loggers = logger_of(settings.logger, run_dir, module.recipe.record())
-    images = module.preprocessing.prepared(data.images)
+    images, train = module.preprocessing.prepared(data.images), data.indices("train")
+    module.loss, times = loss_of(module.recipe, data), times_of(module.recipe, data)
     if settings.outlines:
         module.donors = donors_of(settings.outlines, data, module.preprocessing)
     trainer.fit(
         module,
-        training_batches(images, data.labels, data.indices("train"), share, settings.seed, **mine),
+        training_batches(images, data.labels, train, share, settings.seed, times=times, **mine),
         None
         if settings.train_on_valid
         else validation_batches(images, data.labels, data.indices("valid"), **mine),
@@ -302,7 +302,10 @@ def _finish(
         keeping.kept or checkpoints.load(keeping.path), settings=keeping.template.settings
     )
     if not found.trained_on_valid:
-        found = calibrate(found, data, device=device, progress=progress)
+        point = found.settings.get("operating_point", "none")
+        found = calibrate(found, data, operating_point=point, device=device, progress=progress)
+        if point != "none":
+            write_frontier(found, data, outputs_of(found, data, device), keeping.path.parent)
         checkpoints.save(found, keeping.path)
     return found
 

@@ -18,6 +18,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_and_tell, check_output, last_linear
 from tumorlens.settings import TrainSettings
+from tumorlens.training.calibrate import NO_OFFSETS
 from tumorlens.training.runs import told_at_start
 
 # Under which keys, and behind which prefixes, training scripts save a state dict.
@@ -45,6 +46,8 @@ def starting_network(
     network, told = build_and_tell(name, num_classes, settings.seed)
     if name not in MODEL_NAMES:
         check_output(network, name, num_classes, size)
+        if settings.operating_point != "none" and last_linear(network) is None:
+            raise TumorlensError(NO_OFFSETS)
     sentences = [told] if told else []
     if settings.init is not None and going_on is None:
         sentences.append(load_weights(network, settings.init))

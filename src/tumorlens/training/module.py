@@ -25,6 +25,7 @@ from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import augment
 from tumorlens.data.tumor_transfer import Donors, transfer
 from tumorlens.models.build import memory_format
+from tumorlens.training.class_bias import drawn
 from tumorlens.training.recipes import Recipe
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -71,6 +72,7 @@ class Classifier(LightningModule):
         self.recipe = recipe
         self.total_steps = total_steps
         self.donors: Donors | None = None
+        self.loss: nn.Module | None = None  # of `class_bias`; None: cross-entropy
         self.seed = seed
         self.register_buffer("class_weights", class_weights, persistent=False)
         # Sums over images, added up over processes: each validation image counts once.
@@ -121,12 +123,12 @@ class Classifier(LightningModule):
                 images, labels, indices, self.donors, self.seed, self.current_epoch
             )
         images = augment(images, indices, self.recipe.augmentation, self.seed, self.current_epoch)
-        weight = self.class_weights
-        loss = F.cross_entropy(
-            self(images),
-            labels,
-            weight=weight if isinstance(weight, Tensor) else None,
-            label_smoothing=self.recipe.label_smoothing,
+        logits, smoothing = self(images), self.recipe.label_smoothing
+        rest: dict[str, Any] = {"weight": self.class_weights, "label_smoothing": smoothing}
+        loss: Tensor = (
+            F.cross_entropy(logits, labels, **rest)
+            if self.loss is None
+            else self.loss(logits, labels, indices, **rest)
         )
         self.train_loss.update(loss.detach(), len(labels))
         return loss
@@ -184,20 +186,6 @@ class Classifier(LightningModule):
         return LambdaLR(optimizer, lambda _: 1.0)
 
 
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """N / (K n_k) for each class k (King and Zeng 2001), so that each class weighs alike in sum.
-
-    Args:
-        labels: (N,) int64 of the training images.
-        classes: K.
-
-    Returns:
-        (K,) float32.
-    """
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return len(labels) / (classes * counts.float())
-
-
 class _Images(TorchDataset[Batch]):
     """Whole batches at once from the memory-mapped images."""
 
@@ -223,13 +211,21 @@ class EpochSampler(Sampler[int]):
     The epoch's images are divided into steps of `share * world` images; in each step process `rank`
     takes the `rank`-th run of `share`. One process that accumulates gradients over batches of
     `share` therefore sees the same batches, in the same order, as `world` processes. Images that do
-    not fill a last step are left out of that epoch; another epoch leaves out others.
+    not fill a last step are left out of that epoch; another epoch leaves out others. With `times`
+    an epoch has each image so often on average.
     """
 
     def __init__(
-        self, indices: npt.NDArray[np.int64], share: int, rank: int, world: int, seed: int
+        self,
+        indices: npt.NDArray[np.int64],
+        share: int,
+        rank: int,
+        world: int,
+        seed: int,
+        times: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self.indices = indices
+        self.times = times
         self.share = share
         self.rank = rank
         self.world = world
@@ -244,8 +240,9 @@ class EpochSampler(Sampler[int]):
         return len(self.indices) // (self.share * self.world) * self.share
 
     def __iter__(self) -> Iterator[int]:
-        shuffled = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.indices))
-        order = self.indices[shuffled]
+        rng = np.random.default_rng((self.seed, self.epoch))
+        mine = self.indices if self.times is None else drawn(self.indices, self.times, rng)
+        order = mine[rng.permutation(len(mine))]
         steps = len(order) // (self.share * self.world)
         dealt = order[: steps * self.world * self.share].reshape(steps, self.world, self.share)
         return iter(dealt[:, self.rank].ravel().tolist())
@@ -260,6 +257,7 @@ def training_batches(
     *,
     rank: int = 0,
     world: int = 1,
+    times: npt.NDArray[np.float64] | None = None,
 ) -> DataLoader[Batch]:
     """Shuffled batches of `share` images for process `rank` of `world`.
 
@@ -270,8 +268,9 @@ def training_batches(
         share: images in a batch of this process.
         seed: of the order.
         rank, world: this process and how many there are.
+        times: how often an epoch has each of `indices`; None: once.
     """
-    return _batches(images, labels, EpochSampler(indices, share, rank, world, seed), share)
+    return _batches(images, labels, EpochSampler(indices, share, rank, world, seed, times), share)
 
 
 def validation_batches(

@@ -6,13 +6,15 @@ thresholds nothing is decided, and that is said.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.errors import TumorlensError
 from tumorlens.uncertainty.calibration import NEVER, softmax
+from tumorlens.uncertainty.conformal import Conformal, in_sets
 from tumorlens.uncertainty.out_of_distribution import FeatureSpace
 
 Decision = Literal["confident", "uncertain", "out of distribution", "not calibrated"]
@@ -27,12 +29,19 @@ class Decided:
         decision: how to take it.
         probabilities: (K,), calibrated where there is a temperature.
         distance: from the training data, in units of its spread; None: not measured.
+        set: the conformal set of classes, most probable first; None: not asked for.
     """
 
     prediction: str
     decision: Decision
     probabilities: npt.NDArray[np.float64]
     distance: float | None
+    set: tuple[str, ...] | None = None
+
+    @property
+    def set_words(self) -> str:
+        """Such as "glioma or meningioma"; "" where there is no set."""
+        return " or ".join(self.set or ())
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class DecisionRule:
         temperature: divides the logits; None: not fitted, 1 is used.
         threshold: top probability below which the answer is "uncertain"; None: not set.
         space: where the training images lie; None: not kept.
+        conformal: what calibration images tell of sets of classes; None: not kept.
+        least: (K,) the probability from which on a class is in the set, see `at`; None: no sets.
 
     Raises:
         ValueError: fewer than two classes, one of them twice, or a number that makes no sense.
@@ -53,6 +64,8 @@ class DecisionRule:
     temperature: float | None = None
     threshold: float | None = None
     space: FeatureSpace | None = None
+    conformal: Conformal | None = None
+    least: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         texts = {name for name in self.classes if isinstance(name, str)}
@@ -63,6 +76,21 @@ class DecisionRule:
             number = isinstance(value, int | float) and math.isfinite(value) and value > 0
             if value is not None and not number:
                 raise ValueError(f"{name} {value!r:.80}; expected a number above 0")
+        if self.conformal is not None and len(self.conformal.counts) != len(self.classes):
+            raise ValueError(f"calibration scores of {len(self.conformal.counts)} classes")
+
+    def at(self, coverage: float) -> "DecisionRule":
+        """The same, with a set of classes for each image that has the true one so often.
+
+        Raises:
+            TumorlensError: no calibration scores are kept, or they are of too few patients.
+        """
+        if self.conformal is None:
+            raise TumorlensError(
+                f"--coverage {coverage:g}: this file keeps no calibration scores; make them by "
+                "`tumorlens calibrate --checkpoint FILE`, which needs the data folder."
+            )
+        return replace(self, least=self.conformal.least(coverage, self.classes))
 
     def decide(
         self, logits: npt.NDArray[np.float64], features: npt.NDArray[np.float64] | None
@@ -81,9 +109,16 @@ class DecisionRule:
                 decision=self._decision(float(row.max()), distance),
                 probabilities=row,
                 distance=distance,
+                set=self._set(row),
             )
             for row, distance in zip(probabilities, distances, strict=True)
         ]
+
+    def _set(self, row: npt.NDArray[np.float64]) -> tuple[str, ...] | None:
+        if self.least is None:
+            return None
+        inside = in_sets(row[None], self.least)[0]
+        return tuple(self.classes[index] for index in np.argsort(-row) if inside[index])
 
     def why(self, decided: Decided) -> str:
         """What made the decision "uncertain" or "out of distribution"; else nothing."""

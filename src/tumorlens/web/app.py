@@ -160,6 +160,7 @@ class _Pages:
             self.predictor.predict(image),
             f"{self.predictor.method_name} at {layer}",
             kind=scan.kind,
+            coverage=self.predictor.coverage,
             number=at + 1,
             slices=len(scan.slices),
             token=token,

@@ -30,6 +30,7 @@ class SlicePrediction:
         decided: class, decision, probabilities and distance.
         maps: (K, h, w) relevance for each class, over the network's square input.
         size: side of that input, pixels.
+        no_set: why there is no conformal set of classes; "" where there is one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class SlicePrediction:
     decided: Decided
     maps: npt.NDArray[np.float32]
     size: int
+    no_set: str
 
 
 class Predictor:
@@ -64,6 +66,7 @@ class Predictor:
             )
         self.networks = [one.network().to(self.device) for one in self.loaded]
         self.layer = common_layer(self.networks, settings.layer)
+        self.coverage = settings.coverage
         self.names = [title(name) for name in distinct_names(self.loaded)]
 
     def predict(self, image: npt.NDArray[np.uint8]) -> list[SlicePrediction]:
@@ -82,9 +85,14 @@ class Predictor:
         with torch.inference_mode():
             outputs = logits_and_features(network, inputs)
         logits, features = (one.cpu().double().numpy() for one in outputs)
-        rule, count = loaded.decision(), len(loaded.classes)
+        rule, count, no_set = loaded.decision(), len(loaded.classes), ""
+        try:
+            rule = rule.at(self.coverage)
+        except TumorlensError as why:
+            no_set = str(why).removeprefix(f"--coverage {self.coverage:g}: ")
         maps = grad_cam(
             network, inputs.expand(count, -1, -1, -1), torch.arange(count), self.layer, self.method
         )
         maps = loaded.preprocessing.unframed(maps, square.expand(count, -1, -1)).float().cpu()
-        return SlicePrediction(name, rule, rule.decide(logits, features)[0], maps.numpy(), size)
+        decided = rule.decide(logits, features)[0]
+        return SlicePrediction(name, rule, decided, maps.numpy(), size, no_set)

@@ -56,8 +56,8 @@ def result(
         image: (H, W) uint8.
         predictions: one a network.
         method: how the maps were made, in words.
-        facts: `kind` of the file, `number` of the slice, 1-based, among `slices`, and the `token`
-            of its volume, "" where it has one slice.
+        facts: `coverage` of the sets of classes, `kind` of the file, `number` of the slice,
+            1-based, among `slices`, and the `token` of its volume, "" where it has one slice.
     """
     scale = _SHOWN / max(image.shape)
     grey = resize(image, *(max(1, round(side * scale)) for side in image.shape))
