@@ -2,7 +2,10 @@
 
 from result_cells import (
     NETWORKS,
+    RESULTS,
     estimate,
+    number,
+    points,
     read,
     rows_of,
     table,
@@ -322,3 +325,71 @@ def shortcuts() -> str:
         for one in found
     ]
     return table(["property of an image", "balanced accuracy by it alone", "chance"], rows)
+
+
+def recipe_trials() -> str:
+    """Each trial of a recipe for other displays and sites, on one fold's validation people."""
+    rows = []
+    for path in sorted((RESULTS / "display_recipe_search").glob("*.json")):
+        found = read(f"display_recipe_search/{path.name}")
+        stress = found["stress"]
+        lost = 100 * (stress["unchanged"] - stress["worst"]["accuracy"])
+        rows.append(
+            (
+                found["candidate"],
+                found["fold"],
+                estimate(found["validation"]["accuracy"], 2),
+                estimate(found["validation"]["tumors_alone"], 2),
+                f"{lost:.1f} ({stress['worst']['change'].split(' (')[0]})",
+                estimate(found["site_out"]["glioma_recall"], 2),
+            )
+        )
+    head = ["trial", "fold", "accuracy", "tumors alone", "worst everyday change costs, points"]
+    return table([*head, "gliomas of the unseen site"], sorted(rows, key=lambda row: row[1]))
+
+
+def other_scanners() -> str:
+    """Gliomas of other scanners that the bundled networks find, those before and those now."""
+    forms = {
+        "png_all": "PNG, 99.5th percentile",
+        "png": "the same, slices with a volume",
+        "slice_by_maximum": "slice by its maximum",
+        "nifti_by_predict": "NIfTI by `predict`",
+    }
+    rows = []
+    for words, name in (("before", "bundled_before"), ("now", "bundled")):
+        found = read(f"ladder/external_{name}.json")
+        for checkpoint, of_forms in found["checkpoints"].items():
+            cells = [estimate(of_forms[form]["recall"], 2) for form in forms]
+            wrong = f"{100 * of_forms['png_all']['confident_errors']:.0f}%"
+            model = NETWORKS["se_resnet18" if "se_resnet18" in checkpoint else "resnet18"]
+            rows.append((f"{model}, {words}", *cells, wrong))
+    return table(["bundled network", *forms.values(), "confident errors"], rows)
+
+
+def class_bias_methods() -> str:
+    """Methods against class-wise bias after training, over the folds of each network."""
+    names = {
+        "accuracy": "accuracy",
+        "glioma_recall": "glioma recall",
+        "meningioma_recall": "meningioma recall",
+        "gap_glioma_meningioma": "gap",
+        "worst_class_recall": "worst class",
+        "glioma_recall_of_the_rare_site": "gliomas of the rarer site",
+        "ece": "ECE",
+    }
+    rows = []
+    for model, found in read("bias/methods_fast.json")["networks"].items():
+        for method, metrics in found["methods"].items():
+            values = [number(metrics[name]["value"]) for name in names]
+            minus = metrics["accuracy"]["minus_none"]
+            price = (
+                "-"
+                if minus is None
+                else points(
+                    {"difference": minus["value"], "low": minus["low"], "high": minus["high"]}
+                )
+            )
+            folds = f"{NETWORKS[model]}, {len(found['runs'])} folds"
+            rows.append((folds, method, *values, price))
+    return table(["network", "method", *names.values(), "accuracy minus none, points"], rows)
