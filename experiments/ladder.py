@@ -1,6 +1,6 @@
-"""How far a number carries: one figure and one table from the result files.
+"""How far a number carries: one figure and its numbers from the result files.
 
-    python experiments/ladder.py results OUT.json FIGURE.png TABLE.md
+    python experiments/ladder.py results OUT.json FIGURE.png
 
 Steps: the official test split; the same without near-duplicates of training images; patients who
 were not in training (five folds); of these the gliomas of the site that is rare among gliomas, and
@@ -20,7 +20,7 @@ from tumorlens.comparison.run_files import RunFiles, finished_runs
 from tumorlens.evaluation.intervals import Estimate, share_estimate
 from tumorlens.evaluation.plots import COLOURS, save
 from tumorlens.evaluation.predictions import near_duplicates_of_any
-from tumorlens.files import write_json, write_text
+from tumorlens.files import write_json
 from tumorlens.labels import title
 
 # Recipe to its result files: official split, patient folds, site-out folds, stress, external.
@@ -41,7 +41,7 @@ STEPS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("results", "out", "figure", "table"):
+    for name in ("results", "out", "figure"):
         parser.add_argument(name, type=Path)
     asked = parser.parse_args()
     rows: dict[str, dict[str, Any]] = {}
@@ -53,7 +53,6 @@ def main() -> None:
     missing = {name: [step for step in STEPS if step not in found] for name, found in rows.items()}
     write_json(asked.out, {"what": __doc__.splitlines()[0], "missing": missing, "ladder": rows})
     save(figure(rows), asked.figure)
-    write_text(asked.table, table(rows))
 
 
 def steps(
@@ -208,33 +207,6 @@ def figure(rows: dict[str, dict[str, Any]]) -> Figure:
         axes.set_ylabel("share of the images, 95% interval", fontsize=10)
     axes.legend(fontsize=10, loc="lower left")
     return drawn
-
-
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """Markdown: a row a step, a column a network and recipe."""
-
-    def cell(found: dict[str, Any]) -> str:
-        parts = []
-        for metric in ("accuracy", "glioma_recall"):
-            value = found.get(metric)
-            if value:
-                low = f" ({value['low']:.2f}-{value['high']:.2f})" if "low" in value else ""
-                parts.append(f"{value['value']:.3f}{low}")
-            else:
-                parts.append("-")
-        return " / ".join(parts)
-
-    words = {name: text.replace("-\n", "-").replace("\n", " ") for name, text in STEPS.items()}
-    lines = [
-        "| accuracy / gliomas found (95% interval) | "
-        + " | ".join(f"{name}, {len(found['folds'])} folds" for name, found in rows.items())
-        + " |",
-        "|---|" + "---|" * len(rows),
-    ]
-    for step, text in words.items():
-        cells = [cell(found[step]) if step in found else "not run" for found in rows.values()]
-        lines.append(f"| {text} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from tumorlens.settings.recipe_files import KEYS, read_changes, read_recipe
+from tumorlens.settings.recipe_files import BUILT_IN, KEYS, read_changes, read_recipe
 from tumorlens.settings.shared import (
     REQUIRED,
     Device,
@@ -21,7 +21,7 @@ from tumorlens.settings.shared import (
 RECIPE_FLAGS = ("image_size", "epochs", "batch_size", "lr", "schedule", "patience", "class_weights")
 RECIPE_DEFAULTS: dict[str, dict[str, Any]] = {
     name: {KEYS[key][0]: value for key, value in read_recipe(name)[0].items()}
-    for name in ("plain", "fast", "robust", "paper")
+    for name in sorted(BUILT_IN, key="plain".__ne__)  # the default first
 }
 
 
