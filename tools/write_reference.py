@@ -10,11 +10,11 @@ from tumorlens.cli import COMMANDS as SUMMARIES
 from tumorlens.cli.flags import default_text, group_of
 from tumorlens.labels import MODEL_NAMES
 from tumorlens.public_functions import COMMANDS
-from tumorlens.settings import ModelName, docs_of
+from tumorlens.settings import FLAGS, ModelName, docs_of
 from tumorlens.settings.recipe_files import KEYS
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "commands.md"
-# Fields whose words may stand before the flags, and fields with another flag than their name.
+# Fields whose words may stand before the flags.
 POSITIONAL = {
     "predict": "PATH ...",
     "audit": "DATA_DIR",
@@ -22,7 +22,6 @@ POSITIONAL = {
     "compare": "A [B]",
     "report": "RUN_DIR",
 }
-ALIASES = {"class_name": "class"}
 HEAD = """# Commands
 
 `tools/write_reference.py` writes this page from the settings.
@@ -64,7 +63,7 @@ def _section(name: str) -> str:
     trains = "recipe" in hints
     groups: dict[str, list[str]] = {}
     for item in fields(settings):
-        flag = ALIASES.get(item.name, item.name)
+        flag = FLAGS.get(item.name, item.name)
         default = default_text(item, trains).strip("()") if hints[item.name] is not bool else ""
         meaning = f"{docs[item.name]} *{default}*" if default else docs[item.name]
         cells = (f"`--{flag}`", _values(hints[item.name]), meaning.replace("|", "\\|"))

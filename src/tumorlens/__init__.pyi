@@ -331,12 +331,14 @@ def serve(
 
 def download(
     *,
+    source: Literal["kaggle", "figshare"] = "kaggle",
+    from_dir: str | Path | None = None,
     out: str | Path = "data",
     audit_dir: str | Path = "audit",
     version: int = 1,
     progress: Progress = ...,
 ) -> Downloaded:
-    """Fetch the public Brain Tumor MRI Dataset from Kaggle, check it, audit it."""
+    """Fetch a public set, check it, audit it: Brain Tumor MRI from Kaggle, or Cheng's figshare."""
 
 def phantom(
     *,

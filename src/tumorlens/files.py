@@ -130,8 +130,8 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def write_image(path: Path, pixels: "npt.NDArray[np.uint8]") -> None:
-    """Write (H, W) or (H, W, 3) `pixels` as PNG in one step."""
+def write_image(path: Path, pixels: "npt.NDArray[np.uint8] | npt.NDArray[np.uint16]") -> None:
+    """Write (H, W) or, of 8 bits, (H, W, 3) `pixels` as PNG in one step."""
     from PIL import Image  # noqa: PLC0415 (files are written without images too)
 
     content = io.BytesIO()  # Pillow itself does not say why a file cannot be written

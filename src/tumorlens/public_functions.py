@@ -167,6 +167,8 @@ def _accepted(value: Any, hint: Any) -> Any:
 
 def _in_python(message: str, names: Mapping[str, Any]) -> str:
     """A message with parameters for flags; commands, in backticks, stay commands."""
+    names = {settings.FLAGS.get(name, name): name for name in names}
+    flags = re.compile(rf"--({'|'.join(names)})\b")
     parts = message.split("`")
-    parts[::2] = [re.sub(rf"--({'|'.join(names)})\b", r"\1", part) for part in parts[::2]]
+    parts[::2] = [flags.sub(lambda found: names[found[1]], part) for part in parts[::2]]
     return "`".join(parts)

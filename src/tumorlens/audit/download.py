@@ -1,7 +1,8 @@
-"""The public data set, fetched from Kaggle by kagglehub, checked and audited: the command download.
+"""The public data sets, fetched, checked and audited: the command download.
 
-"Brain Tumor MRI Dataset", Masoud Nickparvar, Kaggle. What is fetched is checked image by count
-before anything lands where the user wants it; an interrupted download goes on where it stopped.
+"Brain Tumor MRI Dataset", Masoud Nickparvar, from Kaggle by kagglehub; or the one that most of it
+is made of (`figshare`). What is fetched is checked before anything lands where the user wants it;
+an interrupted download goes on where it stopped.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tumorlens.audit import figshare
 from tumorlens.audit.audit import Audit
 from tumorlens.audit.files import audit_and_write
 from tumorlens.data.public_patients import KNOWN_COUNTS, Counts
@@ -27,7 +29,12 @@ PAGE = f"https://www.kaggle.com/datasets/{HANDLE}"
 PARTS = ("Training", "Testing")
 ABOUT_BYTES = 150_000_000
 
-# Where kagglehub keeps what it has so far: beside the result, so that the last step is a rename.
+# Title, page and licence of each source.
+ABOUT = {
+    "kaggle": ("Brain Tumor MRI Dataset by Masoud Nickparvar", PAGE, "as that page states it"),
+    "figshare": ("brain tumor dataset by Jun Cheng, 2017", figshare.PAGE, figshare.LICENCE),
+}
+# Where what came so far is kept: beside the result, so that the last step is a rename.
 _UNDER_WAY = ".download"
 # Archive and images lie side by side for a while; images are JPEG already and pack to nothing less.
 _ROOM = 2.2
@@ -39,12 +46,13 @@ class Downloaded:
     """What `download` left.
 
     Attributes:
-        data_dir: has Training/ and Testing/.
+        data_dir: has Training/ and Testing/, or the class folders of the figshare set.
         counts: images by split and class.
-        checked: whether the counts of this version are known, and so were verified.
+        checked: whether the counts are those that are known of the set.
         fetched: False where the set was there already.
         audit: of it.
         audit_dir: where the audit's files are.
+        notes: what else the user should know, a sentence each.
     """
 
     data_dir: Path
@@ -53,34 +61,49 @@ class Downloaded:
     fetched: bool
     audit: Audit
     audit_dir: Path
+    notes: tuple[str, ...] = ()
 
 
 def download(
     settings: DownloadSettings,
     progress: Progress = silent,
-    announce: Callable[[], None] = lambda: None,
+    announce: Callable[[int], None] = lambda _size: None,
 ) -> Downloaded:
-    """Fetch, check and audit the public set; where it is there already, check and audit it.
+    """Fetch, check and audit a public set; where it is there already, check and audit it.
 
     Args:
         settings: see `DownloadSettings`.
-        progress: called with the stages of `audit`; kagglehub draws a bar of its own on stderr.
-        announce: called before the first image is fetched.
+        progress: called with the stages of `audit`, and of the figshare set; kagglehub draws a bar
+            of its own on stderr.
+        announce: called before the first image is fetched or read, with the bytes to come.
 
     Raises:
-        TumorlensError: no network, no room, a folder that is taken, kagglehub is not installed, or
+        TumorlensError: no network, no room, a folder that is taken, a package is not installed, or
             what came is not the set.
     """
-    out = settings.out
+    out, notes = settings.out, tuple[str, ...]()
     check_claim(out, "download")
     check_claim(settings.audit_dir, "audit")
-    there = all((out / split).is_dir() for split in PARTS)
-    if not there:
-        _fetch(settings, announce)
-    counts = count(out)
-    checked = verify(counts, settings.version, out)
-    found = audit_and_write(AuditSettings(data_dir=out, out_dir=settings.audit_dir), progress)
-    return Downloaded(out, counts, checked, not there, found, settings.audit_dir)
+    of_figshare = settings.source == "figshare"
+    others = PARTS if of_figshare else figshare.KNOWN_COUNTS["All"]
+    if any((out / name).is_dir() for name in others):
+        raise TumorlensError(f"--out {out}: has the other set in it; name another folder.")
+    needed = (figshare.PATIENTS,) if of_figshare else PARTS
+    there = all((out / name).exists() for name in needed)
+    if of_figshare:
+        if not there:
+            notes = _from_figshare(settings, progress, announce)
+        counts = figshare.count(out)
+        checked = counts == figshare.KNOWN_COUNTS
+    else:
+        if not there:
+            _fetch(settings, announce)
+        counts = count(out)
+        checked = verify(counts, settings.version, out)
+    patients = out / figshare.PATIENTS if of_figshare else None
+    chosen = AuditSettings(data_dir=out, out_dir=settings.audit_dir, patients=patients)
+    found = audit_and_write(chosen, progress)
+    return Downloaded(out, counts, checked, not there, found, settings.audit_dir, notes)
 
 
 def count(folder: Path) -> Counts:
@@ -125,25 +148,59 @@ def verify(counts: Counts, version: int, folder: Path) -> bool:
     return True
 
 
-def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
+def _from_figshare(
+    settings: DownloadSettings, progress: Progress, announce: Callable[[int], None]
+) -> tuple[str, ...]:
+    out, source = settings.out, settings.from_dir
+    size = figshare.size_of(source)
+    with _claimed(out, size, announce):
+        beside = out / _UNDER_WAY
+        beside.mkdir(exist_ok=True)
+        if source is None:
+            figshare.fetch(beside, progress)
+        notes = figshare.convert(source or beside, beside, out, progress)
+    shutil.rmtree(out / _UNDER_WAY)
+    _leave_manifest(settings, figshare.PAGE, figshare.LICENCE, figshare.count(out))
+    return notes
+
+
+@contextlib.contextmanager
+def _claimed(out: Path, size: int, announce: Callable[[int], None]) -> Iterator[None]:
+    """See that there is room and take `out`; where nothing came, an error leaves nothing there."""
+    place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
+    free, needed = shutil.disk_usage(place).free, _ROOM * size
+    if free < needed:
+        raise TumorlensError(
+            f"--out {out}: {free / 1e6:,.0f} MB are free there, {needed / 1e6:,.0f} MB are "
+            "needed while the archive is unpacked; free some room or name another folder."
+        )
+    announce(size)
+    new = not out.exists()
+    claim(out, "download")
+    try:
+        yield
+    except BaseException:
+        if new and not any(path.is_file() for path in (out / _UNDER_WAY).rglob("*")):
+            shutil.rmtree(out)
+        raise
+
+
+def _leave_manifest(settings: DownloadSettings, source: str, licence: str, counts: Counts) -> None:
+    write_manifest(
+        settings.out,
+        "download",
+        settings=primitives(settings),
+        source=source,
+        licence=licence,
+        counts=counts,
+    )
+
+
+def _fetch(settings: DownloadSettings, announce: Callable[[int], None]) -> None:
     out, version = settings.out, settings.version
     with _kagglehub(out, version) as kaggle:
-        place = next(parent for parent in (out, *out.resolve().parents) if parent.exists())
-        free, needed = shutil.disk_usage(place).free, _ROOM * ABOUT_BYTES
-        if free < needed:
-            raise TumorlensError(
-                f"--out {out}: {free / 1e6:,.0f} MB are free there, {needed / 1e6:,.0f} MB are "
-                "needed while the archive is unpacked; free some room or name another folder."
-            )
-        announce()
-        new = not out.exists()
-        claim(out, "download")
-        try:
+        with _claimed(out, ABOUT_BYTES, announce):
             fetched = _resumed(kaggle, version)
-        except Exception:
-            if new and not any(path.is_file() for path in (out / _UNDER_WAY).rglob("*")):
-                shutil.rmtree(out)  # nothing came
-            raise
         try:
             verify(count(fetched), version, out)
         except TumorlensError:
@@ -152,14 +209,7 @@ def _fetch(settings: DownloadSettings, announce: Callable[[], None]) -> None:
         for split in PARTS:
             (fetched / split).rename(out / split)
         shutil.rmtree(out / _UNDER_WAY)
-    write_manifest(
-        out,
-        "download",
-        settings=primitives(settings),
-        source=f"{PAGE}/versions/{version}",
-        licence=f"see {PAGE}",
-        counts=count(out),
-    )
+    _leave_manifest(settings, f"{PAGE}/versions/{version}", f"see {PAGE}", count(out))
 
 
 def _resumed(kaggle: Any, version: int) -> Path:

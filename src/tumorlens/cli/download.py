@@ -1,4 +1,4 @@
-"""`tumorlens download`: the public data set."""
+"""`tumorlens download`: a public data set."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,16 @@ from tumorlens.settings import DownloadSettings
 def run(argv: Sequence[str], prog: str) -> int:
     """Fetch the set; print where from and how much before, counts and near-duplicates after."""
     settings = parse(DownloadSettings, argv, prog, aliases={"--out_dir": "--out"})
-    from tumorlens.audit.download import ABOUT_BYTES, PAGE, download
+    from tumorlens.audit.download import ABOUT, download
     from tumorlens.cli.console import shown
 
-    def announce() -> None:
-        print(f"Brain Tumor MRI Dataset by Masoud Nickparvar, version {settings.version} ({PAGE})")
-        print("Licence:  as that page states it")
-        print(f"Size:     about {ABOUT_BYTES / 1e6:,.0f} MB", flush=True)
+    title, page, licence = ABOUT[settings.source]
+    version = f", version {settings.version}" if settings.source == "kaggle" else ""
+
+    def announce(size: int) -> None:
+        print(f"{title}{version} ({page})")
+        print(f"Licence:  {licence}")
+        print(f"Size:     about {size / 1e6:,.0f} MB", flush=True)
 
     with shown() as progress:
         made = download(settings, progress, announce)
@@ -24,7 +27,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         print(f"{split + ':':10}{sum(classes.values()):,} images: {each}")
     if not made.fetched:
         print("They were there already; nothing was fetched.")
-    if made.checked:
+    if settings.source == "figshare":
+        print(f"Counts:   {'as published' if made.checked else 'not those of the whole set'}")
+    elif made.checked:
         print(f"Counts:   as version {settings.version} has them")
     else:
         print(f"Counts:   not checked, those of version {settings.version} are not known")
@@ -33,6 +38,8 @@ def run(argv: Sequence[str], prog: str) -> int:
             f"Near-duplicates:   {len(duplicates):,} {split} images are near-duplicates of an "
             f"image of {other}"
         )
+    for note in made.notes:
+        print(f"Note:     {note}")
     print(f"Data:     {made.data_dir}")
     print(f"Audit:    {made.audit_dir / 'audit.html'}")
     return 0

@@ -9,7 +9,14 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from tumorlens.errors import TumorlensError
-from tumorlens.settings import GROUPS, RECIPE_DEFAULTS, RECIPE_FLAGS, docs_of, is_required
+from tumorlens.settings import (
+    FLAGS,
+    GROUPS,
+    RECIPE_DEFAULTS,
+    RECIPE_FLAGS,
+    docs_of,
+    is_required,
+)
 
 Settings = TypeVar("Settings")
 
@@ -27,14 +34,14 @@ def parse(
     Args:
         positional: the fields that leading words without dashes are for, in turn; further words
             belong to the last of them.
-        aliases: other spellings, flag to flag, such as {"--class_name": "--class"}; where a field
-            has the first for its name, help has the second.
+        aliases: other spellings, flag to flag, such as {"--out_dir": "--out"}, besides `FLAGS`;
+            where a field has the first for its name, help has the second.
 
     Raises:
         TumorlensError: a flag or value that is not understood.
         SystemExit: 0, after --help.
     """
-    aliases = aliases or {}
+    aliases = {f"--{name}": f"--{flag}" for name, flag in FLAGS.items()} | (aliases or {})
     words = []
     for word in argv:
         flag, equals, value = word.partition("=")

@@ -23,7 +23,7 @@ _WITH_INTERVAL = ("energy_pointing_game", "pointing_game")
 
 def run(argv: Sequence[str], prog: str) -> int:
     """Explain images; print where the panel is, and what was measured."""
-    settings = parse(GradcamSettings, argv, prog, aliases={"--class_name": "--class"})
+    settings = parse(GradcamSettings, argv, prog)
     from tumorlens.cli.console import shown
     from tumorlens.explain.panel import gradcam
 

@@ -156,12 +156,7 @@ def scan(root: Path, *, any_folder: bool = False) -> DataFolder:
     parents = [f"{name}/" for name in splits] or [""]
     for parent in parents:
         _refuse_nested(root, tree, parent)
-    homes = [
-        parent + name
-        for parent in parents
-        for name in tree.folders[parent.rstrip("/")]
-        if name.lower() not in _MASK_FOLDERS
-    ]
+    homes = [parent + name for parent in parents for name in _no_masks(tree, parent)]
     labels = _labels(root, homes)
     files, unused = _sorted_out(tree, labels, splits)
     if any_folder and not files:
@@ -247,9 +242,15 @@ def _split_folders(root: Path, names: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _no_masks(tree: _Tree, parent: str) -> list[str]:
+    """The folders in `parent`, "" or "SPLIT/", but for those of masks."""
+    inside = tree.folders[parent.rstrip("/")]
+    return [name for name in inside if name.lower() not in _MASK_FOLDERS]
+
+
 def _refuse_nested(root: Path, tree: _Tree, parent: str) -> None:
     """Raise where splits or classes lie deeper than directly in `parent`: "" or "SPLIT/"."""
-    names = tree.folders[parent.rstrip("/")]
+    names = _no_masks(tree, parent)
     classes = {class_key(name) for name in names}
     for name in names:
         below = tree.folders[parent + name]

@@ -18,6 +18,7 @@ from tumorlens.settings.deploy import (
 )
 from tumorlens.settings.evaluate import CompareSettings, EvaluateSettings, GradcamSettings
 from tumorlens.settings.shared import (
+    FLAGS,
     GROUPS,
     MAP_LAYER,
     MAP_METHOD,
@@ -39,6 +40,7 @@ from tumorlens.settings.train import (
 )
 
 __all__ = [
+    "FLAGS",
     "GROUPS",
     "MAP_LAYER",
     "MAP_METHOD",

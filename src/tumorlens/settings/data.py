@@ -90,11 +90,16 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """Fetch the public Brain Tumor MRI Dataset from Kaggle, check it, audit it."""
+    """Fetch a public set, check it, audit it: Brain Tumor MRI from Kaggle, or Cheng's figshare."""
 
+    source: Literal["kaggle", "figshare"] = "kaggle"
+    """`kaggle`: the Brain Tumor MRI Dataset, four classes, JPEG. `figshare`: the slices that most
+    of it is made of, three classes of tumors, 16-bit PNG, with patients, folds and masks."""
+    from_dir: Path | None = None
+    """Folder or archive that has the .mat files of the figshare set already; nothing is fetched."""
     out: Path = Path("data")
-    """Folder for Training/ and Testing/ (--out_dir is the same flag); an interrupted download goes
-    on from there."""
+    """Folder for Training/ and Testing/, or for the class folders of the figshare set (--out_dir is
+    the same flag); an interrupted download goes on from there."""
     audit_dir: Path = Path("audit")
     """Where the audit of it goes."""
     version: int = 1
@@ -103,3 +108,7 @@ class DownloadSettings:
 
     def __post_init__(self) -> None:
         at_least(self, version=1)
+        if self.source != "figshare" and self.from_dir is not None:
+            raise ValueError("--from needs --source figshare, the set that it can be given for.")
+        if self.source != "kaggle" and self.version != 1:
+            raise ValueError(f"--version {self.version}: needs --source kaggle.")

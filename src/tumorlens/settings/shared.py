@@ -29,6 +29,8 @@ MAP_LAYER = "layer2*layer3"
 MAP_METHOD: MapMethod = "gradcam"
 COVERAGE = 0.95  # of sets of classes, where none is asked for
 
+# Fields whose flag has another name: `class` and `from` are words of Python's own.
+FLAGS = {"class_name": "class", "from_dir": "from"}
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
 # Under which heading help lists a flag, whatever the command; the rest comes under "other". A batch
@@ -37,7 +39,7 @@ GROUPS = {
     "data": (
         *("data_dir", "splits", "fold", "folds", "protocol", "split", "images", "class_name"),
         *("boxes", "outlines", "patients", "groups", "subgroups", "allow_patient_overlap"),
-        *("on_bad_image", "axis", "slice"),
+        *("on_bad_image", "axis", "slice", "from_dir"),
     ),
     "training": (
         *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
