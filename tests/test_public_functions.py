@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import tumorlens
 from tumorlens.cli import COMMANDS as WORDS
@@ -133,6 +135,38 @@ def test_nonsense_is_refused_by_parameter(tmp_path: Path) -> None:
         tumorlens.train(model="resnet18", data_dir="data", epoch=1)
     with pytest.raises(TypeError, match="missing a required argument: 'checkpoint'"):
         tumorlens.evaluate()
+
+
+def test_predict_takes_files_arrays_and_pillow_images_in_one_list(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (40, 30), np.uint8)
+    deep = grey.astype(np.uint16) * 257
+    file = tmp_path / "a.png"
+    Image.fromarray(grey).save(file)
+    colour = np.stack([grey] * 3, axis=-1)
+    given = [file, grey, Image.fromarray(grey), colour, str(file), deep, np.full((4, 4), np.nan)]
+    found = tumorlens.predict(checkpoint="resnet18", paths=given, device="cpu", threads=1)
+    assert [one.path for one in found[1:4]] == ["paths[1]", "paths[2]", "paths[3]"]
+    assert [one.path for one in found[:5:4]] == [file.as_posix()] * 2
+    wanted = found[0].decided.probabilities
+    for one in found[1:5]:
+        np.testing.assert_allclose(one.decided.probabilities, wanted, atol=1e-6)
+    assert found[5].decision != found[6].decision == "unreadable"
+    for alone in (grey, Image.fromarray(grey)):
+        (one,) = tumorlens.predict(checkpoint="resnet18", paths=alone, device="cpu", threads=1)
+        np.testing.assert_allclose(one.decided.probabilities, wanted, atol=1e-6)
+
+
+def test_errors_in_python_name_no_flags(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^paths: files must be given"):
+        tumorlens.predict(checkpoint="resnet18", paths=[])
+    with pytest.raises(TumorlensError, match=r"^paths\[0\]: found ndarray of shape"):
+        tumorlens.predict(checkpoint="resnet18", paths=np.zeros((2, 4, 4)))
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(TumorlensError, match="^out .*: the folder is not empty .* name a new out,"):
+        tumorlens.phantom(out=tmp_path)
+    with pytest.raises(ValueError, match="^fold needs splits, the CSV"):
+        tumorlens.audit(data_dir=tmp_path, fold=1)
 
 
 def test_version_is_the_citations_and_comes_from_one_place() -> None:

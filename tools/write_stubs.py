@@ -32,6 +32,7 @@ def stub() -> str:
         "from collections.abc import Callable, Sequence\n"
         "from contextlib import AbstractContextManager\n"
         "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "import numpy.typing as npt\nfrom PIL import Image\n\n"
         + "".join(sorted([*imports, "from tumorlens.progress import Progress\n"]))
         + "\n__version__: str\n\n"
         + "\n".join(functions)

@@ -4,6 +4,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy.typing as npt
+from PIL import Image
+
 from tumorlens.audit.audit import Audit
 from tumorlens.audit.download import Downloaded
 from tumorlens.comparison.compare import Compared
@@ -119,7 +122,11 @@ def gradcam(
 def predict(
     *,
     checkpoint: str | Path,
-    paths: Sequence[str | Path] = (),
+    paths: str
+    | Path
+    | npt.NDArray[Any]
+    | Image.Image
+    | Sequence[str | Path | npt.NDArray[Any] | Image.Image] = (),
     csv: str | Path | None = None,
     coverage: float | None = None,
     heatmaps: str | Path | None = None,

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType
@@ -123,7 +123,10 @@ def parameters_of(command: Command) -> dict[str, inspect.Parameter]:
     """Name to parameter, those that must be given first; annotations are text."""
     hints = get_type_hints(command.settings)
     found: dict[str, tuple[Any, str]] = {
-        item.name: (item.default, _annotation(hints[item.name]))
+        item.name: (
+            item.default,
+            item.metadata.get(settings.IN_PYTHON) or _annotation(hints[item.name]),
+        )
         for item in sorted(fields(command.settings), key=lambda one: not settings.is_required(one))
         if item.name not in command.fixed
     }
@@ -154,21 +157,32 @@ def _annotation(hint: Any) -> str:
 
 
 def _accepted(value: Any, hint: Any) -> Any:
-    """Text as the path that it names, any sequence, or one alone, as a tuple, code by a name."""
+    """Text as the path that it names, any sequence, or one alone, as a tuple, code by a name.
+
+    Images in memory stay as they are, one alone too.
+    """
     if settings.ModelName in (hint, *get_args(hint)) and callable(value):
         from tumorlens.models.build import name_of
 
         value = name_of(value)
     if get_origin(hint) is tuple:
-        alone = isinstance(value, str | Path)
+        alone = isinstance(value, str | Path) or hasattr(value, "__array_interface__")
         return tuple(_accepted(one, get_args(hint)[0]) for one in ([value] if alone else value))
     return Path(value) if isinstance(value, str) and Path in (hint, *get_args(hint)) else value
 
 
-def _in_python(message: str, names: Mapping[str, Any]) -> str:
-    """A message with parameters for flags; commands, in backticks, stay commands."""
-    names = {settings.FLAGS.get(name, name): name for name in names}
-    flags = re.compile(rf"--({'|'.join(names)})\b")
+def _in_python(message: str, names: Collection[str]) -> str:
+    """A message with parameters for flags; commands, in backticks, stay commands.
+
+    Args:
+        message: it may name flags of other commands too.
+        names: of the parameters.
+    """
+    every = {item.name for command in COMMANDS.values() for item in fields(command.settings)}
+    called = {settings.FLAGS.get(name, name): name for name in every}
+    if "out_dir" not in names and "out" in names:
+        called["out_dir"] = "out"  # likewise on the command line
+    flags = re.compile(rf"--({'|'.join(called)})\b")
     parts = message.split("`")
-    parts[::2] = [flags.sub(lambda found: names[found[1]], part) for part in parts[::2]]
+    parts[::2] = [flags.sub(lambda found: called[found[1]], part) for part in parts[::2]]
     return "`".join(parts)

@@ -88,3 +88,64 @@ def test_name_with_brackets_is_a_file_before_it_is_a_pattern(tmp_path: Path) -> 
     named = _image(tmp_path / "scan[1].png")
     _image(tmp_path / "scan1.png")
     assert inputs.listing([named]).files == [named]
+
+
+def _of_file(path: Path, image: Image.Image) -> np.ndarray:
+    image.save(path)
+    (found,) = inputs.slices(path)
+    return found.image
+
+
+def _in_memory(given: object) -> np.ndarray:
+    (file,) = inputs.listing([given]).files
+    (found,) = inputs.slices(file)
+    return found.image
+
+
+def test_pixels_in_memory_are_read_as_those_of_a_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    deep = rng.integers(100, 5000, (20, 30)).astype(np.uint16)
+    grey, colour = (rng.integers(0, 256, shape, np.uint8) for shape in ((20, 30), (20, 30, 3)))
+    real = rng.normal(size=(20, 30)).astype(np.float32)
+    for values, ending in ((grey, "png"), (colour, "png"), (deep, "png"), (real, "tif")):
+        image = Image.fromarray(values)
+        read = _of_file(tmp_path / f"a.{ending}", image)
+        np.testing.assert_array_equal(read, _in_memory(values))
+        np.testing.assert_array_equal(read, _in_memory(image))
+        np.testing.assert_array_equal(read, _in_memory(values[:, :].copy(order="F")))
+    for scaled in (deep / 5000, deep.astype(np.int64), np.stack([deep] * 3, axis=-1)):
+        difference = _in_memory(scaled).astype(int) - _in_memory(deep)
+        assert abs(difference).max() <= 1
+    clear = Image.fromarray(grey).convert("LA")
+    clear.putalpha(Image.linear_gradient("L").resize((30, 20)))
+    np.testing.assert_array_equal(_of_file(tmp_path / "b.png", clear), _in_memory(clear))
+
+
+def test_image_of_several_frames_is_the_one_that_is_shown_and_stays_open(tmp_path: Path) -> None:
+    frames = [Image.fromarray(RAMP // factor) for factor in (1, 2, 4)]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "a.tif") as image:
+        image.seek(1)
+        np.testing.assert_array_equal(_in_memory(image), RAMP // 2)
+        assert image.tell() == 1
+        image.seek(2)  # still open
+    opened = Image.open(tmp_path / "a.tif")
+    opened.seek(2)
+    assert _in_memory(opened).max() == RAMP.max() // 4
+    opened.close()
+
+
+def test_empty_picture_in_memory_has_a_reason_and_what_is_no_image_is_refused() -> None:
+    (file,) = inputs.listing([np.full((4, 4), np.nan)]).files
+    (found,) = inputs.slices(file)
+    assert (found.path.as_posix(), found.image) == ("paths[0]", None)
+    assert found.reason.startswith("has ")
+    for given, told in (
+        (np.zeros((5, 4, 4), np.uint8), r"paths\[0\]: found ndarray of shape \(5, 4, 4\) and type"),
+        (np.zeros((4, 4), complex), "type complex128; expected a path"),
+        (np.zeros((0, 4)), "shape \\(0, 4\\)"),
+        (7, "found int of shape"),
+        (None, "found NoneType"),
+    ):
+        with pytest.raises(TumorlensError, match=told):
+            inputs.listing([given])

@@ -10,10 +10,10 @@ import logging
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -159,12 +159,12 @@ def check_size(pixels: int, max_pixels: int) -> None:
 
 
 def decode(
-    content: bytes, max_pixels: int = MAX_PIXELS, *, flat_ok: bool = False
+    content: bytes | Image.Image, max_pixels: int = MAX_PIXELS, *, flat_ok: bool = False
 ) -> tuple[Stack, ImageFacts]:
     """Decode the content of an image file, all its pages or frames.
 
     Args:
-        content: of the file.
+        content: of the file, or what Pillow made of it.
         max_pixels: a file with more, all pages together, is refused before it is decoded.
         flat_ok: see `read_grey`.
 
@@ -177,7 +177,11 @@ def decode(
     if not content:
         raise ScanError("is empty (0 bytes); expected an image")
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with (
+            nullcontext(content)
+            if isinstance(content, Image.Image)
+            else Image.open(io.BytesIO(content), formats=_FORMATS)
+        ) as image:
             pages = int(getattr(image, "n_frames", 1))
             check_size(image.width * image.height * pages, max_pixels)
             kind, mode, aspect = str(image.format), image.mode, _aspect(image)
@@ -193,7 +197,7 @@ def decode(
     except ScanError:
         raise
     except UnidentifiedImageError as error:
-        raise ScanError(_not_an_image(content)) from error
+        raise ScanError(_not_an_image(cast(bytes, content))) from error
     except Exception as error:  # whatever a decoder makes of a damaged file
         raise ScanError(decoding_failed(error)) from error
     if len({page.shape for page in upright}) > 1:
@@ -259,8 +263,7 @@ def _upright(image: Image.Image) -> npt.NDArray[np.uint8] | npt.NDArray[np.float
         rgba = turned.convert("RGBA")
         if rgba.getchannel("A").getextrema() == (0, 0):
             raise ScanError("is transparent in every pixel; no anatomy is in it")
-        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        turned = Image.alpha_composite(black, rgba)
+        turned = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
     if turned.mode in ("P", "CMYK", "YCbCr", "LAB", "HSV"):
         turned = turned.convert("RGB")
     return np.array(turned.convert("L"), dtype=np.uint8)
@@ -365,8 +368,7 @@ class Placement:
 def placement(height: int, width: int, size: int) -> Placement:
     """Where `fit_square` puts an image of `height` x `width` in a square of side `size`."""
     scale = size / max(height, width)
-    inner_height = max(1, round(height * scale))
-    inner_width = max(1, round(width * scale))
+    inner_height, inner_width = (max(1, round(side * scale)) for side in (height, width))
     return Placement(
         (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
     )
@@ -385,8 +387,6 @@ def fit_square(grey: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     height, width = grey.shape
     place = placement(height, width, size)
     inner = resize(grey, place.height, place.width)
-    if inner.shape == (size, size):
-        return inner
     square = np.zeros((size, size), dtype=np.uint8)
     square[place.top : place.top + place.height, place.left : place.left + place.width] = inner
     return square

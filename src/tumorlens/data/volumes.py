@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from tumorlens.data import dicom, readers
 from tumorlens.data.readers import MAX_PIXELS, Stack, check_size, grey_levels, square_pixels
@@ -84,11 +85,11 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def read(content: bytes, max_pixels: int = MAX_PIXELS, axis: Axis = "axial") -> Scan:
+def read(content: bytes | Image.Image, max_pixels: int = MAX_PIXELS, axis: Axis = "axial") -> Scan:
     """Decode a whole file of any kind that is read.
 
     Args:
-        content: of the file.
+        content: of the file, or an image in memory.
         max_pixels: a file with more, all slices together, is refused before it is decoded.
         axis: how a volume is cut.
 
@@ -96,13 +97,14 @@ def read(content: bytes, max_pixels: int = MAX_PIXELS, axis: Axis = "axial") -> 
         ScanError: too large, damaged, or of a kind that is not read.
     """
     try:
-        kind = kind_of(content[:4096])
-        if kind == "nifti":
-            return _nifti(content, max_pixels, axis)
-        if kind == "dicom":
-            slices, note = dicom.read(content, max_pixels)
-            word = "slice" if len(slices) == 1 else f"file, {len(slices)} frames"
-            return Scan(slices, f"DICOM {word}", note)
+        if isinstance(content, bytes):
+            kind = kind_of(content[:4096])
+            if kind == "nifti":
+                return _nifti(content, max_pixels, axis)
+            if kind == "dicom":
+                slices, note = dicom.read(content, max_pixels)
+                word = "slice" if len(slices) == 1 else f"file, {len(slices)} frames"
+                return Scan(slices, f"DICOM {word}", note)
         slices, facts = readers.decode(content, max_pixels)
         pages = f", {len(slices)} pages" if len(slices) > 1 else ""
         return Scan(slices, f"{facts.format} image{pages}")

@@ -1,4 +1,4 @@
-"""Files, folders and patterns as grey slices, one after another. No torch.
+"""Files, folders, patterns and images in memory as grey slices, one after another. No torch.
 
 Of the images nothing is kept but the file at hand: a million files take little more memory than
 the largest of them.
@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from tumorlens.data import dicom, readers, volumes
 from tumorlens.data.folder import OF_SYSTEMS
@@ -24,12 +26,24 @@ _SCANS = (".dcm", ".dicom", ".ima", ".nii", ".nii.gz")
 _EXPECTED = f"files that end in {', '.join([*sorted(readers.SUFFIXES), *_SCANS])}, or DICOM files"
 
 
+# Weights of red, green and blue in grey, as for files (ITU-R 601).
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """An image in memory, and its name: its place among what was given."""
+
+    name: Path
+    image: Image.Image
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """A slice, or the reason why there is none.
 
     Attributes:
-        path: of the file, as it was reached.
+        path: of the file, as it was reached; `paths[N]` for an image in memory.
         index: of the slice within its file, 0-based; None: the file is one image.
         image: (H, W) uint8; None: unreadable.
         reason: why it is unreadable, or what of its header is not used; else empty.
@@ -50,18 +64,22 @@ class Listing:
         left_out: how many of what folders have are not taken, by reason.
     """
 
-    files: list[Path] = field(default_factory=list)
+    files: list[Path | Pixels] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def listing(paths: Sequence[Path]) -> Listing:
-    """Every file that `paths` name.
+def listing(paths: Sequence[Any]) -> Listing:
+    """Every file that `paths` name, and the images among them, see `pixels`.
 
     Raises:
-        TumorlensError: a path or pattern that names nothing, or a folder without an image.
+        TumorlensError: a path or pattern that names nothing, a folder without an image, or an array
+            that is none.
     """
     found = Listing()
-    for path in paths:
+    for place, path in enumerate(paths):
+        if not isinstance(path, Path):
+            found.files.append(pixels(path, f"paths[{place}]"))
+            continue
         if os.path.lexists(path):
             matches = [path]
         else:
@@ -83,6 +101,35 @@ def listing(paths: Sequence[Path]) -> Listing:
                 f"{path}: has no image in it{f', only {why}' if why else ''}; expected {_EXPECTED}."
             )
     return found
+
+
+def pixels(given: Any, name: str) -> Pixels:
+    """An image in memory, read as a file of the same pixels is.
+
+    Args:
+        given: an image of Pillow, of several frames the one that is shown; or an array, (H, W) or
+            (H, W, 3) for red, green and blue, whole or real numbers. Values of 8 bits stay as they
+            are; those of any other kind are scaled from the lowest to the highest.
+        name: of it.
+
+    Raises:
+        TumorlensError: another shape or type.
+    """
+    if isinstance(given, Image.Image):
+        several = getattr(given, "n_frames", 1) > 1
+        return Pixels(Path(name), given.copy() if several else given)
+    values = np.asarray(given)
+    colour = values.ndim == 3 and values.shape[2] == len(_LUMA)
+    if not (values.ndim == 2 or colour) or values.dtype.kind not in "uif" or not values.size:
+        raise TumorlensError(
+            f"{name}: found {type(given).__name__} of shape {values.shape} and type "
+            f"{values.dtype}; expected a path, an image of Pillow, or an array of numbers, (H, W) "
+            "or (H, W, 3). Give a volume as the list of its slices."
+        )
+    if values.dtype != np.uint8:
+        grey = values @ np.array(_LUMA) if colour else values
+        values = grey if grey.dtype == np.uint16 else grey.astype(np.float32)
+    return Pixels(Path(name), Image.fromarray(values))
 
 
 def _add_folder(folder: Path, found: Listing) -> None:
@@ -111,7 +158,9 @@ def _add_folder(folder: Path, found: Listing) -> None:
             else:
                 (series if is_dicom else taken).append(file)
         found.files.extend(taken)
-        found.files.extend(sorted(series, key=dicom.series_position) if series[1:] else series)
+        if series[1:]:
+            series.sort(key=dicom.series_position)
+        found.files.extend(series)
 
 
 def _left_out(file: Path) -> tuple[str, bool]:
@@ -137,16 +186,18 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower().partition(":")[0] in OF_SYSTEMS
 
 
-def slices(file: Path, axis: Axis = "axial", only: int | None = None) -> Iterator[Found]:
+def slices(file: Path | Pixels, axis: Axis = "axial", only: int | None = None) -> Iterator[Found]:
     """The slices of one file, or one `Found` with the reason why it has none.
 
     Args:
-        file: an image, DICOM or NIfTI file.
+        file: an image, DICOM or NIfTI file, or an image in memory.
         axis: how a volume is cut.
         only: of a volume or a file of several frames, this one alone, 0-based.
     """
+    content = file.image if isinstance(file, Pixels) else None
+    file = file.name if isinstance(file, Pixels) else file
     try:
-        scan = volumes.read(readers.content_of(file), axis=axis)
+        scan = volumes.read(content or readers.content_of(file), axis=axis)
     except ScanError as error:
         pair = file.suffix.lower() == ".img"  # its content says nothing of what it is
         yield Found(file, None, None, volumes.PAIR if pair else str(error))

@@ -20,7 +20,7 @@ from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, claim, replacing, write_image, write_manifest
 from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Backend, TorchBackend, backend_of
-from tumorlens.inference.inputs import Found
+from tumorlens.inference.inputs import Found, Pixels
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import PredictSettings
 from tumorlens.uncertainty.decision import Decided, DecisionRule
@@ -33,7 +33,8 @@ class Prediction:
     """What is said of one slice.
 
     Attributes:
-        path: of its file, as it was reached, with forward slashes.
+        path: of its file, as it was reached, with forward slashes; `paths[N]` for an image in
+            memory, by its place among what was given.
         index: of the slice in its file, 0-based; None: the file is one image.
         decided: class, decision and probabilities; None: the file is unreadable.
         reason: why it is unreadable, uncertain or out of distribution, and what of its header
@@ -94,7 +95,7 @@ class Summary:
 
 
 def predictions(
-    files: Sequence[Path],
+    files: Sequence[Path | Pixels],
     settings: PredictSettings,
     backend: Backend,
     progress: Progress = silent,
@@ -103,7 +104,7 @@ def predictions(
     """Every slice of every file, in order, as fast as they are asked for.
 
     Args:
-        files: images, DICOM or NIfTI.
+        files: images, DICOM or NIfTI, or images in memory.
         settings: how volumes are cut, and how many slices go through at once.
         backend: the network.
         progress: called at the stage "predicting", in files.

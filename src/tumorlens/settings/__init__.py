@@ -20,6 +20,7 @@ from tumorlens.settings.evaluate import CompareSettings, EvaluateSettings, Gradc
 from tumorlens.settings.shared import (
     FLAGS,
     GROUPS,
+    IN_PYTHON,
     MAP_LAYER,
     MAP_METHOD,
     METHOD_NAMES,
@@ -42,6 +43,7 @@ from tumorlens.settings.train import (
 __all__ = [
     "FLAGS",
     "GROUPS",
+    "IN_PYTHON",
     "MAP_LAYER",
     "MAP_METHOD",
     "METHOD_NAMES",

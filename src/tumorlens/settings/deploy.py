@@ -7,6 +7,7 @@ from typing import Literal
 
 from tumorlens.settings.shared import (
     COVERAGE,
+    IN_PYTHON,
     MAP_METHOD,
     REQUIRED,
     Device,
@@ -17,6 +18,7 @@ from tumorlens.settings.shared import (
     fold_needs_splits,
 )
 
+_IMAGE = "str | Path | npt.NDArray[Any] | Image.Image"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -27,9 +29,12 @@ class PredictSettings:
     checkpoint: Path
     """File that train wrote (model/best_model.pt) or export did (.onnx, .safetensors), or resnet18
     or se_resnet18 for the weights that come with tumorlens."""
-    paths: tuple[Path, ...] = field(default=(), metadata=REQUIRED)
+    paths: tuple[Path, ...] = field(
+        default=(), metadata=REQUIRED | {IN_PYTHON: f"{_IMAGE} | Sequence[{_IMAGE}]"}
+    )
     """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
-    left out where they come first."""
+    left out where they come first. In Python also images of Pillow and arrays, (H, W) or (H, W, 3),
+    one or a list of them."""
     csv: Path | None = None
     """Write path, prediction, decision and the probability of each class here."""
     json: bool = False
@@ -57,8 +62,8 @@ class PredictSettings:
         check_coverage(self.coverage)
         if not self.paths:
             raise ValueError(
-                "files must be given, for example `tumorlens predict slice.png --checkpoint "
-                "model/best_model.pt`."
+                "--paths: files must be given, for example `tumorlens predict slice.png "
+                "--checkpoint model/best_model.pt`."
             )
 
     @property

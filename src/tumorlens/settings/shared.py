@@ -33,6 +33,8 @@ COVERAGE = 0.95  # of sets of classes, where none is asked for
 FLAGS = {"class_name": "class", "from_dir": "from"}
 # Metadata of a field that has a default in Python and must be given all the same.
 REQUIRED = {"required": True}
+# Of a field that takes more in Python than words can name: the annotation of its parameter.
+IN_PYTHON = "in_python"
 # Under which heading help lists a flag, whatever the command; the rest comes under "other". A batch
 # of training is a setting of training, any other one of hardware.
 GROUPS = {
