@@ -13,7 +13,9 @@ from PIL import Image
 import tumorlens
 from tumorlens.cli import COMMANDS as WORDS
 from tumorlens.errors import TumorlensError
+from tumorlens.image_tables import Tabular
 from tumorlens.public_functions import COMMANDS, parameters_of
+from tumorlens.studies.grid import StudyResult
 
 ROOT = Path(__file__).parents[1]
 
@@ -117,11 +119,32 @@ def test_functions_return_their_result_and_print_nothing(
 
 
 def test_frame_needs_pandas_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tumorlens.evaluation.evaluate import Report
-
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(TumorlensError, match="pip install pandas"):
-        Report.to_frame(object.__new__(Report))
+        Tabular().to_frame()
+
+
+def test_results_are_data_frames_with_the_columns_of_their_files(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    data = make_folder({"train": 2, "test": 2})
+    found = tumorlens.predict(
+        checkpoint="resnet18", paths=[data / "test", np.zeros((4, 4))], csv=tmp_path / "p.csv"
+    )
+    predicted = found.to_frame()
+    header = (tmp_path / "p.csv").read_text().splitlines()[0].split(",")
+    assert set(predicted.columns) == set(header)
+    assert predicted["decision"].tolist() == [one.decision for one in found]
+    assert predicted.filter(like="prob_").sum(axis=1).tolist()[0] == pytest.approx(1)
+    assert predicted.iloc[-1].isna()["prob_glioma"]  # the flat image is unreadable
+    audit = tumorlens.audit(data_dir=data, out_dir=tmp_path / "audit")
+    pairs = (tmp_path / "audit/pairs.csv").read_text().splitlines()
+    assert ",".join(audit.to_frame().columns) == pairs[0]
+    assert len(audit.to_frame()) == len(pairs) - 1 == len(audit.pairs)
+    result = StudyResult(tmp_path, ("a",), ("b",), {"c": "no room"})
+    assert result.to_frame()["finished"].tolist() == [True, True, False]
+    assert result.to_frame()["reason"].tolist() == ["", "", "no room"]
 
 
 def test_nonsense_is_refused_by_parameter(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from tumorlens.data.partition import Partition
-from tumorlens.inference.predict import Prediction
+from tumorlens.inference.predict import PredictionList
 from tumorlens.public_functions import COMMANDS, parameters_of
 from tumorlens.training.fit import TrainingResult
 
 # Named by functions that import them late.
-LATE = {one.__name__: one for one in (Partition, Prediction, TrainingResult)}
+LATE = {one.__name__: one for one in (Partition, PredictionList, TrainingResult)}
 STUB = Path(__file__).parents[1] / "src" / "tumorlens" / "__init__.pyi"
 
 
@@ -31,10 +31,11 @@ def stub() -> str:
         "# Written by tools/write_stubs.py (`make stubs`); a test holds it equal to the settings.\n"
         "from collections.abc import Callable, Sequence\n"
         "from contextlib import AbstractContextManager\n"
-        "from pathlib import Path\nfrom typing import Any, Literal\n\n"
+        "from pathlib import Path\nfrom typing import Any, Literal, TypeAlias\n\n"
         "import numpy.typing as npt\nfrom PIL import Image\n\n"
         + "".join(sorted([*imports, "from tumorlens.progress import Progress\n"]))
-        + "\n__version__: str\n\n"
+        + "\n__version__: str\n"
+        "_ImageLike: TypeAlias = str | Path | npt.NDArray[Any] | Image.Image\n\n"
         + "\n".join(functions)
     )
 

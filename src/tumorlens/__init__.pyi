@@ -2,7 +2,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy.typing as npt
 from PIL import Image
@@ -14,7 +14,7 @@ from tumorlens.data.partition import Partition
 from tumorlens.evaluation.evaluate import Report
 from tumorlens.explain.panel import Explanation
 from tumorlens.export.parity import Exported
-from tumorlens.inference.predict import Prediction
+from tumorlens.inference.predict import PredictionList
 from tumorlens.phantom.dataset import PhantomSummary
 from tumorlens.progress import Progress
 from tumorlens.reporting.page import RunReport
@@ -25,6 +25,7 @@ from tumorlens.training.fit import TrainingResult
 from tumorlens.web.serve import Server
 
 __version__: str
+_ImageLike: TypeAlias = str | Path | npt.NDArray[Any] | Image.Image
 
 def train(
     *,
@@ -122,11 +123,7 @@ def gradcam(
 def predict(
     *,
     checkpoint: str | Path,
-    paths: str
-    | Path
-    | npt.NDArray[Any]
-    | Image.Image
-    | Sequence[str | Path | npt.NDArray[Any] | Image.Image] = (),
+    paths: _ImageLike | Sequence[_ImageLike] = (),
     csv: str | Path | None = None,
     coverage: float | None = None,
     heatmaps: str | Path | None = None,
@@ -137,7 +134,7 @@ def predict(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     threads: int | None = None,
     progress: Progress = ...,
-) -> list[Prediction]:
+) -> PredictionList:
     """Name the class of slices, and say how sure that is. Exit status 1: a file was unreadable."""
 
 def audit(

@@ -1,5 +1,7 @@
 """Tables of images, such as splits, patients and boxes, as programs and spreadsheets write them.
 
+`Tabular` results have one to give away.
+
 Columns are separated by commas, semicolons or tabs; the text is UTF-8, UTF-16 with its mark or
 Windows-1252; the columns known here may be in capitals or have another name; empty rows and empty
 columns are passed over. Anything else is refused with the line it is in.
@@ -30,6 +32,34 @@ _MOST_BYTES = 100_000_000  # about a million images
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 Value = TypeVar("Value")
+
+
+class Tabular:
+    """A result that is a table too, of text and numbers."""
+
+    def table(self) -> dict[str, list[Any]]:
+        """Column to its values, of each row one."""
+        raise NotImplementedError
+
+    def to_frame(self) -> Any:
+        """The table as a pandas DataFrame.
+
+        Raises:
+            TumorlensError: pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: PLC0415 (no dependency of ours)
+        except ImportError:
+            raise TumorlensError(
+                "to_frame needs pandas, which is not installed: `pip install pandas`, or take "
+                "table()."
+            ) from None
+        return pandas.DataFrame(self.table())
+
+
+def transposed(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> dict[str, list[Any]]:
+    """Column to its values."""
+    return {name: [row[at] for row in rows] for at, name in enumerate(header)}
 
 
 def composed(path: str) -> str:

@@ -17,7 +17,7 @@ from tumorlens.progress import Progress, silent
 
 if TYPE_CHECKING:
     from tumorlens.data.partition import Partition
-    from tumorlens.inference.predict import Prediction
+    from tumorlens.inference.predict import PredictionList
     from tumorlens.training.fit import TrainingResult
 
 
@@ -72,11 +72,11 @@ def train(chosen: settings.TrainSettings, progress: Progress) -> "TrainingResult
     return fit.train(chosen, progress)
 
 
-def predict(chosen: settings.PredictSettings, progress: Progress) -> "list[Prediction]":
+def predict(chosen: settings.PredictSettings, progress: Progress) -> "PredictionList":
     """Predict; all predictions are kept in memory."""
     from tumorlens.inference import predict as module
 
-    found: list[Prediction] = []
+    found = module.PredictionList()
     module.predict(chosen, progress, found.append)
     return found
 

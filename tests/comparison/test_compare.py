@@ -106,6 +106,23 @@ def test_two_tables_leave_json_csv_picture_and_a_sentence(
     assert len(rows) == 36
 
 
+def test_table_has_the_columns_and_values_of_the_file(tmp_path: Path) -> None:
+    a, b = (
+        _write(tmp_path / name / "predictions.csv", share, duplicates=True)
+        for name, share in (("a", 0.5), ("b", 0.9))
+    )
+    found = compare_and_write(CompareSettings(a, b, out_dir=tmp_path / "out", resamples=100))
+    with (tmp_path / "out/comparison.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    table = found.table()
+    assert list(table) == list(rows[0])
+    assert table["metric"] == [row["metric"] for row in rows]
+    assert set(table["images"]) == {"all", "without_near_duplicates"}
+    at = table["metric"].index("recall_glioma")
+    assert (table["a"][at], table["b"][at]) == (0.5, 0.9)
+    assert float(rows[at]["difference"]) == pytest.approx(table["difference"][at], abs=1e-6)
+
+
 def test_study_folder_compares_its_two_networks_over_seeds(tmp_path: Path) -> None:
     for seed, (before, after) in enumerate(((0.5, 0.7), (0.6, 0.7), (0.5, 0.8))):
         _run(tmp_path / "study", "resnet18", seed, before)

@@ -18,6 +18,7 @@ from tumorlens.data.hashing import TRANSFORMS
 from tumorlens.data.patients import Patients, overlaps, units
 from tumorlens.data.splits import SplitFolder, resolve
 from tumorlens.files import SCHEMA
+from tumorlens.image_tables import Tabular
 from tumorlens.progress import Progress, silent
 
 # How a near-duplicate was made, the plainest first.
@@ -84,7 +85,7 @@ class NearestDuplicates:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class Audit(Tabular):
     """What `audit` found in N images.
 
     Attributes:
@@ -117,6 +118,18 @@ class Audit:
     other_faults: tuple[str, ...]
     note: str = ""
     patients: Patients | None = None
+
+    def table(self) -> dict[str, list[Any]]:
+        """A row for each pair: `transform` is what was done to a to get b, `similarity` 0 to 1."""
+        pairs = self.pairs
+        ends = {"a": pairs.first, "b": pairs.second}
+        return {
+            **{f"path_{end}": [self.paths[index] for index in at] for end, at in ends.items()},
+            "transform": pairs.transform.tolist(),
+            "similarity": pairs.similarity.tolist(),
+            **{f"split_{end}": self.splits[at].tolist() for end, at in ends.items()},
+            **{f"label_{end}": self.labels[at].tolist() for end, at in ends.items()},
+        }
 
     @cached_property
     def kinds(self) -> Names:

@@ -60,18 +60,14 @@ def audit_and_write(settings: AuditSettings, progress: Progress = silent) -> Aud
 
 
 def pairs_csv(found: Audit) -> str:
-    """One row a pair; `transform` is what was done to a to get b, `similarity` is of details."""
-    header = ["path_a", "path_b", "transform", "similarity"]
-    header += ["split_a", "split_b", "label_a", "label_b"]
-    pairs, rows = found.pairs, []
-    for a, b, transform, similarity, exact in zip(
-        pairs.first, pairs.second, pairs.transform, pairs.similarity, pairs.exact, strict=True
-    ):
-        # 1 says the same bytes, so the best of the others must not be rounded up to it.
-        shown = "1" if exact else f"{min(similarity, 0.9999):.4f}"
-        of_splits, of_labels = ([of[a], of[b]] for of in (found.splits, found.labels))
-        rows.append([found.paths[a], found.paths[b], transform, shown, *of_splits, *of_labels])
-    return csv_text(header, rows)
+    """One row a pair, see `Audit.table`."""
+    table = found.table()
+    # 1 says the same bytes, so the best of the others must not be rounded up to it.
+    shown = [
+        "1" if exact else f"{min(similarity, 0.9999):.4f}"
+        for exact, similarity in zip(found.pairs.exact, table["similarity"], strict=True)
+    ]
+    return csv_text(list(table), zip(*(table | {"similarity": shown}).values(), strict=True))
 
 
 def page(found: Audit) -> str:

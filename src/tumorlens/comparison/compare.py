@@ -37,13 +37,15 @@ from tumorlens.files import (
     write_manifest,
     write_text,
 )
-from tumorlens.image_tables import read_groups
+from tumorlens.image_tables import Tabular, read_groups, transposed
 from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import CompareSettings, primitives
 
 _ORDER = ("resnet18", "se_resnet18")
 _MARKERS = "osD^"
+# Columns of probabilities, which are written with four digits.
+_SHORT = ("probability_b_better", "p", "p_holm")
 _SUBSETS = {
     "all": "all images",
     "without_near_duplicates": "without near-duplicates of training images",
@@ -51,7 +53,7 @@ _SUBSETS = {
 
 
 @dataclass(frozen=True)
-class Compared:
+class Compared(Tabular):
     """What the command found."""
 
     all: Comparison  # the comparison on all images
@@ -61,6 +63,16 @@ class Compared:
     sentence: str  # the answer in plain words
     caveats: tuple[str, ...]  # what a reader must know, a sentence each
     out_dir: Path  # where the files are
+
+    @property
+    def subsets(self) -> dict[str, Comparison]:
+        """Name of the images to the comparison on them."""
+        clean = self.without_near_duplicates
+        return {"all": self.all} | ({} if clean is None else {"without_near_duplicates": clean})
+
+    def table(self) -> dict[str, list[Any]]:
+        """A row for each metric and subset of images, as comparison.csv has them."""
+        return _differences(self.subsets)
 
 
 def compare_and_write(settings: CompareSettings, progress: Progress = silent) -> Compared:
@@ -112,22 +124,33 @@ def compared_record(found: Comparison) -> dict[str, Any]:
     }
 
 
-def differences_csv(subsets: Mapping[str, Comparison]) -> str:
-    """One row a metric and subset of images."""
+def _differences(subsets: Mapping[str, Comparison]) -> dict[str, list[Any]]:
+    """Column to its values, a row for each metric and subset of images."""
     header = ["images", "n", "metric", "a", "b", "difference", "low", "high", "std_of_runs"]
-    header += ["t_low", "t_high", "probability_b_better", "p", "p_holm", "test"]
+    header += ["t_low", "t_high", *_SHORT, "test"]
+    rows = [
+        (
+            *(subset, found.images, name, one.a, one.b, one.value, one.low, one.high, one.std),
+            *(one.t_low, one.t_high, one.better, one.p, one.p_holm, one.test),
+        )
+        for subset, found in subsets.items()
+        for name, one in found.differences.items()
+    ]
+    return transposed(header, rows)
 
-    def number(value: float | None, form: str) -> str:
-        return "" if value is None or math.isnan(value) else format(value, form)
 
-    rows = []
-    for subset, found in subsets.items():
-        for name, one in found.differences.items():
-            values = (one.a, one.b, one.value, one.low, one.high, one.std, one.t_low, one.t_high)
-            cells = [number(value, ".6f") for value in values]
-            cells += [number(value, ".4g") for value in (one.better, one.p, one.p_holm)]
-            rows.append([subset, found.images, name, *cells, one.test])
-    return csv_text(header, rows)
+def differences_csv(subsets: Mapping[str, Comparison]) -> str:
+    """One row a metric and subset of images; what has no value is empty."""
+
+    def text(column: str, value: Any) -> Any:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        form = ".4g" if column in _SHORT else ".6f"
+        return value if isinstance(value, str | int) else format(value, form)
+
+    table = _differences(subsets)
+    texts = [[text(name, value) for value in values] for name, values in table.items()]
+    return csv_text(list(table), zip(*texts, strict=True))
 
 
 def differences_plot(subsets: Mapping[str, Comparison]) -> Figure:
@@ -325,9 +348,7 @@ def _without_near_duplicates(pairs: Sequence[Pair]) -> list[Pair]:
 
 def _write(result: Compared, settings: CompareSettings) -> None:
     claim(result.out_dir, "compare")
-    subsets = {"all": result.all}
-    if result.without_near_duplicates is not None:
-        subsets["without_near_duplicates"] = result.without_near_duplicates
+    subsets = result.subsets
     write_json(
         result.out_dir / "comparison.json",
         {

@@ -14,7 +14,6 @@ from tumorlens.data.dataset import Dataset
 from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
-from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
@@ -24,7 +23,7 @@ from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_
 from tumorlens.evaluation.subgroup_columns import subgroup_columns
 from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
-from tumorlens.image_tables import read_groups
+from tumorlens.image_tables import Tabular, read_groups
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
@@ -32,7 +31,7 @@ from tumorlens.uncertainty.calibration import Calibrated, calibrated, probabilit
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Tabular):
     """What `evaluate` found.
 
     Attributes:
@@ -110,21 +109,6 @@ class Report:
     def table(self) -> dict[str, list[Any]]:
         """Column to its N values, as predictions.csv has them."""
         return columns(self.predictions)
-
-    def to_frame(self) -> Any:
-        """The table as a pandas DataFrame.
-
-        Raises:
-            TumorlensError: pandas is not installed.
-        """
-        try:
-            import pandas  # noqa: PLC0415 (no dependency of ours)
-        except ImportError:
-            raise TumorlensError(
-                "to_frame needs pandas, which is not installed: `pip install pandas`, or take "
-                "table()."
-            ) from None
-        return pandas.DataFrame(self.table())
 
 
 def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tumorlens.data.readers import decoders_silent, fit_square
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, claim, replacing, write_image, write_manifest
+from tumorlens.image_tables import Tabular
 from tumorlens.inference import inputs as sources
 from tumorlens.inference.backends import Backend, TorchBackend, backend_of
 from tumorlens.inference.inputs import Found, Pixels
@@ -68,6 +69,22 @@ class Prediction:
             "reason": self.reason or None,
             **({"set": list(found.set)} if found and found.set else {}),
         }
+
+
+class PredictionList(list[Prediction], Tabular):
+    """Predictions in order, which are a table too."""
+
+    def table(self) -> dict[str, list[Any]]:
+        """Column to its N values, named as in the file of --csv; None where there is no value."""
+        rows = []
+        for one in self:
+            row = one.to_dict()
+            inside = row.pop("probabilities") or {}
+            sets = {"set": row.pop("set")} if "set" in row else {}
+            numbers = {f"prob_{name}": inside.get(name) for name in one.classes}
+            rows.append(row | numbers | sets)
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: [row.get(name) for row in rows] for name in names}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from tumorlens.settings.shared import (
     fold_needs_splits,
 )
 
-_IMAGE = "str | Path | npt.NDArray[Any] | Image.Image"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -30,7 +29,7 @@ class PredictSettings:
     """File that train wrote (model/best_model.pt) or export did (.onnx, .safetensors), or resnet18
     or se_resnet18 for the weights that come with tumorlens."""
     paths: tuple[Path, ...] = field(
-        default=(), metadata=REQUIRED | {IN_PYTHON: f"{_IMAGE} | Sequence[{_IMAGE}]"}
+        default=(), metadata=REQUIRED | {IN_PYTHON: "_ImageLike | Sequence[_ImageLike]"}
     )
     """Files, folders or patterns: PNG, JPEG, TIFF, BMP, WebP, DICOM, NIfTI. The word --paths may be
     left out where they come first. In Python also images of Pillow and arrays, (H, W) or (H, W, 3),

@@ -12,6 +12,7 @@ from tumorlens.data.splits import folds_in, refuse_withdrawn
 from tumorlens.device import pick_device, pick_precision, usable_cores
 from tumorlens.errors import TumorlensError
 from tumorlens.files import check_claim, write_manifest
+from tumorlens.image_tables import Tabular, transposed
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings, TrainingOptions, TrainSettings
 from tumorlens.studies.run import Job, do_run, lacks_localization, not_done, training_record
@@ -21,13 +22,19 @@ from tumorlens.training.recipes import resolve
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(Tabular):
     """What a study has now."""
 
     out_dir: Path  # where the runs' files are
     before: tuple[str, ...]  # names of the runs that were finished already
     done: tuple[str, ...]  # names of the runs finished now
     failed: dict[str, str]  # name to the reason, of runs that could not be finished
+
+    def table(self) -> dict[str, list[Any]]:
+        """A row for each run: its name, whether it is finished, and if not, why."""
+        finished = [(name, True, "") for name in (*self.before, *self.done)]
+        failed = [(name, False, reason) for name, reason in self.failed.items()]
+        return transposed(["run", "finished", "reason"], finished + failed)
 
 
 def study(settings: StudySettings, progress: Progress = silent) -> StudyResult:

@@ -13,7 +13,7 @@ from tumorlens.data.patients import read_patients
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.plots import save
 from tumorlens.files import claim, csv_text, write_json, write_manifest, write_text
-from tumorlens.image_tables import read_groups
+from tumorlens.image_tables import Tabular, read_groups, transposed
 from tumorlens.labels import title
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import StudySettings
@@ -37,7 +37,7 @@ _BY_VIEW = (*HEADLINE, "tumor_accuracy", "glioma->meningioma", "meningioma->glio
 
 
 @dataclass(frozen=True)
-class StudyReport:
+class StudyReport(Tabular):
     """What the report says."""
 
     answer: str  # does squeeze-and-excitation help, and whom? In plain words
@@ -52,6 +52,19 @@ class StudyReport:
     # metrics may stand beside them.
     public: bool
     folder: Path  # where the files are
+
+    def table(self) -> dict[str, list[Any]]:
+        """A row for each view, network and metric, as means.csv has them."""
+        header = ["view", "model", "runs", "seeds", "folds", "images", "metric", "mean"]
+        rows = [
+            (
+                *(one.view.name, one.model, one.runs, one.seeds, one.folds, one.images, name),
+                *(value.value, value.low, value.high, one.std(name), value.n),
+            )
+            for one in self.seen
+            for name, value in one.metrics.items()
+        ]
+        return transposed([*header, "low", "high", "std_of_runs", "n"], rows)
 
 
 def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyReport:
@@ -89,7 +102,8 @@ def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyRe
 
 def _write(report: StudyReport, runs: Sequence[RunFiles], settings: StudySettings) -> None:
     folder = report.folder
-    write_text(folder / "means.csv", _means_csv(report.seen))
+    means = report.table()
+    write_text(folder / "means.csv", _csv(list(means), zip(*means.values(), strict=True)))
     write_text(folder / "runs.csv", _runs_csv(runs))
     if report.comparisons:
         write_text(folder / "comparison.csv", differences_csv(report.comparisons))
@@ -143,17 +157,6 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Fractions with six decimals; what is not known, None, is empty."""
     texts = ([f"{one:.6f}" if isinstance(one, float) else one for one in row] for row in rows)
     return csv_text(header, texts)
-
-
-def _means_csv(seen: Sequence[Seen]) -> str:
-    header = ["view", "model", "runs", "seeds", "folds", "images", "metric", "mean", "low", "high"]
-    rows = []
-    for one in seen:
-        facts = [one.view.name, one.model, one.runs, one.seeds, one.folds, one.images]
-        for name, value in one.metrics.items():
-            numbers = (value.value, value.low, value.high, one.std(name))
-            rows.append([*facts, name, *numbers, value.n])
-    return _csv([*header, "std_of_runs", "n"], rows)
 
 
 def _runs_csv(runs: Sequence[RunFiles]) -> str:
