@@ -74,3 +74,16 @@ def test_help_is_shown_by_a_terminal_that_knows_ascii_alone() -> None:
 def test_no_column_is_as_if_nothing_were_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "0")
     assert of_results().width == 200
+
+
+def test_progress_in_a_notebook_is_whole_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """rich tells a notebook by its kernel; there nothing may be drawn over, as bars are."""
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("tumorlens.cli.console._SECONDS_BETWEEN_LINES", 0.0)
+    with shown() as progress:
+        progress("decoding", 1, 2)
+        progress("epoch", 1, 2, "loss 0.5")
+    assert capsys.readouterr().err == "decoding 1/2, 0.0 min left  \nepoch   1/2  loss 0.5\n"

@@ -32,7 +32,7 @@ COMMANDS = {
     "export": "write a checkpoint as ONNX, in 32 or 8 bits, checked",
     "report": "put a run on one page, and write its model card",
     "serve": "a web page: drop a slice, see classes, decision and maps",
-    "download": "fetch the public data set, check it, audit it",
+    "download": "fetch a public data set, check it, audit it",
     "phantom": "make a simulated data set with known tumor masks",
     "cache": "show or clear the cache of decoded images",
 }
