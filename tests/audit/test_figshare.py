@@ -241,12 +241,6 @@ def test_interruption_leaves_nothing(mats: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mats"]
 
 
-def test_missing_h5py_is_one_sentence(mats: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(TumorlensError, match=r"pip install 'tumorlens\[figshare\]'"):
-        tumorlens.download(source="figshare", from_dir=mats)
-
-
 class Figshare(ThreadingHTTPServer):
     """Gives the files, and breaks off in the middle of the first as often as `breaks` says."""
 
@@ -325,6 +319,16 @@ def test_no_network_is_one_sentence_and_leaves_nothing(server: Figshare, tmp_pat
     server.server_close()
     with pytest.raises(TumorlensError, match="figshare cannot be reached"):
         tumorlens.download(source="figshare")
+    assert not (tmp_path / "data").exists()
+
+
+def test_missing_h5py_is_one_sentence_before_anything_is_fetched(
+    server: Figshare, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(TumorlensError, match=r"pip install 'tumorlens\[figshare\]'"):
+        tumorlens.download(source="figshare")
+    assert server.asked == []
     assert not (tmp_path / "data").exists()
 
 

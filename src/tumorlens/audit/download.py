@@ -152,6 +152,7 @@ def _from_figshare(
     settings: DownloadSettings, progress: Progress, announce: Callable[[int], None]
 ) -> tuple[str, ...]:
     out, source = settings.out, settings.from_dir
+    figshare.reader()  # or all would be fetched in vain
     size = figshare.size_of(source)
     with _claimed(out, size, announce):
         beside = out / _UNDER_WAY

@@ -280,7 +280,12 @@ def _packed(file: IO[bytes], place: str, archives: ExitStack) -> Iterator[tuple[
             yield name, functools.partial(archive.read, member)
 
 
-def _opened(name: str, content: Content) -> Any:
+def reader() -> Any:
+    """The package h5py.
+
+    Raises:
+        TumorlensError: it is not installed.
+    """
     try:
         import h5py  # noqa: PLC0415 (an extra)
     except ModuleNotFoundError as error:
@@ -288,8 +293,12 @@ def _opened(name: str, content: Content) -> Any:
             "the figshare set needs the package h5py, which is not installed; install the extra: "
             "pip install 'tumorlens[figshare]'."
         ) from error
+    return h5py
+
+
+def _opened(name: str, content: Content) -> Any:
     try:
-        return h5py.File(io.BytesIO(content()), "r")
+        return reader().File(io.BytesIO(content()), "r")
     except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise TumorlensError(
             f"--from {name}: is no MATLAB 7.3 file, or a damaged one; {_EXPECTED}."
