@@ -1,7 +1,9 @@
 # `make demo` and `make test` do all the set-up on a fresh machine.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_STAMP := .venv/.installed-demo
 STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 DEMO ?= demo
 PUBLIC_SET ?= ../shared/data
 
@@ -12,14 +14,19 @@ help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
 # The version of torch is named: a looser request brings gigabytes of CUDA on some machines.
-$(STAMP): pyproject.toml constraints.txt
+$(DEMO_STAMP): pyproject.toml constraints.txt
 	@echo "Setting up .venv (a few minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[phantom]'
 	@touch $@
 
-demo: $(STAMP)  ## phantom data, training, evaluation, Grad-CAM: images in minutes, in demo/
+$(STAMP): $(DEMO_STAMP)
+	@echo "Adding the developers' tools to .venv"
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+demo: $(DEMO_STAMP)  ## phantom data, training, evaluation, Grad-CAM: images in minutes, in demo/
 	@mkdir -p $(DEMO)
 	$(BIN)/tumorlens phantom --out $(DEMO)/data --train 200 --valid 40 --test 60
 	$(BIN)/python train.py --model se_resnet18 --data_dir $(DEMO)/data --out_dir $(DEMO)/model --epochs 10
@@ -48,7 +55,7 @@ docs: $(STAMP)  ## write the generated pages, and build the site in build/site
 	@echo "Open build/site/index.html"
 
 bench: $(STAMP)  ## measure speed against peers (needs the extra `bench`)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(PIP) -e '.[bench]'
 	$(BIN)/python benchmarks/augmentation_vs_kornia.py
 	$(BIN)/python benchmarks/fingerprint_scale.py
 	@if [ -d $(PUBLIC_SET) ]; then for name in audit_vs_imagehash same_picture; do \

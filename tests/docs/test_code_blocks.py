@@ -137,3 +137,17 @@ def test_every_page_is_in_the_site_and_every_block_has_a_language() -> None:
         text = page.read_text(encoding="utf-8")
         assert "" not in {language for _, language, _ in BLOCK.findall(text)}, page
         assert text.count("<!-- not run:") == sum(bool(mark) for mark, _, _ in BLOCK.findall(text))
+
+
+def test_commands_of_bring_your_own_stand_in_blocks_that_run_or_say_why_not() -> None:
+    page = (ROOT / "docs" / "reference" / "bring-your-own.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| [^|]+ \| `(tumorlens [^`]+)` \|", page, flags=re.MULTILINE)
+    assert len(named) > 8
+    blocks = [
+        command
+        for path in _pages()
+        for _, language, text in BLOCK.findall(path.read_text(encoding="utf-8"))
+        if language == "bash"
+        for command in text.splitlines()
+    ]
+    assert [command for command in named if command not in blocks] == []
