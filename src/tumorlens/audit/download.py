@@ -36,23 +36,14 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What `download` left.
+    """What `download` left."""
 
-    Attributes:
-        data_dir: has Training/ and Testing/.
-        counts: images by split and class.
-        checked: whether the counts of this version are known, and so were verified.
-        fetched: False where the set was there already.
-        audit: of it.
-        audit_dir: where the audit's files are.
-    """
-
-    data_dir: Path
-    counts: Counts
-    checked: bool
-    fetched: bool
-    audit: Audit
-    audit_dir: Path
+    data_dir: Path  # has Training/ and Testing/
+    counts: Counts  # images by split and class
+    checked: bool  # whether the counts of this version are known, and so were verified
+    fetched: bool  # False where the set was there already
+    audit: Audit  # of it
+    audit_dir: Path  # where the audit's files are
 
 
 def download(

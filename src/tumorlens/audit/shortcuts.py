@@ -41,27 +41,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one property of the files predicts the class.
+    """How well one property of the files predicts the class."""
 
-    Attributes:
-        property: "format", "colour mode", "width", "height", "orientation", "border",
-            "brightness", "extent", "sharpness" (see `display_of`), or "display", these three.
-        score: cross-validated balanced accuracy (mean recall over classes), near-duplicates kept
-            together.
-        low, high: its 95% interval (normal, groups counted as one).
-        chance: 1 / number of classes. One question has two answers, so two classes at most can be
-            separated: the best score possible, but of "display", is twice this.
-        above_chance: whether the score is clearly above chance.
-        sides: the stump fitted on all images; empty where the property is the same for all, and
-            for "display".
-    """
-
+    # "format", "colour mode", "width", "height", "orientation", "border", "brightness", "extent",
+    # "sharpness" (see `display_of`), or "display", these three
     property: str
+    # cross-validated balanced accuracy (mean recall over classes), near-duplicates kept together
     score: float
+    # low, high: its 95% interval (normal, groups counted as one)
     low: float
     high: float
+    # 1 / number of classes. One question has two answers, so two classes at most can be separated:
+    # the best score possible, but of "display", is twice this.
     chance: float
-    above_chance: bool
+    above_chance: bool  # whether the score is clearly above chance
+    # the stump fitted on all images; empty where the property is the same for all, and for
+    # "display"
     sides: tuple[Side, ...]
 
 

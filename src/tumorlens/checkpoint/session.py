@@ -35,54 +35,35 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """Which images a checkpoint is asked about, as the flags of the same names say.
+    """Which images a checkpoint is asked about, as the flags of the same names say."""
 
-    Attributes:
-        data_dir: None: the folder remembered from training.
-        split: "auto": test where there is one, else validation.
-        splits, fold: a split that overrides the remembered one.
-        patients: a patients table that overrides the remembered one.
-        allow_patient_overlap: say it instead of refusing, where patients were in training.
-        on_bad_image: "stop" or "skip".
-    """
-
-    data_dir: Path | None = None
-    split: str = "auto"
+    data_dir: Path | None = None  # None: the folder remembered from training
+    split: str = "auto"  # "auto": test where there is one, else validation
+    # splits, fold: a split that overrides the remembered one
     splits: Path | None = None
     fold: int | None = None
-    patients: Path | None = None
+    patients: Path | None = None  # a patients table that overrides the remembered one
+    # say it instead of refusing, where patients were in training
     allow_patient_overlap: bool = False
-    on_bad_image: Literal["stop", "skip"] = "stop"
+    on_bad_image: Literal["stop", "skip"] = "stop"  # "stop" or "skip"
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A checkpoint and the images of one split.
+    """A checkpoint and the images of one split."""
 
-    Attributes:
-        checkpoint: as read.
-        path: the file, as the user named it.
-        network: in evaluation mode, on `device`.
-        data: N images at the network's own size.
-        overlap: a sentence where patients of these images were in training; else "".
-        device: where to compute.
-        batch_size: images at once.
-        progress: told of the stages of the work.
-        choice: which images were asked for.
-        source: their folder with all its splits; None: it has no other split.
-        larger: the same images at other sizes, as far as they were asked for; see `images_at`.
-    """
-
-    checkpoint: Checkpoint
-    path: Path
-    network: nn.Module
-    data: Dataset
-    overlap: str
-    device: torch.device
-    batch_size: int = 64
-    progress: Progress = field(default=silent, repr=False)
-    choice: ImageChoice = ImageChoice()
+    checkpoint: Checkpoint  # as read
+    path: Path  # the file, as the user named it
+    network: nn.Module  # in evaluation mode, on `device`
+    data: Dataset  # N images at the network's own size
+    overlap: str  # a sentence where patients of these images were in training; else ""
+    device: torch.device  # where to compute
+    batch_size: int = 64  # images at once
+    progress: Progress = field(default=silent, repr=False)  # told of the stages of the work
+    choice: ImageChoice = ImageChoice()  # which images were asked for
+    # their folder with all its splits; None: it has no other split
     source: SplitFolder | None = field(default=None, repr=False)
+    # the same images at other sizes, as far as they were asked for; see `images_at`
     larger: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property

@@ -12,25 +12,19 @@ from tumorlens.evaluation.subgroups import LEAST, Gap, Subgroups, SubgroupScores
 
 @dataclass(frozen=True)
 class Bias:
-    """What the network finds better than what.
+    """What the network finds better than what."""
 
-    Attributes:
-        sentence: all of it in words, without intervals.
-        worst_class, best_class: of the smallest and the largest recall; None: there are images of
-            fewer than two classes.
-        main_confusion: the largest share at which one class is taken for another, "a->b"; None:
-            there is no error.
-        worst_subgroup: the smallest recall in a subgroup that was tested; None: none was.
-        largest_gap: of the subgroups of one class; None: none was tested.
-        metrics: by name, what it is in words, and its value with interval.
-    """
-
-    sentence: str
+    sentence: str  # all of it in words, without intervals
+    # worst_class, best_class: of the smallest and the largest recall; None: there are images of
+    # fewer than two classes
     worst_class: str | None
     best_class: str | None
+    # the largest share at which one class is taken for another, "a->b"; None: there is no error
     main_confusion: str | None
+    # the smallest recall in a subgroup that was tested; None: none was
     worst_subgroup: SubgroupScores | None
-    largest_gap: Gap | None
+    largest_gap: Gap | None  # of the subgroups of one class; None: none was tested
+    # by name, what it is in words, and its value with interval
     metrics: dict[str, tuple[str, Estimate]]
 
     def to_dict(self) -> dict[str, Any]:

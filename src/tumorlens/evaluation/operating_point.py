@@ -30,22 +30,16 @@ _DRAWS = 20  # resamples of the patients whose offsets are averaged
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Offsets, and what they do on the images that they were fitted on.
+    """Offsets, and what they do on the images that they were fitted on."""
 
-    Attributes:
-        goal: one of `GOALS`, "none", or the share of the worst class in what was wanted.
-        offsets: (K,) added to the log-probabilities, nats; their mean is 0.
-        recall: (K,) of each class.
-        accuracy, worst_class: share of the images that is right, and the lowest recall.
-        held_out_recall, held_out_accuracy, held_out_worst_class: the same, each image with the
-            offsets of the resamples that left its patient out.
-    """
-
-    goal: str
-    offsets: tuple[float, ...]
-    recall: tuple[float, ...]
+    goal: str  # one of `GOALS`, "none", or the share of the worst class in what was wanted
+    offsets: tuple[float, ...]  # (K,) added to the log-probabilities, nats; their mean is 0
+    recall: tuple[float, ...]  # (K,) of each class
+    # accuracy, worst_class: share of the images that is right, and the lowest recall
     accuracy: float
     worst_class: float
+    # held_out_recall, held_out_accuracy, held_out_worst_class: the same, each image with the
+    # offsets of the resamples that left its patient out
     held_out_recall: tuple[float, ...]
     held_out_accuracy: float
     held_out_worst_class: float

@@ -30,23 +30,14 @@ LARGEST_GAP = "largest_recall_gap"
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Metrics of one set of images.
+    """Metrics of one set of images."""
 
-    Attributes:
-        name: "all", "without_exact_duplicates" or "without_near_duplicates".
-        n: images.
-        groups: groups among them.
-        support: images of each class.
-        confusion: (K, K) counts, rows true.
-        metrics: by the names of `metrics.compute`.
-    """
-
-    name: str
-    n: int
-    groups: int
-    support: dict[str, int]
-    confusion: npt.NDArray[np.int64]
-    metrics: dict[str, Estimate]
+    name: str  # "all", "without_exact_duplicates" or "without_near_duplicates"
+    n: int  # images
+    groups: int  # groups among them
+    support: dict[str, int]  # images of each class
+    confusion: npt.NDArray[np.int64]  # (K, K) counts, rows true
+    metrics: dict[str, Estimate]  # by the names of `metrics.compute`
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
@@ -61,35 +52,24 @@ class Subset:
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` found.
+    """What `score` found."""
 
-    Attributes:
-        classes: K names.
-        all: every image.
-        without_exact_duplicates: without images whose bytes are in training; None: not known.
-        without_near_duplicates: without images that show an image of training; None: not known, or
-            none left.
-        leakage_inflation: metric by metric, `all` minus `without_near_duplicates`, on the same
-            resamples.
-        duplicates: how many images are "exact" and "near" near-duplicates, by class; None: not
-            known.
-        bias_pair: the two classes whose mutual confusion is named.
-        extremes: the classes of the smallest and the largest recall; `LARGEST_GAP` is between them.
-            None: there are images of fewer than two.
-        resamples: behind each interval.
-        unit: what they resample, in words.
-    """
-
-    classes: tuple[str, ...]
-    all: Subset
+    classes: tuple[str, ...]  # K names
+    all: Subset  # every image
+    # without images whose bytes are in training; None: not known
     without_exact_duplicates: Subset | None
+    # without images that show an image of training; None: not known, or none left
     without_near_duplicates: Subset | None
+    # metric by metric, `all` minus `without_near_duplicates`, on the same resamples
     leakage_inflation: dict[str, Estimate]
+    # how many images are "exact" and "near" near-duplicates, by class; None: not known
     duplicates: dict[str, dict[str, int]] | None
-    bias_pair: tuple[str, str] | None
+    bias_pair: tuple[str, str] | None  # the two classes whose mutual confusion is named
+    # the classes of the smallest and the largest recall; `LARGEST_GAP` is between them. None: there
+    # are images of fewer than two.
     extremes: tuple[str, str] | None
-    resamples: int
-    unit: str
+    resamples: int  # behind each interval
+    unit: str  # what they resample, in words
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""

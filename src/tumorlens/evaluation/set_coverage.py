@@ -14,22 +14,16 @@ from tumorlens.uncertainty.decision import DecisionRule
 
 @dataclass(frozen=True)
 class SetCoverage:
-    """Sets of all images, for each class.
+    """Sets of all images, for each class."""
 
-    Attributes:
-        wanted: share of the images of every class whose set shall have the true one.
-        by_class, by_site: of a class's images, and of those of each site, where sites are known;
-            `recall` is the share whose set has the class.
-        sizes: mean number of classes in a set, of the same images, by (class, site); the site is ""
-            for all.
-        reason: why there are no sets; "" where there are.
-    """
-
-    wanted: float
+    wanted: float  # share of the images of every class whose set shall have the true one
+    # by_class, by_site: of a class's images, and of those of each site, where sites are known;
+    # `recall` is the share whose set has the class
     by_class: tuple[SubgroupRecall, ...] = ()
     by_site: tuple[SubgroupRecall, ...] = ()
+    # mean number of classes in a set, of the same images, by (class, site); the site is "" for all
     sizes: dict[tuple[str, str], float] = field(default_factory=dict)
-    reason: str = ""
+    reason: str = ""  # why there are no sets; "" where there are
 
     @property
     def sentence(self) -> str:

@@ -32,21 +32,13 @@ _METRICS = ("recall", "precision", "ece")
 
 @dataclass(frozen=True)
 class SubgroupRecall:
-    """Recall of one class in one subgroup.
+    """Recall of one class in one subgroup."""
 
-    Attributes:
-        label: the class.
-        subgroup: the column's value.
-        recall: with its 95% interval; `n` images.
-        patients: how many are known among them.
-        groups: groups of near-duplicates among the images whose patient is not known.
-    """
-
-    label: str
-    subgroup: str
-    recall: Estimate
-    patients: int
-    groups: int
+    label: str  # the class
+    subgroup: str  # the column's value
+    recall: Estimate  # with its 95% interval; `n` images
+    patients: int  # how many are known among them
+    groups: int  # groups of near-duplicates among the images whose patient is not known
 
     @property
     def enough(self) -> bool:
@@ -60,22 +52,14 @@ class SubgroupRecall:
 
 @dataclass(frozen=True)
 class SubgroupScores(SubgroupRecall):
-    """All metrics of one class in one subgroup.
+    """All metrics of one class in one subgroup."""
 
-    Attributes:
-        column: what divides the images, such as "site".
-        precision: of the subgroup's images that are predicted to be of the class.
-        ece: expected calibration error of the class's images, 0..1.
-        p: that its recall differs from that of the class's other subgroups by chance; None: not
-            tested.
-        p_holm: the same after Holm's correction for all tests.
-    """
-
-    column: str
-    precision: Estimate
-    ece: Estimate
+    column: str  # what divides the images, such as "site"
+    precision: Estimate  # of the subgroup's images that are predicted to be of the class
+    ece: Estimate  # expected calibration error of the class's images, 0..1
+    # that its recall differs from that of the class's other subgroups by chance; None: not tested
     p: float | None = None
-    p_holm: float | None = None
+    p_holm: float | None = None  # the same after Holm's correction for all tests
 
     @property
     def significant(self) -> bool:
@@ -85,27 +69,22 @@ class SubgroupScores(SubgroupRecall):
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the subgroups of one column lie apart within a class.
+    """How far the subgroups of one column lie apart within a class."""
 
-    Attributes:
-        column, label: which.
-        best, worst: of those with enough patients, the subgroups of the largest and the smallest
-            recall.
-        difference: recall of `best` minus that of `worst`, the equal opportunity difference (Hardt
-            et al. 2016).
-        explained: share of the class's misses that would go if each subgroup had the recall of the
-            best: (best - recall) / (1 - recall), the population attributable fraction (Levin 1953).
-            NaN: nothing is missed.
-        explained_by_chance: the mean where images have their subgroups at random.
-    """
-
+    # column, label: which
     column: str
     label: str
+    # best, worst: of those with enough patients, the subgroups of the largest and the smallest
+    # recall
     best: str
     worst: str
+    # recall of `best` minus that of `worst`, the equal opportunity difference (Hardt et al. 2016).
     difference: Estimate
+    # share of the class's misses that would go if each subgroup had the recall of the best: (best -
+    # recall) / (1 - recall), the population attributable fraction (Levin 1953). NaN: nothing is
+    # missed.
     explained: Estimate
-    explained_by_chance: float
+    explained_by_chance: float  # the mean where images have their subgroups at random
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
@@ -114,17 +93,12 @@ class Gap:
 
 @dataclass(frozen=True)
 class Subgroups:
-    """Every class in every subgroup.
+    """Every class in every subgroup."""
 
-    Attributes:
-        rows: by column, then class, then name.
-        gaps: of each column and class with two subgroups that have enough patients.
-        tests: how many Holm's correction counts.
-    """
-
-    rows: tuple[SubgroupScores, ...] = ()
+    rows: tuple[SubgroupScores, ...] = ()  # by column, then class, then name
+    # of each column and class with two subgroups that have enough patients
     gaps: tuple[Gap, ...] = ()
-    tests: int = 0
+    tests: int = 0  # how many Holm's correction counts
 
     @property
     def worst(self) -> SubgroupScores | None:

@@ -36,15 +36,10 @@ BLUR = 1 / 16
 
 @dataclass(frozen=True, eq=False)
 class Faithfulness:
-    """Curves of N images.
+    """Curves of N images."""
 
-    Attributes:
-        at: (T,) share of the pixels taken out or put back, 0..1.
-        curves: game to order to (N, T) probability of the target, calibrated where there is a
-            temperature.
-    """
-
-    at: Floats
+    at: Floats  # (T,) share of the pixels taken out or put back, 0..1
+    # game to order to (N, T) probability of the target, calibrated where there is a temperature
     curves: Mapping[str, Mapping[str, Floats]]
 
     def area(self, game: str, order: str) -> Floats:

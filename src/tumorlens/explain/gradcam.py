@@ -25,15 +25,11 @@ from tumorlens.settings import METHOD_NAMES, MapMethod
 
 @dataclass(frozen=True, eq=False)
 class GradCam:
-    """Maps and predictions of one forward pass.
+    """Maps and predictions of one forward pass."""
 
-    Attributes:
-        maps: (N, h, w) relevance >= 0, in units of the logit, not rescaled; h, w are the layer's.
-        logits: (N, K) of the same pass.
-    """
-
+    # (N, h, w) relevance >= 0, in units of the logit, not rescaled; h, w are the layer's
     maps: Tensor
-    logits: Tensor
+    logits: Tensor  # (N, K) of the same pass
 
 
 def grad_cam(

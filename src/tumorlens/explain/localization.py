@@ -48,35 +48,24 @@ RATIOS = {"energy_ratio": ("energy_pointing_game", "box_area_share")}
 
 @dataclass(frozen=True)
 class Scene:
-    """What is measured of an image itself, whatever the network.
+    """What is measured of an image itself, whatever the network."""
 
-    Attributes:
-        head: (H, W) in the frame, see `map_metrics.head`.
-        even: of a map that is the same everywhere: the shares of the area.
-    """
-
-    head: Mask
-    even: Attribution
+    head: Mask  # (H, W) in the frame, see `map_metrics.head`
+    even: Attribution  # of a map that is the same everywhere: the shares of the area
 
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """How the maps of a network lie.
+    """How the maps of a network lie."""
 
-    Attributes:
-        name: of the network.
-        metrics: JSON primitives: how it was measured, then `network` and `centre_prior`, each
-            subset to metric to value, low, high and n; `attribution` likewise.
-        rows: one an image of the split, JSON primitives by column; None where it has no box.
-        maps: (N, h, w) raw relevance, in the order of `rows`.
-        size: side of the square input that the maps lie over, pixels.
-    """
-
-    name: str
+    name: str  # of the network
+    # JSON primitives: how it was measured, then `network` and `centre_prior`, each subset to metric
+    # to value, low, high and n; `attribution` likewise
     metrics: dict[str, Any]
+    # one an image of the split, JSON primitives by column; None where it has no box
     rows: tuple[Row, ...]
-    maps: Maps
-    size: int
+    maps: Maps  # (N, h, w) raw relevance, in the order of `rows`
+    size: int  # side of the square input that the maps lie over, pixels
 
 
 def localize(

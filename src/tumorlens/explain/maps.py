@@ -29,18 +29,13 @@ Maps = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Way:
-    """How maps are made.
+    """How maps are made."""
 
-    Attributes:
-        layer: module whose output is explained, see `gradcam.grad_cam`; None: its default.
-        method: see `gradcam.relevance`.
-        size: side of the square that the network is shown for its map, pixels; None: the size it
-            was trained at. A larger one gives finer maps; predictions are always those
-            at its own size.
-    """
-
+    # module whose output is explained, see `gradcam.grad_cam`; None: its default
     layer: str | None = None
-    method: MapMethod = MAP_METHOD
+    method: MapMethod = MAP_METHOD  # see `gradcam.relevance`
+    # side of the square that the network is shown for its map, pixels; None: the size it was
+    # trained at. A larger one gives finer maps; predictions are always those at its own size.
     size: int | None = None
 
     @property
@@ -82,22 +77,14 @@ def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Images that the checks of the maps are made on.
+    """Images that the checks of the maps are made on."""
 
-    Attributes:
-        name: of the network, beside another.
-        session: these images alone.
-        way: how their maps are made.
-        maps: (N, h, w).
-        how: in words, which images they are.
-        resamples, seed: of the intervals.
-    """
-
-    name: str
-    session: Session
-    way: Way
-    maps: Maps
-    how: str
+    name: str  # of the network, beside another
+    session: Session  # these images alone
+    way: Way  # how their maps are made
+    maps: Maps  # (N, h, w)
+    how: str  # in words, which images they are
+    # resamples, seed: of the intervals
     resamples: int
     seed: int
 

@@ -29,46 +29,27 @@ _FONT, _LETTERS = 9, 27
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One network's map of an image.
+    """One network's map of an image."""
 
-    Attributes:
-        name: of the network.
-        map: (h, w) relevance >= 0 over the network's square input.
-        size: side of that input, pixels.
-        target: class that the map explains.
-        prediction: class with the highest probability.
-        probability: of the prediction, 0..1, calibrated where the checkpoint has a temperature.
-        target_probability: of the target, likewise.
-        note: below the map, instead of the target.
-    """
-
-    name: str
-    map: npt.NDArray[np.float32]
-    size: int
-    target: str
-    prediction: str
-    probability: float
-    target_probability: float
-    note: str = ""
+    name: str  # of the network
+    map: npt.NDArray[np.float32]  # (h, w) relevance >= 0 over the network's square input
+    size: int  # side of that input, pixels
+    target: str  # class that the map explains
+    prediction: str  # class with the highest probability
+    probability: float  # of the prediction, 0..1, calibrated where the checkpoint has a temperature
+    target_probability: float  # of the target, likewise
+    note: str = ""  # below the map, instead of the target
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """An image and the maps of one or two networks.
+    """An image and the maps of one or two networks."""
 
-    Attributes:
-        grey: (H, W) uint8, the image in its own proportions.
-        path: where it comes from, for the caption.
-        label: true class; None: not known.
-        views: one a network.
-        outline: of its tumor, drawn where it is known.
-    """
-
-    grey: npt.NDArray[np.uint8]
-    path: str
-    label: str | None
-    views: tuple[Explained, ...]
-    outline: Outline | None = None
+    grey: npt.NDArray[np.uint8]  # (H, W) uint8, the image in its own proportions
+    path: str  # where it comes from, for the caption
+    label: str | None  # true class; None: not known
+    views: tuple[Explained, ...]  # one a network
+    outline: Outline | None = None  # of its tumor, drawn where it is known
 
     def placed(self) -> tuple[list[Floats], float]:
         """Each map on the image, (H, W), and the value drawn hottest in all of them."""

@@ -23,14 +23,10 @@ EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """Where a tumor is, as somebody drew it.
+    """Where a tumor is, as somebody drew it."""
 
-    Attributes:
-        boxes: left, top, right, bottom each, as fractions of width and height.
-        mask: (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone.
-    """
-
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # left, top, right, bottom each, as fractions of width and height
+    # (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone
     mask: npt.NDArray[np.float64] | None
 
     @property
@@ -60,18 +56,13 @@ class Outline:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The annotated images of a data folder.
+    """The annotated images of a data folder."""
 
-    Attributes:
-        source: the CSV or the folder of masks.
-        boxes: path, relative to the data folder, to its boxes: left, top, right, bottom as
-            fractions of width and height.
-        masks: path, relative to the data folder, to its mask's file.
-    """
-
-    source: Path
+    source: Path  # the CSV or the folder of masks
+    # path, relative to the data folder, to its boxes: left, top, right, bottom as fractions of
+    # width and height
     boxes: Mapping[str, tuple[Box, ...]]
-    masks: Mapping[str, Path]
+    masks: Mapping[str, Path]  # path, relative to the data folder, to its mask's file
 
     def __contains__(self, path: str) -> bool:
         return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks

@@ -30,15 +30,11 @@ _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """How alike pairs of maps are.
+    """How alike pairs of maps are."""
 
-    Attributes:
-        ssim: (N,) structural similarity, -1..1, of the maps scaled to 0..1 each.
-        rank: (N,) Spearman's rank correlation of the cells, -1..1; NaN where a map is the same
-            everywhere and has no order.
-    """
-
-    ssim: Floats
+    ssim: Floats  # (N,) structural similarity, -1..1, of the maps scaled to 0..1 each
+    # (N,) Spearman's rank correlation of the cells, -1..1; NaN where a map is the same everywhere
+    # and has no order
     rank: Floats
 
 

@@ -40,22 +40,15 @@ _OPERATIONS = ["Conv", "Add", "MaxPool", "Relu"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What eight bits cost on validation images.
+    """What eight bits cost on validation images."""
 
-    Attributes:
-        images: how many.
-        rarest: of them, those of the class that has fewest.
-        before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8.
-        changed: share of the images with another prediction.
-        trained: validation images left out because they show training images.
-    """
-
-    images: int
-    rarest: int
+    images: int  # how many
+    rarest: int  # of them, those of the class that has fewest
+    # before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8
     before: dict[str, float]
     after: dict[str, float]
-    changed: float
-    trained: int = 0
+    changed: float  # share of the images with another prediction
+    trained: int = 0  # validation images left out because they show training images
 
     def lost(self) -> dict[str, float]:
         """Metrics that fell by more than `MOST_LOST`, and by how much."""

@@ -27,38 +27,26 @@ COMPARED = 32
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote.
+    """What `export` wrote."""
 
-    Attributes:
-        path: the file.
-        size: in bytes.
-        precision: "fp32", "fp16" or "int8".
-        parity: how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is.
-        cost: what 8 bits cost; None: not 8 bits.
-        skipped: path of each image that could not be decoded to the reason; for int8 alone.
-    """
-
-    path: Path
-    size: int
-    precision: str
+    path: Path  # the file
+    size: int  # in bytes
+    precision: str  # "fp32", "fp16" or "int8"
+    # how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is
     parity: "Parity"
-    cost: "Cost | None" = None
+    cost: "Cost | None" = None  # what 8 bits cost; None: not 8 bits
+    # path of each image that could not be decoded to the reason; for int8 alone
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported network is from its checkpoint.
+    """How far an exported network is from its checkpoint."""
 
-    Attributes:
-        images: what was compared, in words.
-        count: how many.
-        logits, features, probabilities: largest absolute difference from PyTorch's; probabilities
-            are calibrated where the checkpoint has a temperature.
-    """
-
-    images: str
-    count: int
+    images: str  # what was compared, in words
+    count: int  # how many
+    # logits, features, probabilities: largest absolute difference from PyTorch's; probabilities are
+    # calibrated where the checkpoint has a temperature
     logits: float
     features: float
     probabilities: float

@@ -33,25 +33,18 @@ LARGEST = 1024  # pixels: above, nothing is gained
 
 @dataclass(frozen=True, eq=False)
 class PhantomSlice:
-    """One made-up slice.
+    """One made-up slice."""
 
-    Attributes:
-        label: one of `labels.KNOWN_CLASSES`.
-        plane: "axial", "coronal" or "sagittal".
-        offset: mm along the slice's normal from the sella.
-        image: (size, size) uint8.
-        mask: (size, size) bool, the tumor's core: what takes up contrast agent and the dead or
-            fluid parts that it encloses. Swelling (oedema) and dural tail do not count, as in the
-            boxes of the public data set. Empty for notumor.
-        duplicate: (size, size) uint8, the same slice of the same head with the same noise, without
-            the tumor; None where it was not asked for.
-    """
-
-    label: str
-    plane: str
-    offset: float
-    image: npt.NDArray[np.uint8]
+    label: str  # one of `labels.KNOWN_CLASSES`
+    plane: str  # "axial", "coronal" or "sagittal"
+    offset: float  # mm along the slice's normal from the sella
+    image: npt.NDArray[np.uint8]  # (size, size) uint8
+    # (size, size) bool, the tumor's core: what takes up contrast agent and the dead or fluid parts
+    # that it encloses. Swelling (oedema) and dural tail do not count, as in the boxes of the public
+    # data set. Empty for notumor.
     mask: npt.NDArray[np.bool_]
+    # (size, size) uint8, the same slice of the same head with the same noise, without the tumor;
+    # None where it was not asked for
     duplicate: npt.NDArray[np.uint8] | None
 
 

@@ -71,20 +71,14 @@ _SOURCES: dict[MapMethod, str] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One item of the checklist.
+    """One item of the checklist."""
 
-    Attributes:
-        number: 1 to 44.
-        section, title: where it belongs, what it asks.
-        answer: from the run's files; empty: for the author.
-        open: what the author must add to the answer, or say instead of one; may be empty.
-    """
-
-    number: int
+    number: int  # 1 to 44
+    # section, title: where it belongs, what it asks
     section: str
     title: str
-    answer: str
-    open: str
+    answer: str  # from the run's files; empty: for the author
+    open: str  # what the author must add to the answer, or say instead of one; may be empty
 
 
 def checklist(found: Evidence) -> tuple[Item, ...]:

@@ -21,63 +21,41 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """What a command wrote.
+    """What a command wrote."""
 
-    Attributes:
-        path: the folder.
-        manifest: what wrote it, with which versions.
-        content: its main JSON file.
-    """
-
-    path: Path
-    manifest: Record
-    content: Record
+    path: Path  # the folder
+    manifest: Record  # what wrote it, with which versions
+    content: Record  # its main JSON file
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Something a full report would have.
+    """Something a full report would have."""
 
-    Attributes:
-        what: in words.
-        why: what was found instead; empty if nothing was.
-        command: what makes it.
-    """
-
-    what: str
-    why: str
-    command: str
+    what: str  # in words
+    why: str  # what was found instead; empty if nothing was
+    command: str  # what makes it
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run and all that is known of it; None where nothing is.
+    """A run and all that is known of it; None where nothing is."""
 
-    Attributes:
-        run_dir: the run's folder.
-        checkpoint: its best_model.pt.
-        sha256: of that file.
-        summary: the JSON beside it.
-        manifest: of the training run.
-        history: one row an epoch, as text.
-        evaluation, gradcam, audit, comparison: folders of those commands.
-        localisation: a gradcam folder whose explain.json has maps measured against tumors: that
-            of `gradcam`, or another beside it.
-        gaps: what is missing.
-    """
-
-    run_dir: Path
-    checkpoint: Path
-    sha256: str
-    summary: Record
-    manifest: Record
-    history: tuple[dict[str, str], ...]
+    run_dir: Path  # the run's folder
+    checkpoint: Path  # its best_model.pt
+    sha256: str  # of that file
+    summary: Record  # the JSON beside it
+    manifest: Record  # of the training run
+    history: tuple[dict[str, str], ...]  # one row an epoch, as text
+    # evaluation, gradcam, audit, comparison: folders of those commands
     evaluation: Folder | None
     gradcam: Folder | None
     audit: Folder | None
     comparison: Folder | None
+    # a gradcam folder whose explain.json has maps measured against tumors: that of `gradcam`, or
+    # another beside it
     localisation: Folder | None
-    gaps: tuple[Gap, ...]
+    gaps: tuple[Gap, ...]  # what is missing
 
     @property
     def name(self) -> str:

@@ -29,21 +29,13 @@ _SEAL = re.compile(r"\n<!-- tumorlens report ([0-9a-f]{64}) -->\n?$")
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `report` wrote.
+    """What `report` wrote."""
 
-    Attributes:
-        page: the HTML file.
-        card: MODEL_CARD.md.
-        card_kept: the card that was there has words of its author and was left as it is.
-        gaps: what a full report would have too.
-        filled: items of the checklist that the run answers, of 44.
-    """
-
-    page: Path
-    card: Path
-    card_kept: bool
-    gaps: tuple[Gap, ...]
-    filled: int
+    page: Path  # the HTML file
+    card: Path  # MODEL_CARD.md
+    card_kept: bool  # the card that was there has words of its author and was left as it is
+    gaps: tuple[Gap, ...]  # what a full report would have too
+    filled: int  # items of the checklist that the run answers, of 44
 
 
 def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:

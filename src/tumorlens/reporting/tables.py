@@ -35,17 +35,13 @@ LOCALISATION = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric and its 95% interval; None where it has no meaning.
+    """A metric and its 95% interval; None where it has no meaning."""
 
-    Attributes:
-        value, low, high: as in metrics.json.
-        n: images behind it.
-    """
-
+    # value, low, high: as in metrics.json
     value: float | None
     low: float | None
     high: float | None
-    n: int | None
+    n: int | None  # images behind it
 
     @property
     def text(self) -> str:
