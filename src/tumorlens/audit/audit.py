@@ -288,7 +288,6 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
 
     Args:
         source: any folder with images in it, with its splits and patients or as its folders say.
-        progress: called with the stages of `cache.load` and `duplicates.find_pairs`.
 
     Raises:
         TumorlensError: no such folder, no image in it, a splits file that lists what the folder has

@@ -54,7 +54,6 @@ def download(
     """Fetch, check and audit the public set; where it is there already, check and audit it.
 
     Args:
-        settings: see `DownloadSettings`.
         progress: called with the stages of `audit`; kagglehub draws a bar of its own on stderr.
         announce: called before the first image is fetched.
 

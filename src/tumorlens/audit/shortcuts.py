@@ -71,7 +71,6 @@ def shortcuts(
 
     Args:
         images: (N, S, S) uint8, `readers.fit_square`.
-        facts: of N files.
         labels: (N,) indices into `classes`.
         classes: K names, K at least 2.
         groups: (N,) images that show one image, or one patient, are in one group.
@@ -106,7 +105,6 @@ def border(image: npt.NDArray[np.uint8], facts: ImageFacts, size: int) -> float:
     Args:
         image: (size, size) uint8, `readers.fit_square`.
         facts: width and height before EXIF orientation, so either may be the upright image's.
-        size: pixels.
     """
     place = placement(facts.height, facts.width, size)
     inner = image[place.top : place.top + place.height, place.left : place.left + place.width]

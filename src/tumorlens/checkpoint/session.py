@@ -146,10 +146,6 @@ def open_session(
 
     Args:
         checkpoint: the file, or what was read from it.
-        images: which.
-        device: where to compute.
-        batch_size: images at once.
-        progress: told of the stages of the work.
         network: the checkpoint's, where it is built already.
 
     Raises:
@@ -188,9 +184,7 @@ def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = sile
     the patients where it has some of theirs.
 
     Args:
-        loaded: the checkpoint.
         images: `data_dir`, `splits`, `fold` and `patients` count.
-        progress: see `data.cache.load`.
 
     Raises:
         TumorlensError: no folder is known, the remembered one is gone, or faults of the folder or a
@@ -279,10 +273,6 @@ def input_batches(
 ) -> Iterator[tuple[Tensor, int]]:
     """Images as a network's inputs, batch by batch.
 
-    Args:
-        network: decides how they lie in memory.
-        preprocessing, images, indices, device, batch_size: see `describe`.
-
     Yields:
         (n, C, S, S) on `device`, and how many images came before it.
     """
@@ -312,10 +302,6 @@ def describe(
         preprocessing: from (n, S, S) uint8 to (n, C, S, S).
         images: (M, S, S) uint8.
         indices: (N,) which of them, in this order; None: all.
-        device: where to compute.
-        batch_size: images at once.
-        stage: what `progress` is told.
-        progress: images done of all.
 
     Returns:
         Logits (N, K) and features (N, D), float64; D is 0 where the network has none.

@@ -173,11 +173,7 @@ def compare(
 ) -> Comparison:
     """Compare two networks, each by one run or several.
 
-    Args:
-        pairs: of the same classes; those of one fold have the same images.
-        names: of the two networks.
-        resamples: draws behind each interval.
-        seed: of the draws.
+    Pairs are of the same classes; those of one fold have the same images.
 
     Raises:
         TumorlensError: pairs of one fold have different images.

@@ -23,8 +23,7 @@ def error_of_runs(runs: list[list[float]]) -> tuple[float, int]:
     and so is on the safe side. (A second seed of one fold alone would have one degree of freedom,
     and 12.7 standard errors in its interval.)
 
-    Args:
-        runs: the values of each fold's runs, two or more in all.
+    `runs` are the values of each fold's runs, two or more in all.
     """
     freedom = sum(len(fold) - 1 for fold in runs)
     if freedom and freedom >= len(runs) - 1:

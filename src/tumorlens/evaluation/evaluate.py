@@ -156,9 +156,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
 def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
     """Score an open session; see `evaluate`.
 
-    Args:
-        session: the network and its images.
-        settings: `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
+    Of the settings `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
     out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"

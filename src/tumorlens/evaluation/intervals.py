@@ -56,7 +56,6 @@ def resampled_weights(groups: npt.NDArray[np.int64], resamples: int, seed: int) 
     Args:
         groups: (N,) group of each image.
         resamples: B.
-        seed: of the draws.
 
     Yields:
         (b, N) float64, b's adding up to B.
@@ -81,9 +80,7 @@ def bootstrap(
 ) -> dict[str, Floats]:
     """Metrics of every resample.
 
-    Args:
-        metrics: from (b, N) weights to (b,) values by name.
-        groups, resamples, seed: see `resampled_weights`.
+    `metrics` goes from (b, N) weights to (b,) values by name.
 
     Returns:
         (B,) values by name.
@@ -117,8 +114,6 @@ def with_width(
     A network without an error has none in any resample either; that says nothing of the next one.
 
     Args:
-        value: between 0 and 1.
-        interval: percentiles of the resamples.
         independent: groups behind the value; those of the rarest class it needs.
     """
     low, high = interval
@@ -133,7 +128,6 @@ def proportion_interval(
     """95% interval of a share of images: percentiles, or exact over groups where there are few.
 
     Args:
-        value: share of the images that are counted.
         resampled: (B,) the same of every resample.
         groups: (n,) group of each image that is asked.
     """
@@ -164,7 +158,6 @@ def share_estimate(
     Args:
         shares: (N,) 0 or 1 of each image, or between, of several networks.
         groups: (N,) images of one group are resampled together.
-        resamples, seed: of the bootstrap.
     """
     value = float(shares.mean())
     drawn = bootstrap(
@@ -178,9 +171,7 @@ def difference(one: Estimate, other: Estimate, resampled: Floats, n: int) -> Est
     """`one` minus `other`; as far apart as their intervals let them where no resample differed.
 
     Args:
-        one, other: the two.
         resampled: (B,) the difference in every resample.
-        n: images behind it.
     """
     low, high = percentile_interval(resampled)
     if low == high:
@@ -210,8 +201,6 @@ def estimates(
             (Clopper-Pearson over groups).
         contrasts: further entries beside the subsets: the first subset minus the second, on the
             same resamples.
-        resamples: behind each interval.
-        seed: of the resamples.
 
     Returns:
         Subset, or contrast, to metric to estimate; `n` is the count of images with a value.

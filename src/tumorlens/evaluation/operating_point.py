@@ -66,7 +66,6 @@ def fit_offsets(
         groups: (N,) images of one group, such as a patient, are resampled together.
         goal: one of `GOALS`, "none", or a number from 0, accuracy alone, to 1, the worst class's
             recall alone.
-        seed: of the resamples.
     """
     count = log_probabilities.shape[1]
     truth = np.eye(count)[labels]

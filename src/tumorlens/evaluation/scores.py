@@ -93,10 +93,7 @@ class Scores:
 def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Scores:
     """Score predictions.
 
-    Args:
-        predictions: of N images; what `Predictions.units` has is resampled together.
-        resamples: behind each interval.
-        seed: of the resamples.
+    What `Predictions.units` has is resampled together.
     """
     labels, classes = predictions.labels, predictions.classes
     units, duplicates = predictions.units(), predictions.duplicates
@@ -155,12 +152,7 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
 def tumor_accuracy(
     predictions: Predictions, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate | None:
-    """`metrics.correct_among_tumors` as a share, with its 95% interval; None where it isn't asked.
-
-    Args:
-        predictions: of N images.
-        resamples, seed: of the interval, over patients where they are known.
-    """
+    """`metrics.correct_among_tumors` as a share, with its 95% interval; None where not asked."""
     share = predictions.share("tumor_accuracy")
     if share is None or not share[0].any():
         return None

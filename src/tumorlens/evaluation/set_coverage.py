@@ -58,14 +58,7 @@ class SetCoverage:
 def set_coverage(
     predictions: Predictions, rule: DecisionRule, wanted: float, *, resamples: int, seed: int
 ) -> SetCoverage:
-    """Sets of `predictions` and how often they hold; or why there are none.
-
-    Args:
-        predictions: of N images.
-        rule: of the checkpoint that predicted.
-        wanted: see `SetCoverage`.
-        resamples, seed: of the intervals, over patients where they are known.
-    """
+    """Sets of `predictions` and how often they hold; or why there are none."""
     try:
         least = rule.at(wanted).least
     except TumorlensError as why:

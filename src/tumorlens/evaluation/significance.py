@@ -35,8 +35,6 @@ def permutation_test(
         hits: (N,) 0 or 1 of each image.
         member: (N,) subgroup of each image, 0 to G - 1, none of them empty.
         units: (N,) images of one unit, such as a patient, are not independent.
-        permutations: B.
-        seed: of their order.
 
     Returns:
         (G,) two-sided p, never 0 (Phipson and Smyth 2010); (B, G) share of hits in each subgroup

@@ -102,10 +102,8 @@ def stress(
 
     Args:
         session: the network and its images; its progress is told of "changing display".
-        predictions: of the same images, for their patients and groups.
         quick: the highest everyday grade alone, of every fourth image of each class. Else all
             grades; of more than 500 images every second.
-        resamples, seed: of the intervals.
     """
     every = len(session.data.labels)
     keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)

@@ -26,10 +26,6 @@ def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names]
     The images' own: "colour mode" of the file, and "brightness", thirds of the mean grey of the
     square that the network is shown. Boxes in `file` become "tumor size", thirds of their area.
 
-    Args:
-        data: N images.
-        file: of --subgroups.
-
     Returns:
         (N,) name of each image's subgroup by column, "" for none; a sentence of the columns that
         are left out, "" without any.

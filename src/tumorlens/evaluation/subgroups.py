@@ -155,7 +155,6 @@ def recall_by(
     """Recall of each class in each subgroup that has images of it, by class, then by name.
 
     Args:
-        predictions: of N images.
         subgroups: (N,) name of each image's; "" belongs to none. None: not known.
         hits: (N,) share of several networks that are right of each image; None: whether the
             predictions are.
@@ -184,10 +183,7 @@ def score_subgroups(
 ) -> Subgroups:
     """Each class in each subgroup, and whether its recall differs from that in the others.
 
-    Args:
-        predictions: of N images.
-        columns: (N,) name of each image's subgroup by column, "" for none.
-        resamples, seed: of the intervals, over patients where they are known, and of the tests.
+    `columns` has the (N,) name of each image's subgroup by column, "" for none.
     """
     rows: list[SubgroupScores] = []
     gaps: list[Gap] = []
@@ -247,12 +243,7 @@ def _compared(
 ) -> tuple[Gap, list[float]]:
     """A class in its subgroups with enough patients: how far apart, and p of each.
 
-    Args:
-        predictions: of N images.
-        of: column and class.
-        names: (N,) subgroup of each image.
-        asked: recall by subgroup.
-        resamples, seed: see `score_subgroups`.
+    `of`: column and class; `names`: (N,) subgroup of each image; `asked`: recall by subgroup.
     """
     mine = predictions.labels == predictions.classes.index(of[1])
     mine &= np.isin(names, list(asked))

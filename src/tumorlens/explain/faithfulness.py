@@ -108,10 +108,7 @@ def faithfulness(
     the places differ and not the grain; `centre_prior` outward from the middle of the head.
 
     Args:
-        session: the network and N images; its progress gets "faithfulness".
-        maps: (N, h, w) of these images.
         map_size: side of the squares that the maps were made for, pixels; None: the network's own.
-        seed: of the random orders.
     """
     network, where = session.network.to(session.device), session.device
     preprocessing, images = session.checkpoint.preprocessing, session.data.images

@@ -150,7 +150,6 @@ def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
     Args:
         features: (N, C, h, w).
         gradient: the same, or (N, C, 1, 1) where it is the same at all places.
-        method: see above.
 
     Returns:
         (N, h, w) >= 0.

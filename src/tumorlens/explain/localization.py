@@ -80,10 +80,6 @@ def localize(
     """Measure a network's maps on all images of a session.
 
     Args:
-        session: the network and the images; its progress gets "explaining" and "measuring".
-        boxes: where the tumors are.
-        way: how maps are made.
-        resamples, seed: of the intervals, bootstrap over patients, else near-duplicates.
         scenes: what is known of the images by path; what another network needs too is added.
 
     Raises:

@@ -144,9 +144,7 @@ def _otsu(values: Floats) -> float:
 def attribution(relevance: Floats, head_mask: Mask) -> Attribution:
     """Measure where a map lies.
 
-    Args:
-        relevance: (H, W) >= 0, in the frame.
-        head_mask: (H, W), see `head`.
+    `relevance` is (H, W) >= 0, in the frame; `head_mask` (H, W), see `head`.
     """
     empty = bool(relevance.max() <= 0)
     share = np.full(relevance.shape, 1 / relevance.size) if empty else relevance / relevance.sum()

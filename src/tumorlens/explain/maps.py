@@ -51,11 +51,6 @@ class Way:
 def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
     """Explain each image for its true class.
 
-    Args:
-        session: N images and their network.
-        way: layer, method and size.
-        progress: gets the stage "explaining".
-
     Returns:
         (N, h, w) float32 >= 0.
     """
@@ -117,12 +112,8 @@ def draw(
     """Draw a sample; the same for each network of the same split.
 
     Args:
-        name: of the network.
-        session: all images.
-        way: how maps are made.
         settings: `sample`, `seed` and `resamples` count.
         boxes: where there are any, images with a box alone.
-        maps: of all images, where they are made already.
 
     Raises:
         TumorlensError: fewer than two images.

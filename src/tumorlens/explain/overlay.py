@@ -150,9 +150,7 @@ def gallery(rows: Mapping[str, Sequence[Tile]], title: str) -> Figure:
 
     The maps of one image are drawn on one scale, from 0 to `full_heat` of them.
 
-    Args:
-        rows: name to 1 or more tiles, all with the same number of views; empty rows are left out.
-        title: above all.
+    All tiles have the same number of views; empty rows are left out.
     """
     return _grid([(name, tiles) for name, tiles in rows.items() if tiles], title)
 

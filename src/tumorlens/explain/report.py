@@ -52,13 +52,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure all that the settings ask for, and write the files.
 
-    Args:
-        settings: of the command.
-        way: how its maps are made.
-        sessions: of one or two networks, by name.
-        boxes: what --boxes names.
-        seeds: what --agree names.
-        out_dir: claimed.
+    `seeds` are those of --agree; `out_dir` is claimed.
 
     Returns:
         The content of `explain.json`, JSON primitives.
@@ -238,9 +232,7 @@ def _gaps(pairs: Sequence[tuple[Row, Row]], names: Iterable[str]) -> dict[str, F
 def sentence(first: str, second: str, gain: Estimate) -> str:
     """Whether one network localises better, by the energy-based pointing game; SE is the subject.
 
-    Args:
-        first, second: names of the networks.
-        gain: of the second over the first, paired.
+    `gain` is of the second over the first, paired.
     """
     value, low, high = gain.value, gain.low, gain.high
     subject, other = second, first

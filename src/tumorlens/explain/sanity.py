@@ -107,9 +107,7 @@ def _means(sample: Sample, found: Similarity) -> dict[str, Any]:
 def similarity(one: Maps, other: Maps, size: int) -> Similarity:
     """Compare maps pair by pair; those of other layers or sizes by their places in the image.
 
-    Args:
-        one, other: (N, h, w) over the same N squares.
-        size: side of those squares, pixels.
+    Both are (N, h, w) over the same N squares of side `size`, pixels.
     """
     images = [_images(maps, size) for maps in (one, other)]
     if one.shape == other.shape:
@@ -202,10 +200,6 @@ def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Mod
 
     Batch norm's running metrics go with the weights of their block.
 
-    Args:
-        checkpoint: not changed.
-        seed: of the random weights.
-
     Yields:
         The step's name and the network, the same object each time, in evaluation mode.
     """
@@ -221,9 +215,7 @@ def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Mod
 def between(maps: Sequence[Maps], size: int) -> Similarity:
     """Agreement of several networks' maps: the mean over their pairs, image by image.
 
-    Args:
-        maps: (N, h, w) of each of M >= 2 networks, over the same squares.
-        size: side of those squares, pixels.
+    `maps` has (N, h, w) of each of M >= 2 networks, over the same squares of side `size`, pixels.
     """
     pairs = [
         similarity(maps[one], maps[other], size)

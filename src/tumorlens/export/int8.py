@@ -80,10 +80,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
     Weights are symmetric around 0, one scale a channel, in 7 of the 8 bits: processors without
     VNNI add products in pairs into 16 bits, which would overflow with all 8.
 
-    Args:
-        source, target: ONNX files.
-        squares: (N, S, S) training images, of every class.
-        progress: gets the stage "calibrating".
+    `squares` are (N, S, S) training images, of every class.
     """
     graph = onnx.load(source).graph
     first = next(place for place, node in enumerate(graph.node) if node.op_type == "Conv")
@@ -122,10 +119,7 @@ def cost(
 ) -> Cost:
     """Compare predictions in 32 bits and in 8.
 
-    Args:
-        labels: (N,) indices into `classes`; each class at least once.
-        before, after: (N, K) logits.
-        classes: K names.
+    `labels` (N,) have each class at least once; logits are (N, K).
     """
     guesses = [logits.argmax(axis=1) for logits in (before, after)]
     metrics = []

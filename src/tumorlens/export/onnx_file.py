@@ -249,12 +249,7 @@ def parity(
 ) -> Parity:
     """Compare an ONNX file with the checkpoint that it was made of, one by one and as a batch.
 
-    Args:
-        path: the file.
-        checkpoint: its network is run by PyTorch, as `evaluate` would.
-        squares: (N, S, S), N at least 2.
-        images: what they are, in words.
-        threads: of onnxruntime; None: all cores.
+    `squares` are (N, S, S), N at least 2; `images` says in words what they are.
 
     Raises:
         TumorlensError: they differ by more than `TOLERANCE`.

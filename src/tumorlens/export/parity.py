@@ -60,11 +60,7 @@ def compared(
 ) -> Parity:
     """How far outputs are from those of a checkpoint's network in PyTorch.
 
-    Args:
-        checkpoint: the original.
-        squares: (N, S, S).
-        images: what they are, in words.
-        batches: logits (n, K) and features (n, D) of the first n squares each.
+    `batches` has logits (n, K) and features (n, D) of the first n squares, (N, S, S), each.
     """
     wanted = describe(
         checkpoint.network(), checkpoint.preprocessing, squares, device=torch.device("cpu")

@@ -140,10 +140,6 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
     An image depends on its split, class, number and the seed, not on how many there are. Images of
     these names from an earlier, larger run are removed.
 
-    Args:
-        settings: see `PhantomSettings`.
-        progress: called after each image.
-
     Raises:
         TumorlensError: a folder of something else, or a size out of range.
     """

@@ -41,10 +41,6 @@ class RunReport:
 def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
     """Write the page and the model card of a run.
 
-    Args:
-        settings: see `ReportSettings`.
-        progress: gets "reporting", files done of two.
-
     Raises:
         TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
     """

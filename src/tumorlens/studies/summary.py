@@ -184,13 +184,7 @@ def summarize(
     resamples: int | None = None,
     progress: Progress = silent,
 ) -> tuple[tuple[Seen, ...], dict[str, Comparison]]:
-    """Every view of every network, and by view's name the two networks compared.
-
-    Args:
-        predictions: of each run, by name, see `predictions_by_run`.
-        resamples: behind each interval; None: `RESAMPLES`, and more for differences.
-        progress: told of "reporting", views done of all.
-    """
+    """Every view of every network, and by view's name the two networks compared."""
     there = {
         run.protocol: [other for other in runs if other.protocol == run.protocol] for run in runs
     }
@@ -264,7 +258,6 @@ def over_runs(
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.
         metrics: names; those that the classes do not have are left out.
-        resamples: draws behind each interval.
 
     Returns:
         Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
