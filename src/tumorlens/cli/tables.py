@@ -10,9 +10,8 @@ from rich.table import Table
 from tumorlens.cli.console import titled_table
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.text import metric_title
-from tumorlens.evaluation.bias import Bias
 from tumorlens.evaluation.intervals import Estimate
-from tumorlens.evaluation.scores import Scores, Subset
+from tumorlens.evaluation.scores import Bias, Scores, Subset
 from tumorlens.evaluation.subgroups import LEAST, Subgroups
 from tumorlens.labels import title
 

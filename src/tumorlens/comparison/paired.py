@@ -16,13 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from tumorlens.comparison.tests import (
-    error_of_runs,
-    run_draws,
-    sign_test,
-    two_sided,
-    votes,
-)
 from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
@@ -34,7 +27,14 @@ from tumorlens.evaluation.intervals import (
 )
 from tumorlens.evaluation.metrics import Mask
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.significance import holm
+from tumorlens.evaluation.significance import (
+    error_of_runs,
+    holm,
+    run_draws,
+    sign_test,
+    two_sided,
+    votes,
+)
 
 Floats = npt.NDArray[np.float64]
 

@@ -16,13 +16,17 @@ from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
-from tumorlens.evaluation.scores import Scores, score
-from tumorlens.evaluation.set_coverage import SetCoverage, set_coverage
+from tumorlens.evaluation.scores import Bias, Scores, bias, score
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
 from tumorlens.evaluation.subgroup_columns import subgroup_columns
-from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
+from tumorlens.evaluation.subgroups import (
+    SetCoverage,
+    SubgroupRecall,
+    Subgroups,
+    score_subgroups,
+    set_coverage,
+)
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups
 from tumorlens.phantom.notice import is_phantom

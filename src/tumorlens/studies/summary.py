@@ -10,7 +10,6 @@ import numpy.typing as npt
 from tumorlens.comparison.compare import pairs_of_study
 from tumorlens.comparison.paired import Comparison, Pair, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
-from tumorlens.comparison.tests import run_draws
 from tumorlens.comparison.text import sentence, significant_changes
 from tumorlens.data.patients import PatientTable, unit_words
 from tumorlens.data.public_patients import is_testing
@@ -24,6 +23,7 @@ from tumorlens.evaluation.intervals import (
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any
+from tumorlens.evaluation.significance import run_draws
 from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
