@@ -120,16 +120,8 @@ class Session:
         """The same network with another split of the same folder; None: it has no such split."""
         if self.source is None or not self.source.folder.of_split(split):
             return None
-        data = load_for_scoring(
-            self.source,
-            self.checkpoint.preprocessing.image_size,
-            self.checkpoint.classes,
-            split=split,
-            on_bad_image=self.choice.on_bad_image,
-            progress=self.progress,
-        )
-        overlap = _overlap(self.checkpoint, data, self.source, self.choice)
         choice = replace(self.choice, split=split)
+        data, overlap = _decoded(self.checkpoint, self.source, choice, self.progress)
         return replace(self, data=data, overlap=overlap, choice=choice, larger={})
 
 
@@ -154,26 +146,34 @@ def open_session(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     found = images_of(loaded, images, progress)
-    data = load_for_scoring(
-        found,
-        loaded.preprocessing.image_size,
-        loaded.classes,
-        split=images.split,
-        on_bad_image=images.on_bad_image,
-        progress=progress,
-    )
+    data, overlap = _decoded(loaded, found, images, progress)
     return Session(
         checkpoint=loaded,
         path=path or Path(loaded.model_name),
         network=(network or loaded.network()).to(device),
         data=data,
-        overlap=_overlap(loaded, data, found, images),
+        overlap=overlap,
         device=device,
         batch_size=batch_size,
         progress=progress,
         choice=images,
         source=found,
     )
+
+
+def _decoded(
+    loaded: Checkpoint, source: SplitFolder, images: ImageChoice, progress: Progress
+) -> tuple[Dataset, str]:
+    """The images of a split, and what is to be said of their patients."""
+    data = load_for_scoring(
+        source,
+        loaded.preprocessing.image_size,
+        loaded.classes,
+        split=images.split,
+        on_bad_image=images.on_bad_image,
+        progress=progress,
+    )
+    return data, _overlap(loaded, data, source, images)
 
 
 def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = silent) -> SplitFolder:

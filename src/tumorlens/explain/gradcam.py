@@ -10,7 +10,6 @@ import contextlib
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -21,15 +20,6 @@ from tumorlens.errors import TumorlensError
 from tumorlens.models.build import map_layer
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import METHOD_NAMES, MapMethod
-
-
-@dataclass(frozen=True, eq=False)
-class GradCam:
-    """Maps and predictions of one forward pass."""
-
-    # (N, h, w) relevance >= 0, in units of the logit, not rescaled; h, w are the layer's
-    maps: Tensor
-    logits: Tensor  # (N, K) of the same pass
 
 
 def grad_cam(
@@ -58,17 +48,6 @@ def grad_cam(
     Raises:
         TumorlensError: no such layer, or one whose output is no feature map (N, C, h, w).
     """
-    return explain(model, images, class_index, layer, method).maps
-
-
-def explain(
-    model: nn.Module,
-    images: Tensor,
-    class_index: int | Tensor,
-    layer: str | None = None,
-    method: MapMethod = "gradcam",
-) -> GradCam:
-    """`grad_cam`, and the logits of the same forward pass."""
     names = (layer or map_layer(model)).split("*")
     modules = {name: find_layer(model, name) for name in names}
     if isinstance(model, ResNet) and {*modules.values()} <= {model.layer4, model.layer4[-1]}:
@@ -78,14 +57,14 @@ def explain(
 
 def _by_weights(
     model: ResNet, images: Tensor, class_index: int | Tensor, method: MapMethod
-) -> GradCam:
+) -> Tensor:
     """The last stage: d logit / d feature is the linear layer's weight over the count of places."""
     with _undisturbed(model):
         features = model.forward_features(images)
         logits = model.forward_head(features)
         weights = model.fc.weight[_columns(class_index, logits)]
         gradient = weights[:, :, None, None] / math.prod(features.shape[2:])
-        return GradCam(relevance(features, gradient, method), logits)
+        return relevance(features, gradient, method)
 
 
 def _by_autograd(
@@ -94,7 +73,7 @@ def _by_autograd(
     class_index: int | Tensor,
     modules: Mapping[str, nn.Module],
     method: MapMethod,
-) -> GradCam:
+) -> Tensor:
     """Any layers: one forward pass with a hook on each, one backward pass."""
     captured: dict[str, Tensor] = {}
 
@@ -133,7 +112,7 @@ def _by_autograd(
             relevance(one.detach(), torch.zeros_like(one) if slope is None else slope, method)
             for one, slope in zip(features, gradients, strict=True)
         ]
-    return GradCam(maps[0] if len(maps) == 1 else _geometric_mean(maps), logits.detach())
+    return maps[0] if len(maps) == 1 else _geometric_mean(maps)
 
 
 def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:

@@ -74,7 +74,10 @@ def measure(
         if len(found) > 1:
             first, second = found.values()
             content["comparison"] = compare(first, second, **resampling)
-        write_text(out_dir / "localization.csv", _table(found))
+        rows = [[name, *row.values()] for name, one in found.items() for row in one.rows]
+        cells = [[f"{one:.6g}" if isinstance(one, float) else one for one in row] for row in rows]
+        header = ["network", *next(iter(found.values())).rows[0]]
+        write_text(out_dir / "localization.csv", csv_text(header, cells))
         figures = _figures(found, next(iter(sessions.values())).data.root, boxes, way)
     if settings.faithfulness or settings.sanity or settings.agree:
         # The seeds are the first's alone.
@@ -93,16 +96,6 @@ def measure(
         save(figure, out_dir / f"{name}.png", dpi=100 if name == "gallery" else 150)
     write_json(out_dir / "explain.json", content)
     return content
-
-
-def _table(found: Mapping[str, Localization]) -> str:
-    """`localization.csv`: a row an image and network."""
-    header = ["network", *next(iter(found.values())).rows[0]]
-    rows = [[name, *row.values()] for name, one in found.items() for row in one.rows]
-    return csv_text(
-        header,
-        [[f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows],
-    )
 
 
 def _figures(

@@ -57,17 +57,17 @@ class Cost:
         return {name: drop for name, drop in fallen.items() if not drop <= MOST_LOST + 1e-9}
 
 
+def _batches(squares: Squares, progress: Progress, stage: str) -> Iterator[dict[str, Squares]]:
+    for start in range(0, len(squares), _BATCH):
+        yield {SQUARES: squares[start : start + _BATCH]}
+        progress(stage, min(start + _BATCH, len(squares)), len(squares))
+
+
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """The calibration images, a batch at a time."""
 
     def __init__(self, squares: Squares, progress: Progress) -> None:
-        self._batches = self._through(squares, progress)
-
-    @staticmethod
-    def _through(squares: Squares, progress: Progress) -> Iterator[dict[str, Squares]]:
-        for start in range(0, len(squares), _BATCH):
-            yield {SQUARES: squares[start : start + _BATCH]}
-            progress("calibrating", min(start + _BATCH, len(squares)), len(squares))
+        self._batches = _batches(squares, progress, "calibrating")
 
     def get_next(self) -> dict[str, Squares] | None:
         """What onnxruntime asks for until there is no more."""
@@ -106,12 +106,8 @@ def logits_of(
 ) -> Floats:
     """(N, S, S) images to (N, K) logits of an ONNX file; `progress` gets `stage`."""
     running = onnx_session(path, threads)
-    found = []
-    for start in range(0, len(squares), _BATCH):
-        batch = np.array(squares[start : start + _BATCH])
-        found.append(running.run([LOGITS], {SQUARES: batch})[0].astype(np.float64))
-        progress(stage, start + len(batch), len(squares))
-    return np.concatenate(found)
+    batches = _batches(np.array(squares), progress, stage)
+    return np.concatenate([running.run([LOGITS], one)[0].astype(np.float64) for one in batches])
 
 
 def cost(

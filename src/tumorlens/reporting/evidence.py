@@ -119,7 +119,9 @@ def gather(settings: ReportSettings) -> Evidence:
     if not manifest.get("complete"):
         why = "The run is not complete: what follows is its best epoch so far."
         gaps.append(Gap("the rest of the training", why, f"tumorlens train --resume {run_dir}"))
-    places = _places(run_dir)
+    # model/runs/RUN, and model, where best_model.pt was when a command without --out_dir was asked.
+    above = run_dir.resolve().parent
+    places = (run_dir, above.parent) if above.name == "runs" else (run_dir,)
 
     def of_checkpoint(
         command: str, file: str, given: Path | None, what: str, more: str = ""
@@ -135,8 +137,11 @@ def gather(settings: ReportSettings) -> Evidence:
     evaluation = of_checkpoint(
         "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
-    more = f" --class {_class_to_explain(summary)}"
-    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "attribution maps", more)
+    classes = [str(name) for name in summary.get("classes", [])] or ["glioma"]
+    shown = "glioma" if "glioma" in classes else classes[0]
+    gradcam = of_checkpoint(
+        "gradcam", "gradcam.json", settings.gradcam, "attribution maps", f" --class {shown}"
+    )
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
     if settings.compare is not None:
@@ -195,12 +200,6 @@ def _run_folder(given: Path) -> Path:
     return folder
 
 
-def _places(run_dir: Path) -> tuple[Path, ...]:
-    # model/runs/RUN, and model, where best_model.pt was when a command without --out_dir was asked.
-    above = run_dir.resolve().parent
-    return (run_dir, above.parent) if above.name == "runs" else (run_dir,)
-
-
 def _find(
     command: str,
     file: str,
@@ -254,17 +253,15 @@ def _find_audit(
 
     def of_another(found: Folder) -> str:
         audited = str(found.content.get("data_dir", ""))
-        if settings.audit or (known is not None and _same_place(audited, known, found.path)):
+        # audit.json has the folder as the user wrote it, from wherever he stood.
+        stood = (Path(), found.path.resolve().parent)
+        if settings.audit or (
+            known is not None and any((place / audited).resolve() == Path(known) for place in stood)
+        ):
             return ""
         return f"{found.path} is of another data folder."
 
     return _find("audit", "audit.json", settings.audit, (*places, Path()), gaps, gap, of_another)
-
-
-def _same_place(audited: str, known: str, audit: Path) -> bool:
-    # audit.json has the folder as the user wrote it, from wherever he stood.
-    stood = (Path(), audit.resolve().parent)
-    return any((place / audited).resolve() == Path(known) for place in stood)
 
 
 def _folder(path: Path, command: str, file: str) -> Folder | str:
@@ -292,8 +289,3 @@ def _history(path: Path) -> tuple[dict[str, str], ...]:
             return tuple(csv.DictReader(file))
     except OSError:
         return ()
-
-
-def _class_to_explain(summary: Record) -> str:
-    classes = [str(name) for name in summary.get("classes", [])]
-    return "glioma" if "glioma" in classes or not classes else classes[0]

@@ -107,6 +107,7 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     metrics = found.evaluation.content if found.evaluation else None
     model = str(found.summary["model_name"])
     classes = [str(item) for item in found.summary["classes"]]
+    words = [str(word) for word in found.manifest.get("arguments", [])]
     return environment.from_string(text).render(
         found=found,
         version=__version__,
@@ -122,13 +123,16 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
         items=items,
         maps=claim.maps_of(found),
         figures=_figures(found),
-        compared=_estimates(found.comparison.content if found.comparison else None),
+        compared=[
+            (", ".join(path).replace("_", " "), tables.cell(entry))
+            for path, entry in estimates(found.comparison.content if found.comparison else None)
+        ],
         localised=tables.localised(
             found.localisation.content if found.localisation else None, classes
         ),
         localisation=tables.LOCALISATION,
         environment=claim.environment(found),
-        command=_command(found),
+        command=" ".join([*(Path(word).name for word in words[:1]), *words[1:]]),
         flat=_flat,
         scores=_scores(metrics) if metrics else {},
     )
@@ -170,13 +174,6 @@ def _figures(found: Evidence) -> dict[str, str]:
     }
 
 
-def _estimates(content: Any) -> list[tuple[str, tables.Cell]]:
-    return [
-        (", ".join(path).replace("_", " "), tables.cell(entry))
-        for path, entry in estimates(content)
-    ]
-
-
 def _flat(value: Any) -> str:
     """A setting in words."""
     if isinstance(value, dict):
@@ -184,8 +181,3 @@ def _flat(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _command(found: Evidence) -> str:
-    words = [str(word) for word in found.manifest.get("arguments", [])]
-    return " ".join([Path(words[0]).name, *words[1:]]) if words else ""
