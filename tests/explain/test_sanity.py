@@ -6,7 +6,7 @@ import torch
 
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import Session
-from tumorlens.explain.maps import Way, maps_of
+from tumorlens.explain.gradcam import Way, maps_of
 from tumorlens.explain.sanity import between, cascade, floor, similarity, ssim, steps
 from tumorlens.models.build import build_model
 

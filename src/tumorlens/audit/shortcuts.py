@@ -67,16 +67,12 @@ def shortcuts(
     classes: Sequence[str],
     groups: Indices,
 ) -> tuple[Shortcut, ...]:
-    """Ask of each property of the files whether it predicts the class.
+    """Ask of each property of the files whether it predicts the class; the highest score first.
 
     Args:
         images: (N, S, S) uint8, `readers.fit_square`.
-        labels: (N,) indices into `classes`.
-        classes: K names, K at least 2.
+        labels: (N,) indices into the K `classes`, K at least 2.
         groups: (N,) images that show one image, or one patient, are in one group.
-
-    Returns:
-        One for each property, highest score first.
     """
     size = images.shape[-1]
     landscape = np.array([np.sign(fact.width - fact.height) for fact in facts])

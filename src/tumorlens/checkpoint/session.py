@@ -221,13 +221,9 @@ def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = sile
 
 
 def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
-    """Which of N images are near-duplicates of images that the network was trained on.
+    """(N,) "exact", "near" or "": which images are near-duplicates of the training images.
 
-    From what the checkpoint keeps of the training images: the digest of each file's bytes, and a
-    perceptual hash. The training images themselves are not needed.
-
-    Returns:
-        (N,) "", "exact" or "near".
+    From what the checkpoint keeps of these: the digest of each file's bytes, and a perceptual hash.
     """
     near = near_duplicates_in(record.fingerprints, data.fingerprints).found
     known = {digest.tobytes() for digest in record.digests}
@@ -236,11 +232,7 @@ def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArra
 
 
 def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: ImageChoice) -> str:
-    """A sentence where patients of the images were in training; "" where none was.
-
-    Raises:
-        TumorlensError: some were, and that is not allowed.
-    """
+    """A sentence where patients of the images were in training and that is allowed; else ""."""
     record, table, split = loaded.data, source.patients, str(data.splits[0])
     if record is None or data.patients is None or table is None or split == "train":
         return record.overlap if record else ""

@@ -17,15 +17,13 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import plots
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
-from tumorlens.evaluation.scores import Bias, Scores, bias, score
+from tumorlens.evaluation.scores import Bias, Scores, SetCoverage, bias, score, set_coverage
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
-from tumorlens.evaluation.subgroup_columns import subgroup_columns
 from tumorlens.evaluation.subgroups import (
-    SetCoverage,
     SubgroupRecall,
     Subgroups,
     score_subgroups,
-    set_coverage,
+    subgroup_columns,
 )
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import read_groups

@@ -137,16 +137,11 @@ def tells_tumors(classes: Sequence[str]) -> bool:
 def correct_among_tumors(
     labels: Labels, probabilities: Floats, classes: Sequence[str]
 ) -> tuple[Mask, Mask]:
-    """Which images show a tumor, and of which the likeliest tumor class is the true one.
+    """(N,) which images show a tumor; (N,) of which of them the likeliest tumor class is true.
 
     In the public set the images without tumor come from other sources altogether, so that part of
     their recall is recognising the source. What is left without them, `notumor` rows and its
     probability removed, is the harder and more honest question.
-
-    `labels` are (N,) indices into the K `classes`, one of them "notumor"; probabilities (N, K).
-
-    Returns:
-        (N,) has a tumor; (N,) right, False where there is no tumor.
     """
     absent = classes.index(NOTUMOR)
     tumor = labels != absent

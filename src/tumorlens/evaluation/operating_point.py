@@ -116,13 +116,9 @@ def _value(recall: Floats, shares: Floats, worst: float) -> Floats:
 def _climb(weights: Floats, scores: Floats, shares: Floats, worst: float) -> Floats:
     """One class's offset after another is set to the best there is, until none moves.
 
-    The offsets that differ lie between one image's change of class and the next's.
-
-    Args:
-        weights: (N, K) how much each image counts, in the column of its class; else 0.
-        scores: (N, K) log-probabilities.
-        shares: (K,) of the recalls in the mean.
-        worst: weight of the lowest recall, against 1 - worst of the mean.
+    The offsets that differ lie between one image's change of class and the next's. `weights` (N, K)
+    count an image in the column of its class; `worst` is the weight of the lowest recall, 1 - worst
+    that of the mean by `shares`.
     """
     total, offsets = weights.sum(axis=0), np.zeros(scores.shape[1])
     for _ in range(_SWEEPS):

@@ -1,13 +1,14 @@
-"""All metrics with intervals, with and without near-duplicates; class-wise bias in short."""
+"""All metrics with intervals, with and without near-duplicates; bias and sets in short."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.patients import unit_words
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
     FEW,
@@ -21,7 +22,16 @@ from tumorlens.evaluation.intervals import (
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.subgroups import LEAST, Gap, Subgroups, SubgroupScores
+from tumorlens.evaluation.subgroups import (
+    LEAST,
+    Gap,
+    SubgroupRecall,
+    Subgroups,
+    SubgroupScores,
+    recall_by,
+)
+from tumorlens.uncertainty.conformal import in_sets
+from tumorlens.uncertainty.decision import DecisionRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -318,3 +328,70 @@ def _sentences(scores: Scores, main: str | None, subgroups: Subgroups) -> Iterat
             f"recall of {gap.best} everywhere, {gap.explained.value:.0%} of its misses would go "
             f"(by chance {gap.explained_by_chance:.0%})."
         )
+
+
+@dataclass(frozen=True)
+class SetCoverage:
+    """Sets of all images, for each class."""
+
+    wanted: float  # share of the images of every class whose set shall have the true one
+    # by_class, by_site: of a class's images, and of those of each site, where sites are known;
+    # `recall` is the share whose set has the class
+    by_class: tuple[SubgroupRecall, ...] = ()
+    by_site: tuple[SubgroupRecall, ...] = ()
+    # mean number of classes in a set, of the same images, by (class, site); the site is "" for all
+    sizes: dict[tuple[str, str], float] = field(default_factory=dict)
+    reason: str = ""  # why there are no sets; "" where there are
+
+    @property
+    def sentence(self) -> str:
+        """In short."""
+        if self.reason:
+            return f"No sets of classes: {self.reason}"
+        told = ", ".join(
+            f"{one.label} {one.recall.value:.3f} ({self.sizes[one.label, '']:.2f} classes a set)"
+            for one in self.by_class
+        )
+        return f"Sets of classes that shall have the true one in {self.wanted:.0%}: {told}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        rows = [("", one) for one in self.by_class] + [(one.subgroup, one) for one in self.by_site]
+        return {
+            "wanted": self.wanted,
+            "reason": self.reason,
+            "rows": [
+                {
+                    "class": one.label,
+                    "site": site,
+                    "coverage": one.recall.to_dict(),
+                    "mean_size": self.sizes[one.label, site],
+                    "patients": one.patients,
+                }
+                for site, one in rows
+            ],
+        }
+
+
+def set_coverage(
+    predictions: Predictions, rule: DecisionRule, wanted: float, *, resamples: int, seed: int
+) -> SetCoverage:
+    """Sets of `predictions` and how often they hold; or why there are none."""
+    try:
+        least = rule.at(wanted).least
+    except TumorlensError as why:
+        return SetCoverage(wanted, reason=str(why))
+    assert least is not None
+    sets = in_sets(predictions.probabilities, least)
+    held = sets[np.arange(len(sets)), predictions.labels].astype(np.float64)
+    names = np.array(predictions.classes)[predictions.labels]
+    known = predictions.sites
+    found, sizes = [], {}
+    for sites in (("all",) * len(sets), known):
+        rows = recall_by(predictions, sites, hits=held, resamples=resamples, seed=seed)
+        for one in rows:
+            inside = (names == one.label) & (np.array(sites) == one.subgroup)
+            site = one.subgroup if sites is known else ""
+            sizes[one.label, site] = float(sets[inside].sum(axis=1).mean())
+        found.append(rows)
+    return SetCoverage(wanted, found[0], found[1], sizes)

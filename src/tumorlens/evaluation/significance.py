@@ -113,9 +113,7 @@ def two_sided(draws: Floats) -> float:
 def votes(members: npt.NDArray[np.int64], gain: npt.NDArray[np.int64]) -> tuple[int, int]:
     """In how many groups the second is ahead, and in how many the first; a group has one vote.
 
-    Args:
-        members: (N,) group of each image, 0 and up.
-        gain: (N,) 1 where the second alone is right, -1 where the first is, else 0.
+    `gain` is (N,) 1 where the second alone is right, -1 where the first is, else 0.
     """
     if len(members) == 0:
         return 0, 0

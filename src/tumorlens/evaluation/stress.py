@@ -98,12 +98,9 @@ def stress(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Stress:
-    """Score a session's images under every change and grade.
+    """Score a session's images under every change and grade; of more than 500, every second.
 
-    Args:
-        session: the network and its images; its progress is told of "changing display".
-        quick: the highest everyday grade alone, of every fourth image of each class. Else all
-            grades; of more than 500 images every second.
+    `quick`: the highest everyday grade alone, of every fourth image of each class.
     """
     every = len(session.data.labels)
     keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)

@@ -1,12 +1,15 @@
-"""Each class in subgroups of its images, such as sites: metrics, and sets that hold it."""
+"""Each class in subgroups of its images: what divides them, metrics, gaps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data.dataset import Dataset
+from tumorlens.data.patients import NOT_OF_THE_IMAGE
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.intervals import (
     Estimate,
@@ -19,9 +22,8 @@ from tumorlens.evaluation.intervals import (
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.significance import holm, permutation_test
 from tumorlens.files import SCHEMA, csv_text
+from tumorlens.image_tables import ByPath, read_table
 from tumorlens.uncertainty.calibration import expected_calibration_error
-from tumorlens.uncertainty.conformal import in_sets
-from tumorlens.uncertainty.decision import DecisionRule
 
 Floats = npt.NDArray[np.float64]
 Names = npt.NDArray[np.str_]
@@ -31,6 +33,10 @@ LEAST = 5
 # Permutations for each resample: Holm's smallest p of a hundred tests must fall below 0.05.
 _PERMUTATIONS = 5
 _METRICS = ("recall", "precision", "ece")
+# A column with more values has them cut into thirds if they are numbers, else it is left out.
+_MOST_VALUES = 12
+_EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
+_NOT_ASKED = (*NOT_OF_THE_IMAGE, "examination", *_EDGES)
 
 
 @dataclass(frozen=True)
@@ -281,68 +287,88 @@ def _compared(
     return gap, p.tolist()
 
 
-@dataclass(frozen=True)
-class SetCoverage:
-    """Sets of all images, for each class."""
+def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names], str]:
+    """What divides the images: columns of `file` and of the patients table, and of the images.
 
-    wanted: float  # share of the images of every class whose set shall have the true one
-    # by_class, by_site: of a class's images, and of those of each site, where sites are known;
-    # `recall` is the share whose set has the class
-    by_class: tuple[SubgroupRecall, ...] = ()
-    by_site: tuple[SubgroupRecall, ...] = ()
-    # mean number of classes in a set, of the same images, by (class, site); the site is "" for all
-    sizes: dict[tuple[str, str], float] = field(default_factory=dict)
-    reason: str = ""  # why there are no sets; "" where there are
+    The images' own: "colour mode" of the file, and "brightness", thirds of the mean grey of the
+    square that the network is shown. Boxes in `file` become "tumor size", thirds of their area.
 
-    @property
-    def sentence(self) -> str:
-        """In short."""
-        if self.reason:
-            return f"No sets of classes: {self.reason}"
-        told = ", ".join(
-            f"{one.label} {one.recall.value:.3f} ({self.sizes[one.label, '']:.2f} classes a set)"
-            for one in self.by_class
+    Returns:
+        (N,) name of each image's subgroup by column, "" for none; a sentence of those left out.
+
+    Raises:
+        TumorlensError: no such file, nothing of it is of use, or faults of its boxes.
+    """
+    given = data.patients.properties() if data.patients else {}
+    asked = _read(file, data.paths) if file else {}
+    found: dict[str, Names] = {}
+    if all(edge in asked for edge in _EDGES):
+        found["tumor size"] = thirds(_areas(file, [asked[edge].tolist() for edge in _EDGES]))
+    raw = {name: values for name, values in (given | asked).items() if name not in _NOT_ASKED}
+    divided = {name: _divided(values) for name, values in raw.items() if (values != "").any()}
+    found |= {name: values for name, values in divided.items() if values is not None}
+    if file and not found.keys() & {"tumor size", *asked}:
+        raise TumorlensError(
+            f"--subgroups {file}: has no column that divides the images; found "
+            f"{', '.join(asked)}; expected columns of at most "
+            f"{_MOST_VALUES} values, such as site, columns of numbers, or boxes."
         )
-        return f"Sets of classes that shall have the true one in {self.wanted:.0%}: {told}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """As primitives."""
-        rows = [("", one) for one in self.by_class] + [(one.subgroup, one) for one in self.by_site]
-        return {
-            "wanted": self.wanted,
-            "reason": self.reason,
-            "rows": [
-                {
-                    "class": one.label,
-                    "site": site,
-                    "coverage": one.recall.to_dict(),
-                    "mean_size": self.sizes[one.label, site],
-                    "patients": one.patients,
-                }
-                for site, one in rows
-            ],
-        }
+    colours = np.array([_colour(one.mode) for one in data.facts], dtype=np.str_)
+    if len(np.unique(colours)) > 1:
+        found.setdefault("colour mode", colours)
+    found.setdefault("brightness", thirds(data.images.mean(axis=(1, 2))))
+    left = [name for name, values in divided.items() if values is None]
+    words = f"No subgroups by {', '.join(left)}: more than {_MOST_VALUES} values, no numbers."
+    return found, words if left else ""
 
 
-def set_coverage(
-    predictions: Predictions, rule: DecisionRule, wanted: float, *, resamples: int, seed: int
-) -> SetCoverage:
-    """Sets of `predictions` and how often they hold; or why there are none."""
+def _read(file: Path, paths: Sequence[str]) -> dict[str, Names]:
+    rows, columns = read_table(file, "--subgroups", ("path",))
+    known = ByPath({row["path"]: row for row in rows})
+    if not any(path in known for path in paths):
+        raise TumorlensError(
+            f"--subgroups {file}: lists none of the images; it has {next(iter(known), 'no row')}, "
+            f"the data folder has {paths[0]}. Paths are relative to --data_dir."
+        )
+    return {
+        name: np.array([known.get(path, {}).get(name, "") for path in paths], dtype=np.str_)
+        for name in columns
+    }
+
+
+def _colour(mode: str) -> str:
+    return "grey" if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;") else "colour"
+
+
+def _numbers(values: Sequence[str]) -> Floats:
+    return np.array([float(one.replace(",", ".")) if one else np.nan for one in values])
+
+
+def _areas(file: Path | None, edges: Sequence[list[str]]) -> Floats:
+    """(N,) share of the image that each box covers; NaN without one."""
     try:
-        least = rule.at(wanted).least
-    except TumorlensError as why:
-        return SetCoverage(wanted, reason=str(why))
-    assert least is not None
-    sets = in_sets(predictions.probabilities, least)
-    held = sets[np.arange(len(sets)), predictions.labels].astype(np.float64)
-    names = np.array(predictions.classes)[predictions.labels]
-    known = predictions.sites
-    found, sizes = [], {}
-    for sites in (("all",) * len(sets), known):
-        rows = recall_by(predictions, sites, hits=held, resamples=resamples, seed=seed)
-        for one in rows:
-            inside = (names == one.label) & (np.array(sites) == one.subgroup)
-            site = one.subgroup if sites is known else ""
-            sizes[one.label, site] = float(sets[inside].sum(axis=1).mean())
-        found.append(rows)
-    return SetCoverage(wanted, found[0], found[1], sizes)
+        x0, y0, x1, y1 = map(_numbers, edges)
+    except ValueError as error:
+        raise TumorlensError(f"--subgroups {file}: a box's edge is no number ({error}).") from None
+    return (x1 - x0) * (y1 - y0)
+
+
+def _divided(values: Names) -> Names | None:
+    """Values as names of subgroups, or as thirds of numbers; None: they are neither."""
+    if len(set(values) - {""}) <= _MOST_VALUES:
+        return values
+    try:
+        return thirds(_numbers(values.tolist()))
+    except ValueError:
+        return None
+
+
+def thirds(values: Floats) -> Names:
+    """(N,) numbers to the names of their thirds; "" where it is no number."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full(len(values), "")
+    low, high = np.quantile(values[known], [1 / 3, 2 / 3])
+    names = [f"third 1, to {low:.3g}", f"third 2, to {high:.3g}", f"third 3, above {high:.3g}", ""]
+    which = np.where(known, np.digitize(values, [low, high], right=True), 3)
+    return np.array(names)[which]

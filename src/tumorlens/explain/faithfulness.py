@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
 from tumorlens.explain import plots
+from tumorlens.explain.gradcam import Maps, Sample
 from tumorlens.explain.map_metrics import centre_map, frame, head
-from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import memory_format
 from tumorlens.uncertainty.calibration import softmax
@@ -36,11 +36,10 @@ BLUR = 1 / 16
 
 
 def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
-    """Deletion and insertion of each network: areas with intervals, and the curves.
+    """Deletion and insertion of each network, and their figure.
 
-    Returns:
-        JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low, high, n; and
-        their figure.
+    The areas are JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low,
+    high, n.
     """
     curves: dict[str, Curves] = {}
     areas: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import split_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
+from tumorlens.explain.gradcam import Maps, Way, maps_of
 from tumorlens.explain.map_metrics import (
     THRESHOLDS,
     Attribution,
@@ -29,7 +30,6 @@ from tumorlens.explain.map_metrics import (
     frame,
     head,
 )
-from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
 from tumorlens.models.build import map_layer
@@ -161,7 +161,7 @@ def _thresholds(
 ) -> tuple[dict[str, float | None], str]:
     """Where the maps of network and centre prior are cut, for IoU; and what chose it.
 
-    Validation images with a box choose: the threshold of the highest mean IoU.
+    Validation images with a box do, by the highest mean IoU.
     """
     none: dict[str, float | None] = {"": None, CENTRE: None}
     if session.split == "valid":

@@ -56,12 +56,7 @@ def frame(height: int, width: int) -> tuple[int, int]:
 
 
 def fit(relevance: Floats, region: Floats) -> Fit:
-    """Measure a map against a region.
-
-    Args:
-        relevance: (H, W) >= 0, in the frame.
-        region: (H, W) 0..1, how much of each pixel is tumor; not empty.
-    """
+    """Measure a map, (H, W) >= 0 in the frame, against a region, (H, W) 0..1 and not empty."""
     area = float(region.mean())
     inside = region >= 0.5 if (region >= 0.5).any() else region > 0
     reach = ndimage.distance_transform_edt(~inside) <= TOLERANCE
@@ -104,16 +99,11 @@ class Attribution:
 
 
 def head(grey: npt.NDArray[np.uint8]) -> Mask:
-    """The head in a slice: brighter than the dark around it, one piece, no holes.
+    """(H, W) uint8 to (H, W) bool: the head, brighter than the dark around it, one piece, no holes.
 
     Otsu's threshold (1979) divides the image's brightness in two; half of it, since bright fat
-    would draw it up into the brain. Of what is above, the largest piece, holes filled.
-
-    Args:
-        grey: (H, W) uint8.
-
-    Returns:
-        (H, W) bool; all True where nothing stands out from the dark.
+    would draw it up into the brain. Of what is above, the largest piece, holes filled; all True
+    where nothing stands out from the dark.
     """
     smooth = ndimage.gaussian_filter(grey.astype(np.float64), max(grey.shape) / SIDE)
     bright = smooth > 0.5 * _otsu(smooth)

@@ -95,13 +95,7 @@ def full_heat(maps: Iterable[Floats]) -> float:
     """The value drawn hottest: the 99th percentile of an image's map, the highest of several.
 
     A map of an early layer has a few pixels of ten times the rest. Scaled to those, it would be
-    drawn as no map at all.
-
-    Args:
-        maps: (H, W) each, on the image.
-
-    Returns:
-        The value; where 99% of every map are 0, the highest value there is.
+    drawn as no map at all. Where 99% of every map are 0, it is the highest value there is.
     """
     placed = list(maps)
     return max(float(np.percentile(one, 99)) for one in placed) or max(
@@ -110,16 +104,9 @@ def full_heat(maps: Iterable[Floats]) -> float:
 
 
 def blend(grey: npt.NDArray[np.uint8], relevance: Floats, hottest: float) -> npt.NDArray[np.uint8]:
-    """Colour over grey: the hotter, the more opaque.
+    """Colour over grey, (H, W, 3) uint8: the hotter, the more opaque.
 
-    Args:
-        grey: (H, W) uint8.
-        relevance: (H, W) >= 0.
-        hottest: the value that gets the hottest colour and `OPACITY`, as all above it; 0: nothing
-            is coloured.
-
-    Returns:
-        (H, W, 3) uint8.
+    What is `hottest` or above gets the hottest colour and `OPACITY`; with 0 nothing is coloured.
     """
     heat = np.clip(relevance / hottest, 0, 1) if hottest > 0 else np.zeros_like(relevance)
     return np.rint(255 * _mixed(grey / 255, heat)).astype(np.uint8)

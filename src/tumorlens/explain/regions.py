@@ -68,10 +68,7 @@ class Boxes:
         return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks
 
     def region(self, path: str, height: int, width: int) -> Floats:
-        """How much of each pixel is tumor, in an image of (height, width) pixels.
-
-        Returns:
-            (height, width) 0..1; a box's edge may divide a pixel.
+        """(height, width) 0..1: how much of each pixel is tumor; a box's edge may divide a pixel.
 
         Raises:
             TumorlensError: a mask cannot be decoded, or shows nothing.

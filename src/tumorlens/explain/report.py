@@ -16,6 +16,7 @@ from tumorlens.evaluation.intervals import Estimate, estimates, primitives
 from tumorlens.evaluation.plots import save
 from tumorlens.explain import overlay, plots
 from tumorlens.explain.faithfulness import of_faithfulness
+from tumorlens.explain.gradcam import Way, draw
 from tumorlens.explain.localization import (
     ATTRIBUTION,
     METRICS,
@@ -30,7 +31,6 @@ from tumorlens.explain.localization import (
     localize,
     subsets,
 )
-from tumorlens.explain.maps import Way, draw
 from tumorlens.explain.regions import Boxes
 from tumorlens.explain.sanity import of_agreement, of_sanity
 from tumorlens.files import SCHEMA, csv_text, write_json, write_text
@@ -52,10 +52,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure all that the settings ask for, and write the files.
 
-    `seeds` are those of --agree; `out_dir` is claimed.
-
-    Returns:
-        The content of `explain.json`, JSON primitives.
+    `seeds` are those of --agree; `out_dir` is claimed. Returns the content of `explain.json`.
 
     Raises:
         TumorlensError: no image has a box, or too few are there to measure on.

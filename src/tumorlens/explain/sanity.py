@@ -17,7 +17,7 @@ from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain import plots
-from tumorlens.explain.maps import Maps, Sample
+from tumorlens.explain.gradcam import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import build_random
 
@@ -30,11 +30,10 @@ _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
 
 def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
-    """Similarity of the maps after each step of randomisation.
+    """Similarity of the maps after each step of randomisation, and the first network's figure.
 
-    Returns:
-        JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
-        images, where maps of random weights end; and the first network's figure.
+    JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
+    images, where maps of random weights end.
     """
     content: dict[str, Any] = {}
     for one in samples:
@@ -63,12 +62,7 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
 
 def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict[str, Any], Figure]:
-    """How alike the maps of a network and of its other seeds are.
-
-    Returns:
-        JSON primitives: `between_networks`, the mean over pairs, and `maps_of_different_images`;
-        and their figure.
-    """
+    """How alike the maps of a network and of its other seeds are, over pairs; and their figure."""
     maps = [sample.maps]
     for number, loaded in enumerate(seeds.values(), 1):
         maps.append(sample.maps_by(loaded.network(), loaded))
@@ -164,8 +158,7 @@ def _spearman(one: Floats, other: Floats) -> float:
 def steps(network: nn.Module) -> dict[str, list[str]]:
     """What is made random, from the last to the first: layers, and blocks of a sequence one by one.
 
-    Returns:
-        Name of each step to the modules of it: a norm goes with the layer before it.
+    Each step's name to the modules of it: a norm goes with the layer before it.
     """
     found: dict[str, list[str]] = {}
     for path in _units(network, ""):

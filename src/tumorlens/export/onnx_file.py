@@ -92,11 +92,7 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
 def _small(
     exact: Path, small: Path, data: Dataset, settings: ExportSettings, progress: Progress
 ) -> int8.Cost:
-    """Quantise `exact` into `small`, and measure what that costs.
-
-    Raises:
-        TumorlensError: it costs too much.
-    """
+    """Quantise `exact` into `small`, and measure what that costs; too much is refused."""
     train, valid = data.indices("train"), data.indices("valid")
     rng = np.random.default_rng(0)
     each = -(-settings.calibration_images // len(data.classes))

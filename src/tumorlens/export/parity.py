@@ -81,10 +81,9 @@ def compared(
 def checkpoint_and_images(
     settings: ExportSettings, progress: Progress = silent
 ) -> tuple[Checkpoint, Squares, str]:
-    """The checkpoint, and a few validation images; where none can be had and none named, noise.
+    """The checkpoint, a few validation images, (N, S, S), N at least 2, and what they are in words.
 
-    Returns:
-        The checkpoint; (N, S, S), at least 2 of them; what they are, for a person.
+    Where none can be had and none is named, they are noise.
     """
     images = ImageChoice(
         settings.data_dir,

@@ -211,8 +211,7 @@ def _find(
 ) -> Folder | None:
     """A command's folder, given or in one of `places`; None, and a gap more, where there is none.
 
-    Args:
-        of_another: in a sentence why a folder is not the run's; "" where it is.
+    `of_another` says in a sentence why a folder is not the run's; "" where it is.
     """
     name = {"evaluate": "evaluation"}.get(command, command)
     reason = ""
