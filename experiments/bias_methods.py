@@ -4,7 +4,9 @@
 
 RUNS_DIR has a folder a run with best_model.pt, as `study --protocol patients` leaves them. Offsets
 and last layers are fitted on a run's own training and validation people; its test people are scored
-once. Differences to the network as it is are paired over patients.
+once. Differences to the network as it is are paired over patients. Last layers see no validation
+person, so these people may choose among them (`on_validation_people`). Sets of classes are
+calibrated on them, at the highest of COVERAGES that their number allows in every fold.
 """
 
 import argparse
@@ -16,7 +18,11 @@ import torch
 
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.evaluation.evaluate import predictions_of
-from tumorlens.evaluation.intervals import percentile_interval, resampled_weights
+from tumorlens.evaluation.intervals import (
+    percentile_interval,
+    resampled_weights,
+    share_estimate,
+)
 from tumorlens.evaluation.operating_point import fit_offsets
 from tumorlens.files import write_json
 from tumorlens.studies.run import code
@@ -26,8 +32,10 @@ from tumorlens.uncertainty.calibration import (
     fit_temperature,
     softmax,
 )
+from tumorlens.uncertainty.conformal import in_sets, scores_of
 
 RESAMPLES = 2000
+COVERAGES = (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
 GOALS = ("accuracy", "balanced_accuracy", "worst_class")
 
 
@@ -43,7 +51,11 @@ def main() -> None:
         folders = sorted(path.parent for path in asked.runs.glob(f"{model}-*/best_model.pt"))
         folds = [of_run(folder, asked.data) for folder in folders]
         if folds:
-            found[model] = {"runs": [one.name for one in folders], **of_network(folds)}
+            found[model] = {
+                "runs": [one.name for one in folders],
+                **of_network(folds),
+                "on_validation_people": of_network([one["validation"] for one in folds])["methods"],
+            }
             write_json(asked.out, {"what": __doc__.splitlines()[0], **code(), "networks": found})
 
 
@@ -66,13 +78,61 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
         "last layer, classes of equal size": classes_of(train),
         "last layer, class x site of equal size": sites_of(train),
     }
+    on_validation = {"as it is": np.exp(log_valid)}
     for name, groups in layers.items():
         layer = retrain(train.outputs[1], train.data.labels, groups, train.data.units())
         temperature = fit_temperature(valid.data.labels, logits_by(layer, valid))
         methods[name] = softmax(logits_by(layer, test), temperature)
+        on_validation[name] = softmax(logits_by(layer, valid), temperature)
     print(folder.name, {n: round(accuracy(p, test), 3) for n, p in methods.items()}, flush=True)
+    conformal = scores_of(
+        valid.data.labels,
+        softmax(valid.logits, test.checkpoint.temperature or 1.0),
+        valid.data.units(),
+        known=True,
+    )
     sites = np.array(known.sites) if known.sites else np.full(len(kept), "")
-    return {"methods": methods, "labels": test.data.labels, "units": known.units(), "sites": sites}
+    return {
+        "methods": methods,
+        "labels": test.data.labels,
+        "units": known.units(),
+        "sites": sites,
+        "validation": {
+            "methods": on_validation,
+            "labels": valid.data.labels,
+            "units": valid.data.units(),
+            "sites": np.array([one.partition(", ")[2] for one in sites_of(valid)]),
+        },
+        "classes": test.checkpoint.classes,
+        "sets": {
+            coverage: in_sets(kept, conformal.least(coverage, test.checkpoint.classes))
+            for coverage in COVERAGES
+            if all(count >= coverage / (1 - coverage) - 1e-9 for count in conformal.counts)
+        },
+        "calibration_units": list(conformal.counts),
+    }
+
+
+def of_sets(folds: list[dict[str, Any]], groups: np.ndarray) -> dict[str, Any]:
+    """Coverage and mean size of the sets, by class and by class and site, over all folds."""
+    asked = max(set.intersection(*(set(one["sets"]) for one in folds)))
+    sets = np.concatenate([one["sets"][asked] for one in folds])
+    labels = np.concatenate([one["labels"] for one in folds])
+    sites = np.concatenate([one["sites"] for one in folds])
+    covered = sets[np.arange(len(labels)), labels].astype(float)
+    found: dict[str, Any] = {}
+    for label, name in enumerate(folds[0]["classes"]):
+        for site in ("", *sorted(set(sites[labels == label]) - {""})):
+            mine = (labels == label) & ((sites == site) if site else True)
+            found[f"{name}, {site}" if site else name] = {
+                "coverage": share_estimate(
+                    covered[mine], np.unique(groups[mine], return_inverse=True)[1]
+                ).to_dict(),
+                "mean_size": float(sets[mine].sum(axis=1).mean()),
+                "patients": len(np.unique(groups[mine])),
+            }
+    units = [one["calibration_units"] for one in folds]
+    return {"asked": asked, "calibration_units_of_each_fold_and_class": units, "found": found}
 
 
 def logits_by(layer: LastLayer, session: Session) -> np.ndarray:
@@ -118,8 +178,10 @@ def of_network(folds: list[dict[str, Any]]) -> dict[str, Any]:
         probabilities = np.concatenate([one["methods"][method] for one in folds])
         by_method[method] = metrics(labels, probabilities, sites, weights)
     plain = by_method["as it is"]
+    sets = {"sets": of_sets(folds, groups)} if "sets" in folds[0] else {}
     return {
         "images": len(labels),
+        **sets,
         "methods": {
             method: {
                 name: {
