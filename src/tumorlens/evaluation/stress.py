@@ -103,9 +103,16 @@ def stress(
     `quick`: the highest everyday grade alone, of every fourth image of each class.
     """
     every = len(session.data.labels)
-    keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
+    step = 4 if quick else 1 if every <= _ALL_UP_TO else 2
+    of_classes = [np.flatnonzero(session.data.labels == k) for k in np.unique(session.data.labels)]
+    keep = np.sort(np.concatenate([indices[::step] for indices in of_classes]))
     some, units = session.only(keep), predictions.units()[keep]
-    plan = _plan(EVERYDAY if quick else None)
+    plan = [
+        (name, change, grade, value)
+        for name, change in CHANGES.items()
+        for grade, value in change.grades.items()
+        if not quick or grade == EVERYDAY
+    ]
     answers = []
     for done, (_, change, _, value) in enumerate(plan):
         answers.append(_answers(some, change, value))
@@ -145,21 +152,6 @@ def stress(
             )
         )
     return Stress(estimate(0), tuple(rows), unit, len(labels), every)
-
-
-def _plan(only: int | None) -> list[tuple[str, DisplayChange, int, float]]:
-    """Every change with its grades and values; `only`: of this grade alone."""
-    return [
-        (name, change, grade, value)
-        for name, change in CHANGES.items()
-        for grade, value in change.grades.items()
-        if only in (None, grade)
-    ]
-
-
-def _every(step: int, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Every `step`-th image of each class, in the images' order."""
-    return np.sort(np.concatenate([np.flatnonzero(labels == k)[::step] for k in np.unique(labels)]))
 
 
 def _answers(

@@ -57,22 +57,13 @@ def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
     kept = card.exists() and not _untouched(card)
     items = claim.checklist(found)
     progress("reporting", 0, 2)
-    write_text(page, html(found, items))
+    write_text(page, _render("report.html", found, items, autoescape=True))
     progress("reporting", 1, 2)
     if not kept:
-        write_text(card, sealed(markdown(found, items)))
+        # In the order of Mitchell et al. 2019, "Model Cards for Model Reporting".
+        write_text(card, sealed(_render("model_card.md", found, items, finalize=_plain)))
     progress("reporting", 2, 2)
     return RunReport(page, card, kept, found.gaps, sum(bool(item.answer) for item in items))
-
-
-def html(found: Evidence, items: tuple[claim.Item, ...]) -> str:
-    """The page: no script, no resource from elsewhere; images are inside."""
-    return _render("report.html", found, items, autoescape=True)
-
-
-def markdown(found: Evidence, items: tuple[claim.Item, ...]) -> str:
-    """The model card, in the order of Mitchell et al. 2019, "Model Cards for Model Reporting"."""
-    return _render("model_card.md", found, items, finalize=_plain)
 
 
 def sealed(card: str) -> str:
