@@ -106,7 +106,7 @@ def logits_of(
 ) -> Floats:
     """(N, S, S) images to (N, K) logits of an ONNX file; `progress` gets `stage`."""
     running = onnx_session(path, threads)
-    batches = _batches(np.array(squares), progress, stage)
+    batches = _batches(np.asarray(squares), progress, stage)
     return np.concatenate([running.run([LOGITS], one)[0].astype(np.float64) for one in batches])
 
 
