@@ -20,12 +20,7 @@ from scipy.stats import t
 from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
-from tumorlens.evaluation.intervals import (
-    FEW,
-    bootstrap,
-    paired_interval,
-    percentile_interval,
-)
+from tumorlens.evaluation.intervals import FEW, bootstrap, paired_interval, percentile_interval
 from tumorlens.evaluation.metrics import Mask
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.significance import (

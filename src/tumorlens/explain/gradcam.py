@@ -28,12 +28,7 @@ from tumorlens.explain.regions import Boxes
 from tumorlens.models.build import map_layer, memory_format
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import (
-    MAP_METHOD,
-    METHOD_NAMES,
-    GradcamSettings,
-    MapMethod,
-)
+from tumorlens.settings import MAP_METHOD, METHOD_NAMES, GradcamSettings, MapMethod
 
 Maps = npt.NDArray[np.float32]
 

@@ -20,13 +20,7 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
-from tumorlens.comparison.run_files import (
-    WHAT,
-    RunFiles,
-    differing,
-    predictions_file,
-    read_run,
-)
+from tumorlens.comparison.run_files import WHAT, RunFiles, differing, predictions_file, read_run
 from tumorlens.data.folder import SPLITS
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
