@@ -29,11 +29,6 @@ class Outline:
     # (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone
     mask: npt.NDArray[np.float64] | None
 
-    @property
-    def word(self) -> str:
-        """What it is called: "box" or "outline"."""
-        return "box" if self.mask is None else "outline"
-
     def draw(self, axes: "Axes", height: int, width: int) -> None:
         """Over an image of (height, width) pixels."""
         if self.mask is not None:
