@@ -103,9 +103,7 @@ def stress(
     `quick`: the highest everyday grade alone, of every fourth image of each class.
     """
     every = len(session.data.labels)
-    step = 4 if quick else 1 if every <= _ALL_UP_TO else 2
-    of_classes = [np.flatnonzero(session.data.labels == k) for k in np.unique(session.data.labels)]
-    keep = np.sort(np.concatenate([indices[::step] for indices in of_classes]))
+    keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
     some, units = session.only(keep), predictions.units()[keep]
     plan = [
         (name, change, grade, value)
@@ -152,6 +150,11 @@ def stress(
             )
         )
     return Stress(estimate(0), tuple(rows), unit, len(labels), every)
+
+
+def _every(step: int, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Every `step`-th image of each class, in the images' order."""
+    return np.sort(np.concatenate([np.flatnonzero(labels == k)[::step] for k in np.unique(labels)]))
 
 
 def _answers(

@@ -138,10 +138,8 @@ def gather(settings: ReportSettings) -> Evidence:
         "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
     classes = [str(name) for name in summary.get("classes", [])] or ["glioma"]
-    shown = "glioma" if "glioma" in classes else classes[0]
-    gradcam = of_checkpoint(
-        "gradcam", "gradcam.json", settings.gradcam, "attribution maps", f" --class {shown}"
-    )
+    more = f" --class {'glioma' if 'glioma' in classes else classes[0]}"
+    gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "attribution maps", more)
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
     if settings.compare is not None:
