@@ -29,7 +29,7 @@ from tumorlens.checkpoint.session import (
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.scores import score
-from tumorlens.export.safetensors_file import half_precision_of
+from tumorlens.export.export import half_precision_of
 from tumorlens.files import environment, write_json
 from tumorlens.studies.run import code, machine
 from tumorlens.uncertainty.calibration import calibrated, softmax

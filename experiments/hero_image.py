@@ -26,7 +26,7 @@ from tumorlens.data.readers import read_grey
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.plots import save
 from tumorlens.evaluation.stress import Stress, stress
-from tumorlens.explain.maps import Way, maps_of
+from tumorlens.explain.gradcam import Way, maps_of
 from tumorlens.explain.overlay import blend, full_heat, on_image
 from tumorlens.explain.regions import Boxes, read_boxes
 

@@ -23,9 +23,9 @@ import torch
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.readers import read_grey
 from tumorlens.evaluation.intervals import estimates, primitives
+from tumorlens.explain.gradcam import Way, maps_of
 from tumorlens.explain.localization import AREAS, METRICS, RATIOS
 from tumorlens.explain.map_metrics import fit, frame
-from tumorlens.explain.maps import Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes, read_boxes
 from tumorlens.files import write_json

@@ -62,7 +62,9 @@ def read(source: Path) -> dict[str, Module]:
                 module.functions[node.name] = node
             elif isinstance(node, ast.ClassDef):
                 module.classes[node.name] = {
-                    inner.name: inner for inner in node.body if isinstance(inner, Function)
+                    inner.name: inner
+                    for inner in node.body
+                    if isinstance(inner, Function) and not _is_property(inner)
                 }
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(source.name):
@@ -71,6 +73,11 @@ def read(source: Path) -> dict[str, Module]:
                     module.imported[alias.asname or alias.name] = (place, alias.name)
         modules[name] = module
     return modules
+
+
+def _is_property(function: Function) -> bool:
+    """A property is not called: `axes.text(...)` is no use of a property `text`."""
+    return any("property" in ast.unparse(one) for one in function.decorator_list)
 
 
 class Walk:

@@ -47,10 +47,6 @@ def pick_precision(name: Precision, device: torch.device) -> Computed:
 
     "auto" takes bf16-mixed where the device computes it in hardware (a processor with AMX or
     AVX512-BF16; most GPUs since 2020), 16-mixed on other CUDA devices, 32-true elsewhere.
-
-    Args:
-        name: "auto", or the arithmetic itself.
-        device: where the training computes.
     """
     import torch  # noqa: PLC0415 (slow to import)
 

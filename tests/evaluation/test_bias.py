@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.scores import LARGEST_GAP, score
+from tumorlens.evaluation.scores import LARGEST_GAP, Bias, bias, score
 from tumorlens.evaluation.subgroups import Subgroups, score_subgroups
 
 CLASSES = ("glioma", "meningioma", "pituitary")

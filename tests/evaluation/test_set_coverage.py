@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.set_coverage import set_coverage
+from tumorlens.evaluation.scores import set_coverage
 from tumorlens.uncertainty.conformal import scores_of
 from tumorlens.uncertainty.decision import DecisionRule
 

@@ -10,7 +10,7 @@ from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.patients import Patients
 from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.subgroup_columns import subgroup_columns, thirds
+from tumorlens.evaluation.subgroups import subgroup_columns, thirds
 
 CLASSES = ("glioma", "notumor")
 

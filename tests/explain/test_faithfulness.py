@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tumorlens.checkpoint.session import Session
-from tumorlens.explain.faithfulness import GAMES, ORDERS, faithfulness
+from tumorlens.explain.faithfulness import AT, GAMES, ORDERS, areas_below, faithfulness
 
 Opener = Callable[[nn.Module, np.ndarray], Session]
 
@@ -32,10 +32,10 @@ def test_true_map_beats_random_places_and_its_own_inverse(
     session = session_on(Brightness(), squares)
     good = faithfulness(session, maps)
     bad = faithfulness(session, 1 - maps)
-    assert (good.area("deletion", "map") < good.area("deletion", "random")).all()
-    assert (good.area("insertion", "map") > good.area("insertion", "random")).all()
-    assert (good.area("deletion", "map") < bad.area("deletion", "map")).all()
-    assert (good.area("insertion", "map") > bad.area("insertion", "map")).all()
+    assert (areas_below(good["deletion"]["map"]) < areas_below(good["deletion"]["random"])).all()
+    assert (areas_below(good["insertion"]["map"]) > areas_below(good["insertion"]["random"])).all()
+    assert (areas_below(good["deletion"]["map"]) < areas_below(bad["deletion"]["map"])).all()
+    assert (areas_below(good["insertion"]["map"]) > areas_below(bad["insertion"]["map"])).all()
 
 
 def test_curves_run_between_the_picture_and_the_baseline(
@@ -46,14 +46,14 @@ def test_curves_run_between_the_picture_and_the_baseline(
     whole = 1 / (1 + np.exp(0.1 - brightness))  # logits: mean brightness and 0.1
     nothing = 1 / (1 + np.exp(0.1))
     for order in ORDERS:
-        deletion, insertion = (found.curves[game][order] for game in GAMES)
+        deletion, insertion = (found[game][order] for game in GAMES)
         assert deletion[:, 0] == pytest.approx(whole, abs=1e-6)
         assert deletion[:, -1] == pytest.approx(nothing, abs=1e-6)
         assert insertion[:, -1] == pytest.approx(deletion[:, 0], abs=1e-6)
     # bright pixels gone, the score only falls
-    assert (np.diff(found.curves["deletion"]["map"], axis=1) <= 1e-7).all()
-    assert found.at[0] == 0
-    assert found.at[-1] == 1
+    assert (np.diff(found["deletion"]["map"], axis=1) <= 1e-7).all()
+    assert AT[0] == 0
+    assert AT[-1] == 1
 
 
 def test_probabilities_are_calibrated_where_there_is_a_temperature(
@@ -61,7 +61,7 @@ def test_probabilities_are_calibrated_where_there_is_a_temperature(
 ) -> None:
     session = session_on(Brightness(), squares)
     session = replace(session, checkpoint=replace(session.checkpoint, temperature=0.25))
-    whole = faithfulness(session, maps).curves["deletion"]["map"][:, 0]
+    whole = faithfulness(session, maps)["deletion"]["map"][:, 0]
     brightness = squares.mean(axis=(1, 2)) / 255
     assert whole == pytest.approx(1 / (1 + np.exp((0.1 - brightness) / 0.25)), abs=1e-5)
 
@@ -71,6 +71,6 @@ def test_same_seed_gives_the_same_curves(
 ) -> None:
     session = session_on(Brightness(), squares[:1])
     runs = [faithfulness(session, maps[:1], seed=seed) for seed in (1, 1, 2)]
-    curves = [run.curves["deletion"]["random"] for run in runs]
+    curves = [run["deletion"]["random"] for run in runs]
     assert (curves[0] == curves[1]).all()
     assert (curves[0] != curves[2]).any()

@@ -4,7 +4,7 @@ from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
-from tumorlens.explain.gradcam import _geometric_mean, explain, grad_cam
+from tumorlens.explain.gradcam import _geometric_mean, grad_cam
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 from tumorlens.settings import METHOD_NAMES
@@ -23,11 +23,10 @@ def model(request: pytest.FixtureRequest) -> ResNet:
 
 @pytest.mark.parametrize("layer", ["layer4", "layer3", "layer2.0", "layer4.1.conv1"])
 def test_map_is_captums(model: ResNet, layer: str) -> None:
-    found = explain(model, IMAGES, 2, layer)
+    found = grad_cam(model, IMAGES, 2, layer)
     oracle = LayerGradCam(model, dict(model.named_modules())[layer])
     expected = oracle.attribute(IMAGES, target=2, relu_attributions=True)[:, 0]
-    torch.testing.assert_close(found.maps, expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.logits, model(IMAGES))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_map_of_the_last_stage_is_the_class_weights_times_the_features(model: ResNet) -> None:
@@ -57,15 +56,13 @@ def test_last_stage_needs_no_backward_pass_and_gives_autograds_result(
 ) -> None:
     targets = torch.tensor([0, 3, 1])
     wrapped = nn.Sequential(model)  # no ResNet by its class: autograd
-    expected = explain(wrapped, IMAGES, targets, "0.layer4", method)
+    expected = grad_cam(wrapped, IMAGES, targets, "0.layer4", method)
     monkeypatch.setattr(torch.autograd, "grad", None)
     for layer in ("layer4", "layer4.1"):
-        found = explain(model, IMAGES, targets, layer, method)
-        torch.testing.assert_close(found.maps, expected.maps, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(found.logits, expected.logits, atol=1e-5, rtol=1e-5)
-        assert found.maps.max() > 0
-        assert not found.maps.requires_grad
-        assert not found.logits.requires_grad
+        found = grad_cam(model, IMAGES, targets, layer, method)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        assert found.max() > 0
+        assert not found.requires_grad
 
 
 def _features_and_gradient(model: ResNet, layer: str, target: int) -> tuple[Tensor, Tensor]:
@@ -218,13 +215,11 @@ def test_two_layers_take_one_pass_each_way_and_give_the_maps_of_two_passes(
     )
     with model.conv1.register_forward_hook(lambda *_: forward.append(1)):
         for layer in ("layer1*layer2", "layer2*layer1"):
-            found = explain(model, IMAGES, 1, layer, method)
+            found = grad_cam(model, IMAGES, 1, layer, method)
             expected = _geometric_mean(apart)
-            torch.testing.assert_close(found.maps, expected, atol=1e-6, rtol=1e-6)
-            torch.testing.assert_close(found.logits, model(IMAGES))
-            assert not found.maps.requires_grad
-            assert not found.logits.requires_grad
-    assert len(forward) == 2 + 2  # two of them are this test's own
+            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
+            assert not found.requires_grad
+    assert len(forward) == 2
     assert len(backward) == 2
 
 

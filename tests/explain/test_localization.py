@@ -9,8 +9,8 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import Session
 from tumorlens.errors import TumorlensError
 from tumorlens.explain import localization
+from tumorlens.explain.gradcam import Way
 from tumorlens.explain.localization import SIZES, Localization, localize
-from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 
 Opener = Callable[..., Session]

@@ -27,7 +27,7 @@ def test_columns_are_found_by_name_and_rows_without_a_box_are_left_out(tmp_path:
     assert (region == expected).all()
     outline = found.outline("a.png", 4, 8)
     assert outline.boxes == ((0.25, 0.5, 0.75, 1.0),)
-    assert (outline.mask, outline.word) == (None, "box")
+    assert outline.mask is None
     assert found.outline("b.png", 4, 8) is None
 
 
@@ -78,7 +78,7 @@ def test_masks_lie_as_their_images_do_and_the_suffix_may_differ(tmp_path: Path) 
     assert found.region("test/glioma/a.jpg", 10, 20).sum() == pytest.approx(25, rel=0.15)
     outline = found.outline("test/glioma/a.jpg", 20, 40)
     assert (outline.mask == mask / 255).all()
-    assert (outline.boxes, outline.word) == ((), "outline")
+    assert outline.boxes == ()
 
 
 def test_black_mask_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import Session
 from tumorlens.cli import main
 from tumorlens.evaluation.intervals import Estimate
+from tumorlens.explain.gradcam import Way
 from tumorlens.explain.localization import localize
-from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 from tumorlens.explain.report import compare, ranked, sentence
 

@@ -35,19 +35,12 @@ Names = npt.NDArray[np.str_]
 
 @dataclass(frozen=True)
 class PatientCounts:
-    """Images of one split and class whose patient is in another split too.
+    """Images of one split and class whose patient is in another split too."""
 
-    Attributes:
-        images: all of them.
-        known: those whose patient is known.
-        shared: those whose patient the other split has.
-        patients: how many patients that is.
-    """
-
-    images: int
-    known: int
-    shared: int
-    patients: int
+    images: int  # all of them
+    known: int  # those whose patient is known
+    shared: int  # those whose patient the other split has
+    patients: int  # how many patients that is
 
 
 @dataclass(frozen=True)
@@ -68,17 +61,13 @@ class NearestDuplicates:
     """For each of T images of one split its nearest near-duplicate in another, worst first.
 
     Worst are conflicting labels, then byte-identical files, then the greatest similarity.
-
-    Attributes:
-        image, duplicate: (T,) indices.
-        pair: (T,) the pair that they are.
-        others: (T,) how many more near-duplicates of the image the other split has.
     """
 
+    # image, duplicate: (T,) indices
     image: Indices
     duplicate: Indices
-    pair: Indices
-    others: Indices
+    pair: Indices  # (T,) the pair that they are
+    others: Indices  # (T,) how many more near-duplicates of the image the other split has
 
     def __len__(self) -> int:
         return len(self.image)
@@ -86,38 +75,23 @@ class NearestDuplicates:
 
 @dataclass(frozen=True, eq=False)
 class Audit(Tabular):
-    """What `audit` found in N images.
+    """What `audit` found in N images."""
 
-    Attributes:
-        root: the folder.
-        layout: see `folder.DataFolder`; "" where the folders say nothing.
-        paths: (N,) readable images, relative to `root`, sorted.
-        labels: (N,) class, "" where the folders name none.
-        splits: (N,) "train", "valid", "test", or "" where the folders name none.
-        images: (N, 96, 96) uint8 thumbnails.
-        pairs: images that show the same image.
-        groups: (N,) images of one group show one image.
-        shortcuts: properties of files and how well they predict the class, best first; empty where
-            there are fewer than two classes.
-        unreadable: path to the reason.
-        other_faults: what else is wrong with folders and file names.
-        note: what the user should know about the cache; empty if nothing.
-        patients: whom the images show; None: not known.
-    """
-
-    root: Path
-    layout: str
-    paths: tuple[str, ...]
-    labels: Names
-    splits: Names
-    images: npt.NDArray[np.uint8]
-    pairs: Pairs
-    groups: Indices
+    root: Path  # the folder
+    layout: str  # see `folder.DataFolder`; "" where the folders say nothing
+    paths: tuple[str, ...]  # (N,) readable images, relative to `root`, sorted
+    labels: Names  # (N,) class, "" where the folders name none
+    splits: Names  # (N,) "train", "valid", "test", or "" where the folders name none
+    images: npt.NDArray[np.uint8]  # (N, 96, 96) uint8 thumbnails
+    pairs: Pairs  # images that show the same image
+    groups: Indices  # (N,) images of one group show one image
+    # properties of files and how well they predict the class, best first; empty where there are
+    # fewer than two classes
     shortcuts: tuple[Shortcut, ...]
-    unreadable: dict[str, str]
-    other_faults: tuple[str, ...]
-    note: str = ""
-    patients: Patients | None = None
+    unreadable: dict[str, str]  # path to the reason
+    other_faults: tuple[str, ...]  # what else is wrong with folders and file names
+    note: str = ""  # what the user should know about the cache; empty if nothing
+    patients: Patients | None = None  # whom the images show; None: not known
 
     def table(self) -> dict[str, list[Any]]:
         """A row for each pair: `transform` is what was done to a to get b, `similarity` 0 to 1."""
@@ -327,7 +301,6 @@ def audit(source: SplitFolder | Path, progress: Progress = silent) -> Audit:
 
     Args:
         source: any folder with images in it, with its splits and patients or as its folders say.
-        progress: called with the stages of `cache.load` and `duplicates.find_pairs`.
 
     Raises:
         TumorlensError: no such folder, no image in it, a splits file that lists what the folder has

@@ -43,25 +43,15 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What `download` left.
+    """What `download` left."""
 
-    Attributes:
-        data_dir: has Training/ and Testing/, or the class folders of the figshare set.
-        counts: images by split and class.
-        checked: whether the counts are those that are known of the set.
-        fetched: False where the set was there already.
-        audit: of it.
-        audit_dir: where the audit's files are.
-        notes: what else the user should know, a sentence each.
-    """
-
-    data_dir: Path
-    counts: Counts
-    checked: bool
-    fetched: bool
-    audit: Audit
-    audit_dir: Path
-    notes: tuple[str, ...] = ()
+    data_dir: Path  # has Training/ and Testing/, or the class folders of the figshare set
+    counts: Counts  # images by split and class
+    checked: bool  # whether the counts are those that are known of the set
+    fetched: bool  # False where the set was there already
+    audit: Audit  # of it
+    audit_dir: Path  # where the audit's files are
+    notes: tuple[str, ...] = ()  # what else the user should know, a sentence each
 
 
 def download(
@@ -72,7 +62,6 @@ def download(
     """Fetch, check and audit a public set; where it is there already, check and audit it.
 
     Args:
-        settings: see `DownloadSettings`.
         progress: called with the stages of `audit`, and of the figshare set; kagglehub draws a bar
             of its own on stderr.
         announce: called before the first image is fetched or read, with the bytes to come.

@@ -135,9 +135,8 @@ def _tab(
         # What to do to the duplicate to get the image.
         shown = transform if forward else INVERSE.get(transform, transform)
         kind = DUPLICATE_TYPES.index(str(found.kinds[pair]))
-        rows.append(
-            [image, duplicate, shown, round(float(pairs.similarity[pair]), 4), kind, others]
-        )
+        alike = round(float(pairs.similarity[pair]), 4)
+        rows.append([image, duplicate, shown, alike, kind, others])
     return {"title": title, "one": one, "other": other, "total": len(duplicates), "rows": rows}
 
 

@@ -41,27 +41,22 @@ class Side:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one property of the files predicts the class.
+    """How well one property of the files predicts the class."""
 
-    Attributes:
-        property: "format", "colour mode", "width", "height", "orientation", "border",
-            "brightness", "extent", "sharpness" (see `display_of`), or "display", these three.
-        score: cross-validated balanced accuracy (mean recall over classes), near-duplicates kept
-            together.
-        low, high: its 95% interval (normal, groups counted as one).
-        chance: 1 / number of classes. One question has two answers, so two classes at most can be
-            separated: the best score possible, but of "display", is twice this.
-        above_chance: whether the score is clearly above chance.
-        sides: the stump fitted on all images; empty where the property is the same for all, and
-            for "display".
-    """
-
+    # "format", "colour mode", "width", "height", "orientation", "border", "brightness", "extent",
+    # "sharpness" (see `display_of`), or "display", these three
     property: str
+    # cross-validated balanced accuracy (mean recall over classes), near-duplicates kept together
     score: float
+    # low, high: its 95% interval (normal, groups counted as one)
     low: float
     high: float
+    # 1 / number of classes. One question has two answers, so two classes at most can be separated:
+    # the best score possible, but of "display", is twice this.
     chance: float
-    above_chance: bool
+    above_chance: bool  # whether the score is clearly above chance
+    # the stump fitted on all images; empty where the property is the same for all, and for
+    # "display"
     sides: tuple[Side, ...]
 
 
@@ -72,17 +67,12 @@ def shortcuts(
     classes: Sequence[str],
     groups: Indices,
 ) -> tuple[Shortcut, ...]:
-    """Ask of each property of the files whether it predicts the class.
+    """Ask of each property of the files whether it predicts the class; the highest score first.
 
     Args:
         images: (N, S, S) uint8, `readers.fit_square`.
-        facts: of N files.
-        labels: (N,) indices into `classes`.
-        classes: K names, K at least 2.
+        labels: (N,) indices into the K `classes`, K at least 2.
         groups: (N,) images that show one image, or one patient, are in one group.
-
-    Returns:
-        One for each property, highest score first.
     """
     size = images.shape[-1]
     landscape = np.array([np.sign(fact.width - fact.height) for fact in facts])
@@ -111,7 +101,6 @@ def border(image: npt.NDArray[np.uint8], facts: ImageFacts, size: int) -> float:
     Args:
         image: (size, size) uint8, `readers.fit_square`.
         facts: width and height before EXIF orientation, so either may be the upright image's.
-        size: pixels.
     """
     place = placement(facts.height, facts.width, size)
     inner = image[place.top : place.top + place.height, place.left : place.left + place.width]

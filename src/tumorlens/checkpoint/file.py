@@ -47,74 +47,53 @@ BUNDLED = Path(__file__).parents[1] / "weights"
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class DataRecord:
-    """Where the images were and which was used for what.
+    """Where the images were and which was used for what."""
 
-    Attributes:
-        data_dir: the folder as given at training, made absolute; None: not told.
-        layout: as in `data.folder.DataFolder`.
-        protocol: in words, how the validation images were chosen.
-        train, valid, test: paths relative to `data_dir`.
-        skipped: path to the reason it was left out.
-        fingerprints: (len(train), 32) uint8, perceptual, of each training image.
-        digests: (len(train), 16) uint8, BLAKE2b of each training file's bytes.
-        patients: whom the images of all three show, by path; None: not told.
-        overlap: a sentence where patients were in more than one of the three; else "".
-    """
-
-    data_dir: str | None
-    layout: str
-    protocol: str
+    data_dir: str | None  # the folder as given at training, made absolute; None: not told
+    layout: str  # as in `data.folder.DataFolder`
+    protocol: str  # in words, how the validation images were chosen
+    # train, valid, test: paths relative to `data_dir`
     train: tuple[str, ...]
     valid: tuple[str, ...]
     test: tuple[str, ...]
-    skipped: dict[str, str]
+    skipped: dict[str, str]  # path to the reason it was left out
+    # (len(train), 32) uint8, perceptual, of each training image
     fingerprints: npt.NDArray[np.uint8]
-    digests: npt.NDArray[np.uint8]
-    patients: FileTable | None = None
-    overlap: str = ""
+    digests: npt.NDArray[np.uint8]  # (len(train), 16) uint8, BLAKE2b of each training file's bytes
+    patients: FileTable | None = None  # whom the images of all three show, by path; None: not told
+    overlap: str = ""  # a sentence where patients were in more than one of the three; else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained network and all that is needed to use it.
+    """A trained network and all that is needed to use it."""
 
-    Attributes:
-        model_name: one of `labels.MODELS`, or that of the user's own code, see `models.build`.
-        classes: name of each logit.
-        preprocessing: from image to input.
-        weights: the network's state dict.
-        data: where the images were; None in a checkpoint made to be handed on.
-        settings: the run's settings and recipe, primitives.
-        selected: epoch (1-based) of these weights, and its validation metrics where there are any.
-        temperature: divides the logits for calibrated probabilities; None: not fitted.
-        uncertainty_threshold: below this top probability the answer is "uncertain"; None: not set.
-        feature_covariance: (D, D), of the training features around their class means, shrunk;
-            None: not kept.
-        class_means: (K, D) mean of each class's training features; None: not kept.
-        ood_threshold: an image whose features are farther from the training data, see
-            `out_of_distribution.FeatureSpace`, is unlike it; None: not set.
-        calibration: how these were found and what they do on validation images, primitives.
-        offsets: (K,) added to the calibrated log-probabilities, nats, by `network`; None: none.
-        conformal: `vars` of a `uncertainty.conformal.Conformal`; None: not kept.
-        path: the file it was read from.
-    """
-
-    model_name: str
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    weights: Mapping[str, Tensor]
-    data: DataRecord | None
-    settings: dict[str, Any]
+    model_name: str  # one of `labels.MODELS`, or that of the user's own code, see `models.build`
+    classes: tuple[str, ...]  # name of each logit
+    preprocessing: Preprocessing  # from image to input
+    weights: Mapping[str, Tensor]  # the network's state dict
+    data: DataRecord | None  # where the images were; None in a checkpoint made to be handed on
+    settings: dict[str, Any]  # the run's settings and recipe, primitives
+    # epoch (1-based) of these weights, and its validation metrics where there are any
     selected: dict[str, Any]
+    # divides the logits for calibrated probabilities; None: not fitted
     temperature: float | None = None
+    # below this top probability the answer is "uncertain"; None: not set
     uncertainty_threshold: float | None = None
+    # (D, D), of the training features around their class means, shrunk; None: not kept
     feature_covariance: Tensor | None = None
+    # (K, D) mean of each class's training features; None: not kept
     class_means: Tensor | None = None
+    # an image whose features are farther from the training data, see
+    # `out_of_distribution.FeatureSpace`, is unlike it; None: not set
     ood_threshold: float | None = None
+    # how these were found and what they do on validation images, primitives
     calibration: dict[str, Any] = field(default_factory=dict)
+    # (K,) added to the calibrated log-probabilities, nats, by `network`; None: none
     offsets: Sequence[float] | None = None
+    # `vars` of a `uncertainty.conformal.Conformal`; None: not kept
     conformal: dict[str, Any] | None = None
-    path: Path | None = None
+    path: Path | None = None  # the file it was read from
 
     def network(self) -> nn.Module:
         """With its trained weights and, in its last bias, the offsets; evaluation mode, CPU."""

@@ -35,54 +35,35 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageChoice:
-    """Which images a checkpoint is asked about, as the flags of the same names say.
+    """Which images a checkpoint is asked about, as the flags of the same names say."""
 
-    Attributes:
-        data_dir: None: the folder remembered from training.
-        split: "auto": test where there is one, else validation.
-        splits, fold: a split that overrides the remembered one.
-        patients: a patients table that overrides the remembered one.
-        allow_patient_overlap: say it instead of refusing, where patients were in training.
-        on_bad_image: "stop" or "skip".
-    """
-
-    data_dir: Path | None = None
-    split: str = "auto"
+    data_dir: Path | None = None  # None: the folder remembered from training
+    split: str = "auto"  # "auto": test where there is one, else validation
+    # splits, fold: a split that overrides the remembered one
     splits: Path | None = None
     fold: int | None = None
-    patients: Path | None = None
+    patients: Path | None = None  # a patients table that overrides the remembered one
+    # say it instead of refusing, where patients were in training
     allow_patient_overlap: bool = False
-    on_bad_image: Literal["stop", "skip"] = "stop"
+    on_bad_image: Literal["stop", "skip"] = "stop"  # "stop" or "skip"
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """A checkpoint and the images of one split.
+    """A checkpoint and the images of one split."""
 
-    Attributes:
-        checkpoint: as read.
-        path: the file, as the user named it.
-        network: in evaluation mode, on `device`.
-        data: N images at the network's own size.
-        overlap: a sentence where patients of these images were in training; else "".
-        device: where to compute.
-        batch_size: images at once.
-        progress: told of the stages of the work.
-        choice: which images were asked for.
-        source: their folder with all its splits; None: it has no other split.
-        larger: the same images at other sizes, as far as they were asked for; see `images_at`.
-    """
-
-    checkpoint: Checkpoint
-    path: Path
-    network: nn.Module
-    data: Dataset
-    overlap: str
-    device: torch.device
-    batch_size: int = 64
-    progress: Progress = field(default=silent, repr=False)
-    choice: ImageChoice = ImageChoice()
+    checkpoint: Checkpoint  # as read
+    path: Path  # the file, as the user named it
+    network: nn.Module  # in evaluation mode, on `device`
+    data: Dataset  # N images at the network's own size
+    overlap: str  # a sentence where patients of these images were in training; else ""
+    device: torch.device  # where to compute
+    batch_size: int = 64  # images at once
+    progress: Progress = field(default=silent, repr=False)  # told of the stages of the work
+    choice: ImageChoice = ImageChoice()  # which images were asked for
+    # their folder with all its splits; None: it has no other split
     source: SplitFolder | None = field(default=None, repr=False)
+    # the same images at other sizes, as far as they were asked for; see `images_at`
     larger: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict, repr=False)
 
     @property
@@ -139,16 +120,8 @@ class Session:
         """The same network with another split of the same folder; None: it has no such split."""
         if self.source is None or not self.source.folder.of_split(split):
             return None
-        data = load_for_scoring(
-            self.source,
-            self.checkpoint.preprocessing.image_size,
-            self.checkpoint.classes,
-            split=split,
-            on_bad_image=self.choice.on_bad_image,
-            progress=self.progress,
-        )
-        overlap = _overlap(self.checkpoint, data, self.source, self.choice)
         choice = replace(self.choice, split=split)
+        data, overlap = _decoded(self.checkpoint, self.source, choice, self.progress)
         return replace(self, data=data, overlap=overlap, choice=choice, larger={})
 
 
@@ -165,10 +138,6 @@ def open_session(
 
     Args:
         checkpoint: the file, or what was read from it.
-        images: which.
-        device: where to compute.
-        batch_size: images at once.
-        progress: told of the stages of the work.
         network: the checkpoint's, where it is built already.
 
     Raises:
@@ -177,26 +146,34 @@ def open_session(
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load(checkpoint)
     path = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     found = images_of(loaded, images, progress)
-    data = load_for_scoring(
-        found,
-        loaded.preprocessing.image_size,
-        loaded.classes,
-        split=images.split,
-        on_bad_image=images.on_bad_image,
-        progress=progress,
-    )
+    data, overlap = _decoded(loaded, found, images, progress)
     return Session(
         checkpoint=loaded,
         path=path or Path(loaded.model_name),
         network=(network or loaded.network()).to(device),
         data=data,
-        overlap=_overlap(loaded, data, found, images),
+        overlap=overlap,
         device=device,
         batch_size=batch_size,
         progress=progress,
         choice=images,
         source=found,
     )
+
+
+def _decoded(
+    loaded: Checkpoint, source: SplitFolder, images: ImageChoice, progress: Progress
+) -> tuple[Dataset, str]:
+    """The images of a split, and what is to be said of their patients."""
+    data = load_for_scoring(
+        source,
+        loaded.preprocessing.image_size,
+        loaded.classes,
+        split=images.split,
+        on_bad_image=images.on_bad_image,
+        progress=progress,
+    )
+    return data, _overlap(loaded, data, source, images)
 
 
 def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = silent) -> SplitFolder:
@@ -207,9 +184,7 @@ def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = sile
     the patients where it has some of theirs.
 
     Args:
-        loaded: the checkpoint.
         images: `data_dir`, `splits`, `fold` and `patients` count.
-        progress: see `data.cache.load`.
 
     Raises:
         TumorlensError: no folder is known, the remembered one is gone, or faults of the folder or a
@@ -246,13 +221,9 @@ def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = sile
 
 
 def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
-    """Which of N images are near-duplicates of images that the network was trained on.
+    """(N,) "exact", "near" or "": which images are near-duplicates of the training images.
 
-    From what the checkpoint keeps of the training images: the digest of each file's bytes, and a
-    perceptual hash. The training images themselves are not needed.
-
-    Returns:
-        (N,) "", "exact" or "near".
+    From what the checkpoint keeps of these: the digest of each file's bytes, and a perceptual hash.
     """
     near = near_duplicates_in(record.fingerprints, data.fingerprints).found
     known = {digest.tobytes() for digest in record.digests}
@@ -261,11 +232,7 @@ def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArra
 
 
 def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: ImageChoice) -> str:
-    """A sentence where patients of the images were in training; "" where none was.
-
-    Raises:
-        TumorlensError: some were, and that is not allowed.
-    """
+    """A sentence where patients of the images were in training and that is allowed; else ""."""
     record, table, split = loaded.data, source.patients, str(data.splits[0])
     if record is None or data.patients is None or table is None or split == "train":
         return record.overlap if record else ""
@@ -298,10 +265,6 @@ def input_batches(
 ) -> Iterator[tuple[Tensor, int]]:
     """Images as a network's inputs, batch by batch.
 
-    Args:
-        network: decides how they lie in memory.
-        preprocessing, images, indices, device, batch_size: see `describe`.
-
     Yields:
         (n, C, S, S) on `device`, and how many images came before it.
     """
@@ -331,10 +294,6 @@ def describe(
         preprocessing: from (n, S, S) uint8 to (n, C, S, S).
         images: (M, S, S) uint8.
         indices: (N,) which of them, in this order; None: all.
-        device: where to compute.
-        batch_size: images at once.
-        stage: what `progress` is told.
-        progress: images done of all.
 
     Returns:
         Logits (N, K) and features (N, D), float64; D is 0 where the network has none.

@@ -1,6 +1,5 @@
 """Scores as tables for the terminal."""
 
-from collections.abc import Mapping
 from math import isnan
 
 from rich.console import Group, RenderableType
@@ -10,9 +9,8 @@ from rich.table import Table
 from tumorlens.cli.console import titled_table
 from tumorlens.comparison.paired import Comparison
 from tumorlens.comparison.text import metric_title
-from tumorlens.evaluation.bias import Bias
 from tumorlens.evaluation.intervals import Estimate
-from tumorlens.evaluation.scores import Scores, Subset
+from tumorlens.evaluation.scores import Bias, Scores, Subset
 from tumorlens.evaluation.subgroups import LEAST, Subgroups
 from tumorlens.labels import title
 
@@ -39,13 +37,14 @@ def bias(found: Bias, of: Scores) -> RenderableType:
 
 def scores(found: Scores) -> RenderableType:
     """Headline metrics, metrics by class, and what the near-duplicates do."""
-    parts: list[RenderableType] = [
-        _of_subsets("Overall, with 95% intervals", _OVERALL, found),
-        _by_class(found),
-    ]
-    parts.append(_decision(found))
-    parts.append(f"Intervals resample {found.unit}.")
-    every = [one for _, subset in _subsets(found) for one in subset.metrics.values()]
+    table = titled_table("Overall, with 95% intervals", "", *_headings(found))
+    subsets = [subset for _, subset in _subsets(found)]
+    for metric, label in _OVERALL.items():
+        if metric in found.all.metrics:
+            table.add_row(label, *(_cell(subset.metrics[metric]) for subset in subsets))
+    resampled = f"Intervals resample {found.unit}."
+    parts: list[RenderableType] = [table, _by_class(found), _decision(found), resampled]
+    every = [one for subset in subsets for one in subset.metrics.values()]
     if any(isnan(one.value) for one in every):
         parts.append("-: has no value, as no image is of that class, or none is predicted as it.")
     return Group(*parts)
@@ -97,15 +96,6 @@ def _subsets(found: Scores) -> list[tuple[str, Subset]]:
 
 def _headings(found: Scores) -> list[str]:
     return [f"{name}\nn = {subset.n}" for name, subset in _subsets(found)]
-
-
-def _of_subsets(title: str, rows: Mapping[str, str], found: Scores) -> Table:
-    """A row a metric that there is, by its label; a column a subset of the images."""
-    table = titled_table(title, "", *_headings(found))
-    for metric, label in rows.items():
-        if metric in found.all.metrics:
-            table.add_row(label, *(_cell(subset.metrics[metric]) for _, subset in _subsets(found)))
-    return table
 
 
 def _by_class(found: Scores) -> Table:

@@ -156,8 +156,7 @@ def differences_csv(subsets: Mapping[str, Comparison]) -> str:
 def differences_plot(subsets: Mapping[str, Comparison]) -> Figure:
     """A row a metric, b minus a in points; filled where it is significant.
 
-    Args:
-        subsets: name of the images to the comparison on them; the first decides the rows.
+    Of several subsets of the images the first decides the rows.
     """
     first = next(iter(subsets.values()))
     rows = [name for name, one in first.differences.items() if one.has_value]

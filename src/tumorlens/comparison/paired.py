@@ -10,33 +10,31 @@ wide, as it must be. Both together make the interval: sums of a draw of images a
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from tumorlens.comparison.tests import (
+from tumorlens.data.patients import unit_words
+from tumorlens.errors import TumorlensError
+from tumorlens.evaluation import metrics
+from tumorlens.evaluation.intervals import FEW, bootstrap, paired_interval, percentile_interval
+from tumorlens.evaluation.metrics import Mask
+from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.significance import (
     error_of_runs,
+    holm,
     run_draws,
     sign_test,
     two_sided,
     votes,
 )
-from tumorlens.data.patients import unit_words
-from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import metrics
-from tumorlens.evaluation.intervals import (
-    FEW,
-    paired_interval,
-    percentile_interval,
-    resampled_weights,
-)
-from tumorlens.evaluation.metrics import Mask
-from tumorlens.evaluation.predictions import Predictions
-from tumorlens.evaluation.significance import holm
 
 Floats = npt.NDArray[np.float64]
+# From (B, N) weights of the images to (B,) values by metric.
+Weighted = Callable[[Floats], dict[str, Floats]]
 
 
 @dataclass(frozen=True)
@@ -173,11 +171,7 @@ def compare(
 ) -> Comparison:
     """Compare two networks, each by one run or several.
 
-    Args:
-        pairs: of the same classes; those of one fold have the same images.
-        names: of the two networks.
-        resamples: draws behind each interval.
-        seed: of the draws.
+    Pairs are of the same classes; those of one fold have the same images.
 
     Raises:
         TumorlensError: pairs of one fold have different images.
@@ -208,6 +202,10 @@ def compare(
         )
         for name, values in drawn.items()
     }
+    tested = [name for name, one in differences.items() if one.has_value]
+    adjusted = holm([differences[name].p for name in tested])
+    for name, p in zip(tested, adjusted, strict=True):
+        differences[name] = replace(differences[name], p_holm=p)
     images = sum(len(units[0].a.paths) for units in folds)
     counts = [units[0].a.unit_counts() for units in folds]
     return Comparison(
@@ -219,7 +217,7 @@ def compare(
         runs=len(pairs),
         seeds=len({one.seed for one in pairs}),
         folds=len(folds),
-        differences=_with_holm(differences),
+        differences=differences,
         mcnemar=tuple(_mcnemar(one) for units in folds for one in units),
         bias_pair=bias,
         resamples=resamples,
@@ -234,18 +232,21 @@ def _resampled(
     drawn: dict[str, Floats] = {}
     for index, units in enumerate(folds):
         members = units[0].a.units()
-        networks = [[weighted_metrics(one, wanted) for one in (two.a, two.b)] for two in units]
+        networks = [
+            (weighted_metrics(two.a, wanted), weighted_metrics(two.b, wanted)) for two in units
+        ]
         ones = np.ones((1, len(members)))
         point.append([(of_a(ones), of_b(ones)) for of_a, of_b in networks])
-        start = 0
-        for weights in resampled_weights(members, resamples, seed + 1000 * index):
-            found = [(of_a(weights), of_b(weights)) for of_a, of_b in networks]
-            for name in found[0][0]:
-                mean = np.mean([b[name] - a[name] for a, b in found], axis=0)
-                values = drawn.setdefault(name, np.zeros(resamples))
-                values[start : start + len(weights)] += mean / len(folds)
-            start += len(weights)
+        of_fold = partial(_mean_gain, networks)
+        for name, mean in bootstrap(of_fold, members, resamples, seed + 1000 * index).items():
+            drawn[name] = drawn.get(name, np.zeros(resamples)) + mean / len(folds)
     return point, drawn
+
+
+def _mean_gain(networks: Sequence[tuple[Weighted, Weighted]], weights: Floats) -> dict[str, Floats]:
+    """Metrics of b minus those of a, means over the runs of a fold."""
+    found = [(of_a(weights), of_b(weights)) for of_a, of_b in networks]
+    return {name: np.mean([b[name] - a[name] for a, b in found], axis=0) for name in found[0][0]}
 
 
 def higher_is_better(metric: str) -> bool:
@@ -267,9 +268,7 @@ def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
     return [folds[key] for key in sorted(folds, key=lambda fold: -1 if fold is None else fold)]
 
 
-def weighted_metrics(
-    predictions: Predictions, wanted: Sequence[str]
-) -> Callable[[Floats], dict[str, Floats]]:
+def weighted_metrics(predictions: Predictions, wanted: Sequence[str]) -> Weighted:
     """From (B, N) weights of the images to (B,) values of those metrics wanted that there are."""
     classes, labels = predictions.classes, predictions.labels
     predicted = predictions.probabilities.argmax(axis=1)
@@ -357,13 +356,3 @@ def _mcnemar(one: Pair) -> dict[str, Any]:
         ahead, behind = votes(members[mask], gain[mask])
         found[name] = {"b_only": ahead, "a_only": behind, "p": sign_test(ahead, behind)}
     return found
-
-
-def _with_holm(differences: dict[str, Difference]) -> dict[str, Difference]:
-    """Corrected for the metrics that have a value."""
-    adjusted = holm([one.p for one in differences.values() if one.has_value])
-    place = iter(adjusted)
-    return {
-        name: replace(one, p_holm=next(place)) if one.has_value else one
-        for name, one in differences.items()
-    }

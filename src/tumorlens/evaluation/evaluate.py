@@ -15,13 +15,15 @@ from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.evaluation import plots
-from tumorlens.evaluation.bias import Bias, bias
 from tumorlens.evaluation.predictions import Predictions, absent_caveats, columns, table
-from tumorlens.evaluation.scores import Scores, score
-from tumorlens.evaluation.set_coverage import SetCoverage, set_coverage
+from tumorlens.evaluation.scores import Bias, Scores, SetCoverage, bias, score, set_coverage
 from tumorlens.evaluation.stress import Stress, examples_figure, stress, stress_figure
-from tumorlens.evaluation.subgroup_columns import subgroup_columns
-from tumorlens.evaluation.subgroups import SubgroupRecall, Subgroups, score_subgroups
+from tumorlens.evaluation.subgroups import (
+    SubgroupRecall,
+    Subgroups,
+    score_subgroups,
+    subgroup_columns,
+)
 from tumorlens.files import SCHEMA, check_claim, claim, write_json, write_manifest, write_text
 from tumorlens.image_tables import Tabular, read_groups
 from tumorlens.phantom.notice import is_phantom
@@ -140,9 +142,7 @@ def evaluate(settings: EvaluateSettings, progress: Progress = silent) -> Report:
 def evaluate_session(session: Session, settings: EvaluateSettings) -> Report:
     """Score an open session; see `evaluate`.
 
-    Args:
-        session: the network and its images.
-        settings: `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
+    Of the settings `out_dir`, `groups`, `subgroups`, `stress`, `resamples` and `seed` count.
     """
     loaded, data = session.checkpoint, session.data
     out_dir = settings.out_dir or settings.checkpoint.parent / "evaluation"

@@ -56,7 +56,6 @@ def resampled_weights(groups: npt.NDArray[np.int64], resamples: int, seed: int) 
     Args:
         groups: (N,) group of each image.
         resamples: B.
-        seed: of the draws.
 
     Yields:
         (b, N) float64, b's adding up to B.
@@ -79,15 +78,7 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> dict[str, Floats]:
-    """Metrics of every resample.
-
-    Args:
-        metrics: from (b, N) weights to (b,) values by name.
-        groups, resamples, seed: see `resampled_weights`.
-
-    Returns:
-        (B,) values by name.
-    """
+    """(B,) metrics of each resample by name; `metrics` takes (b, N) weights to (b,) values."""
     blocks = [metrics(weights) for weights in resampled_weights(groups, resamples, seed)]
     return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
@@ -115,11 +106,7 @@ def with_width(
     """`interval`, unless no resample differed: then the exact one of as many all right or wrong.
 
     A network without an error has none in any resample either; that says nothing of the next one.
-
-    Args:
-        value: between 0 and 1.
-        interval: percentiles of the resamples.
-        independent: groups behind the value; those of the rarest class it needs.
+    `independent` are the groups behind the value; those of the rarest class it needs.
     """
     low, high = interval
     if low == high and value in (0.0, 1.0):
@@ -132,10 +119,7 @@ def proportion_interval(
 ) -> tuple[float, float]:
     """95% interval of a share of images: percentiles, or exact over groups where there are few.
 
-    Args:
-        value: share of the images that are counted.
-        resampled: (B,) the same of every resample.
-        groups: (n,) group of each image that is asked.
+    `resampled` is (B,) the share in every resample, `groups` (n,) that of each image asked.
     """
     count = len(groups)
     if count and not math.isnan(value):
@@ -161,10 +145,7 @@ def share_estimate(
 ) -> Estimate:
     """Mean of what each image has right, with its 95% interval over groups.
 
-    Args:
-        shares: (N,) 0 or 1 of each image, or between, of several networks.
-        groups: (N,) images of one group are resampled together.
-        resamples, seed: of the bootstrap.
+    `shares` is (N,) 0 or 1 of each image, or between, of several networks.
     """
     value = float(shares.mean())
     drawn = bootstrap(
@@ -177,10 +158,7 @@ def share_estimate(
 def difference(one: Estimate, other: Estimate, resampled: Floats, n: int) -> Estimate:
     """`one` minus `other`; as far apart as their intervals let them where no resample differed.
 
-    Args:
-        one, other: the two.
-        resampled: (B,) the difference in every resample.
-        n: images behind it.
+    `resampled` is (B,) the difference in every resample, `n` the images behind it.
     """
     low, high = percentile_interval(resampled)
     if low == high:
@@ -210,8 +188,6 @@ def estimates(
             (Clopper-Pearson over groups).
         contrasts: further entries beside the subsets: the first subset minus the second, on the
             same resamples.
-        resamples: behind each interval.
-        seed: of the resamples.
 
     Returns:
         Subset, or contrast, to metric to estimate; `n` is the count of images with a value.

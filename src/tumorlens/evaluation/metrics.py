@@ -115,9 +115,7 @@ def bias(table: Floats, classes: Sequence[str]) -> tuple[str, str] | None:
     Glioma and meningioma where there are images of both; else the pair, with images of both, that
     has the largest sum of the two rates at which one is taken for the other; None without any.
 
-    Args:
-        table: (K, K) counts, rows true.
-        classes: K names.
+    `table` has (K, K) counts, rows true.
     """
     actual = table.sum(axis=1)
     there = [name for name, count in zip(classes, actual, strict=True) if count]
@@ -139,19 +137,11 @@ def tells_tumors(classes: Sequence[str]) -> bool:
 def correct_among_tumors(
     labels: Labels, probabilities: Floats, classes: Sequence[str]
 ) -> tuple[Mask, Mask]:
-    """Which images show a tumor, and of which the likeliest tumor class is the true one.
+    """(N,) which images show a tumor; (N,) of which of them the likeliest tumor class is true.
 
     In the public set the images without tumor come from other sources altogether, so that part of
     their recall is recognising the source. What is left without them, `notumor` rows and its
     probability removed, is the harder and more honest question.
-
-    Args:
-        labels: (N,) indices into `classes`.
-        probabilities: (N, K).
-        classes: K names, one of them "notumor".
-
-    Returns:
-        (N,) has a tumor; (N,) right, False where there is no tumor.
     """
     absent = classes.index(NOTUMOR)
     tumor = labels != absent

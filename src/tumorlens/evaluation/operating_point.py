@@ -30,22 +30,16 @@ _DRAWS = 20  # resamples of the patients whose offsets are averaged
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Offsets, and what they do on the images that they were fitted on.
+    """Offsets, and what they do on the images that they were fitted on."""
 
-    Attributes:
-        goal: one of `GOALS`, "none", or the share of the worst class in what was wanted.
-        offsets: (K,) added to the log-probabilities, nats; their mean is 0.
-        recall: (K,) of each class.
-        accuracy, worst_class: share of the images that is right, and the lowest recall.
-        held_out_recall, held_out_accuracy, held_out_worst_class: the same, each image with the
-            offsets of the resamples that left its patient out.
-    """
-
-    goal: str
-    offsets: tuple[float, ...]
-    recall: tuple[float, ...]
+    goal: str  # one of `GOALS`, "none", or the share of the worst class in what was wanted
+    offsets: tuple[float, ...]  # (K,) added to the log-probabilities, nats; their mean is 0
+    recall: tuple[float, ...]  # (K,) of each class
+    # accuracy, worst_class: share of the images that is right, and the lowest recall
     accuracy: float
     worst_class: float
+    # held_out_recall, held_out_accuracy, held_out_worst_class: the same, each image with the
+    # offsets of the resamples that left its patient out
     held_out_recall: tuple[float, ...]
     held_out_accuracy: float
     held_out_worst_class: float
@@ -72,7 +66,6 @@ def fit_offsets(
         groups: (N,) images of one group, such as a patient, are resampled together.
         goal: one of `GOALS`, "none", or a number from 0, accuracy alone, to 1, the worst class's
             recall alone.
-        seed: of the resamples.
     """
     count = log_probabilities.shape[1]
     truth = np.eye(count)[labels]
@@ -123,13 +116,9 @@ def _value(recall: Floats, shares: Floats, worst: float) -> Floats:
 def _climb(weights: Floats, scores: Floats, shares: Floats, worst: float) -> Floats:
     """One class's offset after another is set to the best there is, until none moves.
 
-    The offsets that differ lie between one image's change of class and the next's.
-
-    Args:
-        weights: (N, K) how much each image counts, in the column of its class; else 0.
-        scores: (N, K) log-probabilities.
-        shares: (K,) of the recalls in the mean.
-        worst: weight of the lowest recall, against 1 - worst of the mean.
+    The offsets that differ lie between one image's change of class and the next's. `weights` (N, K)
+    count an image in the column of its class; `worst` is the weight of the lowest recall, 1 - worst
+    that of the mean by `shares`.
     """
     total, offsets = weights.sum(axis=0), np.zeros(scores.shape[1])
     for _ in range(_SWEEPS):

@@ -201,12 +201,7 @@ def error_gallery(
 ) -> Figure:
     """The errors shown, with true and predicted class, the probability and the file.
 
-    Args:
-        images: n images, (H, W) uint8 each, of any sizes; n may be 0.
-        labels, predictions: true and predicted class of each.
-        probabilities: (n,) of the predicted class.
-        paths: file of each.
-        title: above all.
+    `images` are (H, W) uint8 each, of any sizes; there may be none.
     """
     count = len(images)
     columns = min(4, max(1, count))

@@ -23,28 +23,20 @@ _PROBABILITY = "prob_"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions of N images.
+    """Predictions of N images."""
 
-    Attributes:
-        source: where they come from, for errors and records.
-        classes: K names.
-        paths: (N,) relative to the data folder.
-        labels: (N,) indices into `classes`.
-        probabilities: (N, K).
-        duplicates: (N,) "", "exact" or "near": does training have the image? None: not known.
-        groups: (N,) images of one group are near-duplicates; None: not known.
-        patients: (N,) whom each image shows, "" for not known; None: of none.
-        sites: (N,) where each image was made, "" for not known; None: of none.
-    """
-
-    source: str
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    labels: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float64]
+    source: str  # where they come from, for errors and records
+    classes: tuple[str, ...]  # K names
+    paths: tuple[str, ...]  # (N,) relative to the data folder
+    labels: npt.NDArray[np.int64]  # (N,) indices into `classes`
+    probabilities: npt.NDArray[np.float64]  # (N, K)
+    # (N,) "", "exact" or "near": does training have the image? None: not known
     duplicates: npt.NDArray[np.str_] | None = None
+    # (N,) images of one group are near-duplicates; None: not known
     groups: tuple[str, ...] | None = None
+    # (N,) whom each image shows, "" for not known; None: of none
     patients: tuple[str, ...] | None = None
+    # (N,) where each image was made, "" for not known; None: of none
     sites: tuple[str, ...] | None = None
 
     def only(self, keep: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Predictions":

@@ -1,13 +1,14 @@
-"""All metrics with intervals: of all images, and of those without a training near-duplicate."""
+"""All metrics with intervals, with and without near-duplicates; bias and sets in short."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.patients import unit_words
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
     FEW,
@@ -21,6 +22,16 @@ from tumorlens.evaluation.intervals import (
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.subgroups import (
+    LEAST,
+    Gap,
+    SubgroupRecall,
+    Subgroups,
+    SubgroupScores,
+    recall_by,
+)
+from tumorlens.uncertainty.conformal import in_sets
+from tumorlens.uncertainty.decision import DecisionRule
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,23 +41,14 @@ LARGEST_GAP = "largest_recall_gap"
 
 @dataclass(frozen=True, eq=False)
 class Subset:
-    """Metrics of one set of images.
+    """Metrics of one set of images."""
 
-    Attributes:
-        name: "all", "without_exact_duplicates" or "without_near_duplicates".
-        n: images.
-        groups: groups among them.
-        support: images of each class.
-        confusion: (K, K) counts, rows true.
-        metrics: by the names of `metrics.compute`.
-    """
-
-    name: str
-    n: int
-    groups: int
-    support: dict[str, int]
-    confusion: npt.NDArray[np.int64]
-    metrics: dict[str, Estimate]
+    name: str  # "all", "without_exact_duplicates" or "without_near_duplicates"
+    n: int  # images
+    groups: int  # groups among them
+    support: dict[str, int]  # images of each class
+    confusion: npt.NDArray[np.int64]  # (K, K) counts, rows true
+    metrics: dict[str, Estimate]  # by the names of `metrics.compute`
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
@@ -61,35 +63,24 @@ class Subset:
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` found.
+    """What `score` found."""
 
-    Attributes:
-        classes: K names.
-        all: every image.
-        without_exact_duplicates: without images whose bytes are in training; None: not known.
-        without_near_duplicates: without images that show an image of training; None: not known, or
-            none left.
-        leakage_inflation: metric by metric, `all` minus `without_near_duplicates`, on the same
-            resamples.
-        duplicates: how many images are "exact" and "near" near-duplicates, by class; None: not
-            known.
-        bias_pair: the two classes whose mutual confusion is named.
-        extremes: the classes of the smallest and the largest recall; `LARGEST_GAP` is between them.
-            None: there are images of fewer than two.
-        resamples: behind each interval.
-        unit: what they resample, in words.
-    """
-
-    classes: tuple[str, ...]
-    all: Subset
+    classes: tuple[str, ...]  # K names
+    all: Subset  # every image
+    # without images whose bytes are in training; None: not known
     without_exact_duplicates: Subset | None
+    # without images that show an image of training; None: not known, or none left
     without_near_duplicates: Subset | None
+    # metric by metric, `all` minus `without_near_duplicates`, on the same resamples
     leakage_inflation: dict[str, Estimate]
+    # how many images are "exact" and "near" near-duplicates, by class; None: not known
     duplicates: dict[str, dict[str, int]] | None
-    bias_pair: tuple[str, str] | None
+    bias_pair: tuple[str, str] | None  # the two classes whose mutual confusion is named
+    # the classes of the smallest and the largest recall; `LARGEST_GAP` is between them. None: there
+    # are images of fewer than two.
     extremes: tuple[str, str] | None
-    resamples: int
-    unit: str
+    resamples: int  # behind each interval
+    unit: str  # what they resample, in words
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
@@ -113,10 +104,7 @@ class Scores:
 def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> Scores:
     """Score predictions.
 
-    Args:
-        predictions: of N images; what `Predictions.units` has is resampled together.
-        resamples: behind each interval.
-        seed: of the resamples.
+    What `Predictions.units` has is resampled together.
     """
     labels, classes = predictions.labels, predictions.classes
     units, duplicates = predictions.units(), predictions.duplicates
@@ -175,12 +163,7 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
 def tumor_accuracy(
     predictions: Predictions, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate | None:
-    """`metrics.correct_among_tumors` as a share, with its 95% interval; None where it isn't asked.
-
-    Args:
-        predictions: of N images.
-        resamples, seed: of the interval, over patients where they are known.
-    """
+    """`metrics.correct_among_tumors` as a share, with its 95% interval; None where not asked."""
     share = predictions.share("tumor_accuracy")
     if share is None or not share[0].any():
         return None
@@ -263,3 +246,152 @@ def _leakage_inflation(
         )
         for metric, value in whole.metrics.items()
     }
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What the network finds better than what."""
+
+    sentence: str  # all of it in words, without intervals
+    # worst_class, best_class: of the smallest and the largest recall; None: there are images of
+    # fewer than two classes
+    worst_class: str | None
+    best_class: str | None
+    # the largest share at which one class is taken for another, "a->b"; None: there is no error
+    main_confusion: str | None
+    # the smallest recall in a subgroup that was tested; None: none was
+    worst_subgroup: SubgroupScores | None
+    largest_gap: Gap | None  # of the subgroups of one class; None: none was tested
+    # by name, what it is in words, and its value with interval
+    metrics: dict[str, tuple[str, Estimate]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        found = {name: {"label": w, **one.to_dict()} for name, (w, one) in self.metrics.items()}
+        whole = {name: getattr(self, name) for name in ("worst_subgroup", "largest_gap")}
+        whole = {name: one.to_dict() if one else None for name, one in whole.items()}
+        return {**vars(self), **whole, "metrics": found}
+
+
+def bias(scores: Scores, subgroups: Subgroups) -> Bias:
+    """Class-wise bias of all images."""
+    found, worst, gap = scores.all.metrics, subgroups.worst, subgroups.largest_gap
+    rates = [name for name in metrics.confusion_rates(scores.classes) if found[name].value > 0]
+    main = max(rates, key=lambda name: found[name].value, default=None)
+    words = {f"recall_{name}": f"recall of {name}" for name in scores.classes}
+    if scores.extremes:
+        words[LARGEST_GAP] = "largest gap: {1} minus {0}".format(*scores.extremes)
+    named = [main] if main else []
+    if scores.bias_pair:
+        one, other = scores.bias_pair
+        words[f"recall_gap_{other}_minus_{one}"] = f"gap: {other} minus {one}"
+        named += [f"{one}->{other}", f"{other}->{one}"]
+    words |= {name: "share of {} taken for {}".format(*name.split("->")) for name in named}
+    listed = {name: (text, found[name]) for name, text in words.items() if name in found}
+    if worst:
+        text = f"recall of {worst.label}, {worst.column} {worst.subgroup}"
+        listed["worst_subgroup"] = text, worst.recall
+    if gap:
+        text = f"gap of {gap.label} by {gap.column}: {gap.best} minus {gap.worst}"
+        listed["largest_subgroup_gap"] = text, gap.difference
+    low, high = scores.extremes or (None, None)
+    sentence = " ".join(_sentences(scores, main, subgroups))
+    return Bias(sentence, low, high, main, worst, gap, listed)
+
+
+def _sentences(scores: Scores, main: str | None, subgroups: Subgroups) -> Iterator[str]:
+    found, worst, gap = scores.all.metrics, subgroups.worst, subgroups.largest_gap
+    if scores.extremes:
+        low, high = scores.extremes
+        least, most = (found[f"recall_{name}"].value for name in scores.extremes)
+        yield f"Recall is lowest for {low} ({least:.3f}) and highest for {high} ({most:.3f})."
+        if found[LARGEST_GAP].low <= 0:
+            yield "This gap is not statistically significant."
+    if main:
+        true, taken = main.split("->")
+        yield f"The main confusion: {found[main].value:.1%} of {true} are taken for {taken}."
+    if not worst or not gap:
+        yield f"No subgroups are compared: that takes two of a class with {LEAST} patients each."
+        return
+    differs = "differs significantly" if worst.significant else "does not differ significantly"
+    yield (
+        f"The worst class in a subgroup is {worst.label} with {worst.column} {worst.subgroup}: "
+        f"recall {worst.recall.value:.3f}."
+    )
+    yield (
+        f"It {differs} from its other subgroups (p = {worst.p_holm:.2g}, Holm over "
+        f"{subgroups.tests} tests)."
+    )
+    if gap.explained.value > 0:
+        yield (
+            f"The largest gap within a class is that of {gap.label} by {gap.column}: with the "
+            f"recall of {gap.best} everywhere, {gap.explained.value:.0%} of its misses would go "
+            f"(by chance {gap.explained_by_chance:.0%})."
+        )
+
+
+@dataclass(frozen=True)
+class SetCoverage:
+    """Sets of all images, for each class."""
+
+    wanted: float  # share of the images of every class whose set shall have the true one
+    # by_class, by_site: of a class's images, and of those of each site, where sites are known;
+    # `recall` is the share whose set has the class
+    by_class: tuple[SubgroupRecall, ...] = ()
+    by_site: tuple[SubgroupRecall, ...] = ()
+    # mean number of classes in a set, of the same images, by (class, site); the site is "" for all
+    sizes: dict[tuple[str, str], float] = field(default_factory=dict)
+    reason: str = ""  # why there are no sets; "" where there are
+
+    @property
+    def sentence(self) -> str:
+        """In short."""
+        if self.reason:
+            return f"No sets of classes: {self.reason}"
+        told = ", ".join(
+            f"{one.label} {one.recall.value:.3f} ({self.sizes[one.label, '']:.2f} classes a set)"
+            for one in self.by_class
+        )
+        return f"Sets of classes that shall have the true one in {self.wanted:.0%}: {told}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives."""
+        rows = [("", one) for one in self.by_class] + [(one.subgroup, one) for one in self.by_site]
+        return {
+            "wanted": self.wanted,
+            "reason": self.reason,
+            "rows": [
+                {
+                    "class": one.label,
+                    "site": site,
+                    "coverage": one.recall.to_dict(),
+                    "mean_size": self.sizes[one.label, site],
+                    "patients": one.patients,
+                }
+                for site, one in rows
+            ],
+        }
+
+
+def set_coverage(
+    predictions: Predictions, rule: DecisionRule, wanted: float, *, resamples: int, seed: int
+) -> SetCoverage:
+    """Sets of `predictions` and how often they hold; or why there are none."""
+    try:
+        least = rule.at(wanted).least
+    except TumorlensError as why:
+        return SetCoverage(wanted, reason=str(why))
+    assert least is not None
+    sets = in_sets(predictions.probabilities, least)
+    held = sets[np.arange(len(sets)), predictions.labels].astype(np.float64)
+    names = np.array(predictions.classes)[predictions.labels]
+    known = predictions.sites
+    found, sizes = [], {}
+    for sites in (("all",) * len(sets), known):
+        rows = recall_by(predictions, sites, hits=held, resamples=resamples, seed=seed)
+        for one in rows:
+            inside = (names == one.label) & (np.array(sites) == one.subgroup)
+            site = one.subgroup if sites is known else ""
+            sizes[one.label, site] = float(sets[inside].sum(axis=1).mean())
+        found.append(rows)
+    return SetCoverage(wanted, found[0], found[1], sizes)

@@ -98,19 +98,19 @@ def stress(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Stress:
-    """Score a session's images under every change and grade.
+    """Score a session's images under every change and grade; of more than 500, every second.
 
-    Args:
-        session: the network and its images; its progress is told of "changing display".
-        predictions: of the same images, for their patients and groups.
-        quick: the highest everyday grade alone, of every fourth image of each class. Else all
-            grades; of more than 500 images every second.
-        resamples, seed: of the intervals.
+    `quick`: the highest everyday grade alone, of every fourth image of each class.
     """
     every = len(session.data.labels)
     keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
     some, units = session.only(keep), predictions.units()[keep]
-    plan = _plan(EVERYDAY if quick else None)
+    plan = [
+        (name, change, grade, value)
+        for name, change in CHANGES.items()
+        for grade, value in change.grades.items()
+        if not quick or grade == EVERYDAY
+    ]
     answers = []
     for done, (_, change, _, value) in enumerate(plan):
         answers.append(_answers(some, change, value))
@@ -150,16 +150,6 @@ def stress(
             )
         )
     return Stress(estimate(0), tuple(rows), unit, len(labels), every)
-
-
-def _plan(only: int | None) -> list[tuple[str, DisplayChange, int, float]]:
-    """Every change with its grades and values; `only`: of this grade alone."""
-    return [
-        (name, change, grade, value)
-        for name, change in CHANGES.items()
-        for grade, value in change.grades.items()
-        if only in (None, grade)
-    ]
 
 
 def _every(step: int, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

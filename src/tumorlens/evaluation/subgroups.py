@@ -1,12 +1,16 @@
-"""Each class in subgroups of its images, such as the sites that they come from."""
+"""Each class in subgroups of its images: what divides them, metrics, gaps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.data.dataset import Dataset
+from tumorlens.data.patients import NOT_OF_THE_IMAGE
+from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.intervals import (
     Estimate,
     bootstrap,
@@ -18,6 +22,7 @@ from tumorlens.evaluation.intervals import (
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.significance import holm, permutation_test
 from tumorlens.files import SCHEMA, csv_text
+from tumorlens.image_tables import ByPath, read_table
 from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
@@ -28,25 +33,21 @@ LEAST = 5
 # Permutations for each resample: Holm's smallest p of a hundred tests must fall below 0.05.
 _PERMUTATIONS = 5
 _METRICS = ("recall", "precision", "ece")
+# A column with more values has them cut into thirds if they are numbers, else it is left out.
+_MOST_VALUES = 12
+_EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
+_NOT_ASKED = (*NOT_OF_THE_IMAGE, "examination", *_EDGES)
 
 
 @dataclass(frozen=True)
 class SubgroupRecall:
-    """Recall of one class in one subgroup.
+    """Recall of one class in one subgroup."""
 
-    Attributes:
-        label: the class.
-        subgroup: the column's value.
-        recall: with its 95% interval; `n` images.
-        patients: how many are known among them.
-        groups: groups of near-duplicates among the images whose patient is not known.
-    """
-
-    label: str
-    subgroup: str
-    recall: Estimate
-    patients: int
-    groups: int
+    label: str  # the class
+    subgroup: str  # the column's value
+    recall: Estimate  # with its 95% interval; `n` images
+    patients: int  # how many are known among them
+    groups: int  # groups of near-duplicates among the images whose patient is not known
 
     @property
     def enough(self) -> bool:
@@ -60,22 +61,14 @@ class SubgroupRecall:
 
 @dataclass(frozen=True)
 class SubgroupScores(SubgroupRecall):
-    """All metrics of one class in one subgroup.
+    """All metrics of one class in one subgroup."""
 
-    Attributes:
-        column: what divides the images, such as "site".
-        precision: of the subgroup's images that are predicted to be of the class.
-        ece: expected calibration error of the class's images, 0..1.
-        p: that its recall differs from that of the class's other subgroups by chance; None: not
-            tested.
-        p_holm: the same after Holm's correction for all tests.
-    """
-
-    column: str
-    precision: Estimate
-    ece: Estimate
+    column: str  # what divides the images, such as "site"
+    precision: Estimate  # of the subgroup's images that are predicted to be of the class
+    ece: Estimate  # expected calibration error of the class's images, 0..1
+    # that its recall differs from that of the class's other subgroups by chance; None: not tested
     p: float | None = None
-    p_holm: float | None = None
+    p_holm: float | None = None  # the same after Holm's correction for all tests
 
     @property
     def significant(self) -> bool:
@@ -85,27 +78,22 @@ class SubgroupScores(SubgroupRecall):
 
 @dataclass(frozen=True)
 class Gap:
-    """How far the subgroups of one column lie apart within a class.
+    """How far the subgroups of one column lie apart within a class."""
 
-    Attributes:
-        column, label: which.
-        best, worst: of those with enough patients, the subgroups of the largest and the smallest
-            recall.
-        difference: recall of `best` minus that of `worst`, the equal opportunity difference (Hardt
-            et al. 2016).
-        explained: share of the class's misses that would go if each subgroup had the recall of the
-            best: (best - recall) / (1 - recall), the population attributable fraction (Levin 1953).
-            NaN: nothing is missed.
-        explained_by_chance: the mean where images have their subgroups at random.
-    """
-
+    # column, label: which
     column: str
     label: str
+    # best, worst: of those with enough patients, the subgroups of the largest and the smallest
+    # recall
     best: str
     worst: str
+    # recall of `best` minus that of `worst`, the equal opportunity difference (Hardt et al. 2016).
     difference: Estimate
+    # share of the class's misses that would go if each subgroup had the recall of the best: (best -
+    # recall) / (1 - recall), the population attributable fraction (Levin 1953). NaN: nothing is
+    # missed.
     explained: Estimate
-    explained_by_chance: float
+    explained_by_chance: float  # the mean where images have their subgroups at random
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives."""
@@ -114,17 +102,12 @@ class Gap:
 
 @dataclass(frozen=True)
 class Subgroups:
-    """Every class in every subgroup.
+    """Every class in every subgroup."""
 
-    Attributes:
-        rows: by column, then class, then name.
-        gaps: of each column and class with two subgroups that have enough patients.
-        tests: how many Holm's correction counts.
-    """
-
-    rows: tuple[SubgroupScores, ...] = ()
+    rows: tuple[SubgroupScores, ...] = ()  # by column, then class, then name
+    # of each column and class with two subgroups that have enough patients
     gaps: tuple[Gap, ...] = ()
-    tests: int = 0
+    tests: int = 0  # how many Holm's correction counts
 
     @property
     def worst(self) -> SubgroupScores | None:
@@ -181,7 +164,6 @@ def recall_by(
     """Recall of each class in each subgroup that has images of it, by class, then by name.
 
     Args:
-        predictions: of N images.
         subgroups: (N,) name of each image's; "" belongs to none. None: not known.
         hits: (N,) share of several networks that are right of each image; None: whether the
             predictions are.
@@ -210,10 +192,7 @@ def score_subgroups(
 ) -> Subgroups:
     """Each class in each subgroup, and whether its recall differs from that in the others.
 
-    Args:
-        predictions: of N images.
-        columns: (N,) name of each image's subgroup by column, "" for none.
-        resamples, seed: of the intervals, over patients where they are known, and of the tests.
+    `columns` has the (N,) name of each image's subgroup by column, "" for none.
     """
     rows: list[SubgroupScores] = []
     gaps: list[Gap] = []
@@ -273,12 +252,7 @@ def _compared(
 ) -> tuple[Gap, list[float]]:
     """A class in its subgroups with enough patients: how far apart, and p of each.
 
-    Args:
-        predictions: of N images.
-        of: column and class.
-        names: (N,) subgroup of each image.
-        asked: recall by subgroup.
-        resamples, seed: see `score_subgroups`.
+    `of`: column and class; `names`: (N,) subgroup of each image; `asked`: recall by subgroup.
     """
     mine = predictions.labels == predictions.classes.index(of[1])
     mine &= np.isin(names, list(asked))
@@ -311,3 +285,90 @@ def _compared(
         explained_by_chance=by_chance,
     )
     return gap, p.tolist()
+
+
+def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names], str]:
+    """What divides the images: columns of `file` and of the patients table, and of the images.
+
+    The images' own: "colour mode" of the file, and "brightness", thirds of the mean grey of the
+    square that the network is shown. Boxes in `file` become "tumor size", thirds of their area.
+
+    Returns:
+        (N,) name of each image's subgroup by column, "" for none; a sentence of those left out.
+
+    Raises:
+        TumorlensError: no such file, nothing of it is of use, or faults of its boxes.
+    """
+    given = data.patients.properties() if data.patients else {}
+    asked = _read(file, data.paths) if file else {}
+    found: dict[str, Names] = {}
+    if all(edge in asked for edge in _EDGES):
+        found["tumor size"] = thirds(_areas(file, [asked[edge].tolist() for edge in _EDGES]))
+    raw = {name: values for name, values in (given | asked).items() if name not in _NOT_ASKED}
+    divided = {name: _divided(values) for name, values in raw.items() if (values != "").any()}
+    found |= {name: values for name, values in divided.items() if values is not None}
+    if file and not found.keys() & {"tumor size", *asked}:
+        raise TumorlensError(
+            f"--subgroups {file}: has no column that divides the images; found "
+            f"{', '.join(asked)}; expected columns of at most "
+            f"{_MOST_VALUES} values, such as site, columns of numbers, or boxes."
+        )
+    colours = np.array([_colour(one.mode) for one in data.facts], dtype=np.str_)
+    if len(np.unique(colours)) > 1:
+        found.setdefault("colour mode", colours)
+    found.setdefault("brightness", thirds(data.images.mean(axis=(1, 2))))
+    left = [name for name, values in divided.items() if values is None]
+    words = f"No subgroups by {', '.join(left)}: more than {_MOST_VALUES} values, no numbers."
+    return found, words if left else ""
+
+
+def _read(file: Path, paths: Sequence[str]) -> dict[str, Names]:
+    rows, columns = read_table(file, "--subgroups", ("path",))
+    known = ByPath({row["path"]: row for row in rows})
+    if not any(path in known for path in paths):
+        raise TumorlensError(
+            f"--subgroups {file}: lists none of the images; it has {next(iter(known), 'no row')}, "
+            f"the data folder has {paths[0]}. Paths are relative to --data_dir."
+        )
+    return {
+        name: np.array([known.get(path, {}).get(name, "") for path in paths], dtype=np.str_)
+        for name in columns
+    }
+
+
+def _colour(mode: str) -> str:
+    return "grey" if mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;") else "colour"
+
+
+def _numbers(values: Sequence[str]) -> Floats:
+    return np.array([float(one.replace(",", ".")) if one else np.nan for one in values])
+
+
+def _areas(file: Path | None, edges: Sequence[list[str]]) -> Floats:
+    """(N,) share of the image that each box covers; NaN without one."""
+    try:
+        x0, y0, x1, y1 = map(_numbers, edges)
+    except ValueError as error:
+        raise TumorlensError(f"--subgroups {file}: a box's edge is no number ({error}).") from None
+    return (x1 - x0) * (y1 - y0)
+
+
+def _divided(values: Names) -> Names | None:
+    """Values as names of subgroups, or as thirds of numbers; None: they are neither."""
+    if len(set(values) - {""}) <= _MOST_VALUES:
+        return values
+    try:
+        return thirds(_numbers(values.tolist()))
+    except ValueError:
+        return None
+
+
+def thirds(values: Floats) -> Names:
+    """(N,) numbers to the names of their thirds; "" where it is no number."""
+    known = np.isfinite(values)
+    if not known.any():
+        return np.full(len(values), "")
+    low, high = np.quantile(values[known], [1 / 3, 2 / 3])
+    names = [f"third 1, to {low:.3g}", f"third 2, to {high:.3g}", f"third 3, above {high:.3g}", ""]
+    which = np.where(known, np.digitize(values, [low, high], right=True), 3)
+    return np.array(names)[which]

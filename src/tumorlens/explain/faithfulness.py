@@ -5,8 +5,7 @@ mean there: the sooner the class's probability falls, the smaller the area below
 better the map. Insertion brings them back into a blurred image: the larger the area, the better.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,54 +18,36 @@ from torch import Tensor, nn
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import resize
 from tumorlens.explain import plots
+from tumorlens.explain.gradcam import Maps, Sample
 from tumorlens.explain.map_metrics import centre_map, frame, head
-from tumorlens.explain.maps import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import memory_format
 from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
+# Game to order to (N, T) probability of the target, calibrated where there is a temperature.
+Curves = dict[str, dict[str, Floats]]
 
-STEPS = 20
+AT = np.linspace(0, 1, 21)  # share of the pixels taken out or put back
 ORDERS = ("map", "random", "centre_prior")
 GAMES = ("deletion", "insertion")
 # Standard deviation of the blurred image, in parts of its side: wide enough to hide a tumor.
 BLUR = 1 / 16
 
 
-@dataclass(frozen=True, eq=False)
-class Faithfulness:
-    """Curves of N images.
-
-    Attributes:
-        at: (T,) share of the pixels taken out or put back, 0..1.
-        curves: game to order to (N, T) probability of the target, calibrated where there is a
-            temperature.
-    """
-
-    at: Floats
-    curves: Mapping[str, Mapping[str, Floats]]
-
-    def area(self, game: str, order: str) -> Floats:
-        """(N,) area below each image's curve, 0..1."""
-        values = self.curves[game][order]
-        return np.asarray(np.trapezoid(values, self.at, axis=1), dtype=np.float64)
-
-
 def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
-    """Deletion and insertion of each network: areas with intervals, and the curves.
+    """Deletion and insertion of each network, and their figure.
 
-    Returns:
-        JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low, high, n; and
-        their figure.
+    The areas are JSON primitives: network to GAME_ORDER and GAME_map_minus_ORDER to value, low,
+    high, n.
     """
-    curves: dict[str, Faithfulness] = {}
+    curves: dict[str, Curves] = {}
     areas: dict[str, Any] = {}
     for one in samples:
         found = faithfulness(one.session, one.maps, map_size=one.size, seed=one.seed)
         columns: dict[str, Floats] = {}
         for game in GAMES:
-            area = {order: found.area(game, order) for order in ORDERS}
+            area = {order: areas_below(found[game][order]) for order in ORDERS}
             columns |= {f"{game}_{order}": values for order, values in area.items()}
             for order in ORDERS[1:]:
                 columns[f"{game}_map_minus_{order}"] = area["map"] - area[order]
@@ -78,7 +59,7 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
     }
     lines = {
         f"{name}/{game}/{order}": (
-            found.curves[game][order].mean(axis=0),
+            found[game][order].mean(axis=0),
             f"{words[order]}, area {areas[name][f'{game}_{order}']['value']:.3f}",
         )
         for name, found in curves.items()
@@ -93,7 +74,6 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
     axes = ("share of the pixels taken out or put back", "mean probability of the true class")
     count = len(samples[-1].maps)
     title = f"Deletion: lower is better; insertion: higher is better; {count} images"
-    at = next(iter(curves.values())).at
     content = {
         "source": "Petsiuk et al. 2018; deletion to the training mean, insertion into a blurred "
         "image; area below the probability of the true class, calibrated where the network has a "
@@ -101,29 +81,25 @@ def of_faithfulness(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
         "sample": samples[-1].how,
         "networks": areas,
     }
-    return content, plots.curves(lines, panels, at, axes, title)
+    return content, plots.curves(lines, panels, AT, axes, title)
 
 
 def faithfulness(
     session: Session, maps: Maps, *, map_size: int | None = None, seed: int = 0
-) -> Faithfulness:
+) -> Curves:
     """Play deletion and insertion with three orders of the pixels, for each image's true class.
 
     `map` goes by the map; `random` by random values in cells as coarse as the map's, so that only
     the places differ and not the grain; `centre_prior` outward from the middle of the head.
 
     Args:
-        session: the network and N images; its progress gets "faithfulness".
-        maps: (N, h, w) of these images.
         map_size: side of the squares that the maps were made for, pixels; None: the network's own.
-        seed: of the random orders.
     """
     network, where = session.network.to(session.device), session.device
     preprocessing, images = session.checkpoint.preprocessing, session.data.images
     temperature = session.checkpoint.temperature or 1.0
     rng = np.random.default_rng(seed)
-    at = np.linspace(0, 1, STEPS + 1)
-    curves = {game: {order: np.zeros((len(images), len(at))) for order in ORDERS} for game in GAMES}
+    curves = {game: {order: np.zeros((len(images), len(AT))) for order in ORDERS} for game in GAMES}
     for index, image in enumerate(images):
         size = image.shape[0]
         blurred = ndimage.gaussian_filter(image.astype(np.float64), BLUR * size)
@@ -145,7 +121,7 @@ def faithfulness(
             "centre_prior": _centre(image),
         }
         # How many pixels are changed at each step.
-        counts = torch.from_numpy(np.ceil(at * size**2).astype(np.int64)).to(where)[:, None, None]
+        counts = torch.from_numpy(np.ceil(AT * size**2).astype(np.int64)).to(where)[:, None, None]
         target = int(session.data.labels[index])
         for order, over_image in orders.items():
             over = torch.from_numpy(over_image)[None]
@@ -156,7 +132,12 @@ def faithfulness(
                 logits = _logits(network, mixed)
                 curves[game][order][index] = softmax(logits, temperature)[:, target]
         session.progress("faithfulness", index + 1, len(images))
-    return Faithfulness(at, curves)
+    return curves
+
+
+def areas_below(curves: Floats) -> Floats:
+    """(N, T) curves to (N,) areas below them, 0..1."""
+    return np.asarray(np.trapezoid(curves, AT, axis=1), dtype=np.float64)
 
 
 def _centre(image: npt.NDArray[np.uint8]) -> Floats:

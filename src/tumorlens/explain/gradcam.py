@@ -10,30 +10,27 @@ import contextlib
 import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tumorlens.checkpoint.file import Checkpoint
+from tumorlens.checkpoint.session import Session, input_batches
 from tumorlens.errors import TumorlensError
-from tumorlens.models.build import map_layer
+from tumorlens.evaluation.intervals import estimates, primitives
+from tumorlens.explain.regions import Boxes
+from tumorlens.models.build import map_layer, memory_format
 from tumorlens.models.resnet import ResNet
-from tumorlens.settings import METHOD_NAMES, MapMethod
+from tumorlens.progress import Progress, silent
+from tumorlens.settings import MAP_METHOD, METHOD_NAMES, GradcamSettings, MapMethod
 
-
-@dataclass(frozen=True, eq=False)
-class GradCam:
-    """Maps and predictions of one forward pass.
-
-    Attributes:
-        maps: (N, h, w) relevance >= 0, in units of the logit, not rescaled; h, w are the layer's.
-        logits: (N, K) of the same pass.
-    """
-
-    maps: Tensor
-    logits: Tensor
+Maps = npt.NDArray[np.float32]
 
 
 def grad_cam(
@@ -62,17 +59,6 @@ def grad_cam(
     Raises:
         TumorlensError: no such layer, or one whose output is no feature map (N, C, h, w).
     """
-    return explain(model, images, class_index, layer, method).maps
-
-
-def explain(
-    model: nn.Module,
-    images: Tensor,
-    class_index: int | Tensor,
-    layer: str | None = None,
-    method: MapMethod = "gradcam",
-) -> GradCam:
-    """`grad_cam`, and the logits of the same forward pass."""
     names = (layer or map_layer(model)).split("*")
     modules = {name: find_layer(model, name) for name in names}
     if isinstance(model, ResNet) and {*modules.values()} <= {model.layer4, model.layer4[-1]}:
@@ -82,14 +68,14 @@ def explain(
 
 def _by_weights(
     model: ResNet, images: Tensor, class_index: int | Tensor, method: MapMethod
-) -> GradCam:
+) -> Tensor:
     """The last stage: d logit / d feature is the linear layer's weight over the count of places."""
     with _undisturbed(model):
         features = model.forward_features(images)
         logits = model.forward_head(features)
         weights = model.fc.weight[_columns(class_index, logits)]
         gradient = weights[:, :, None, None] / math.prod(features.shape[2:])
-        return GradCam(relevance(features, gradient, method), logits)
+        return relevance(features, gradient, method)
 
 
 def _by_autograd(
@@ -98,7 +84,7 @@ def _by_autograd(
     class_index: int | Tensor,
     modules: Mapping[str, nn.Module],
     method: MapMethod,
-) -> GradCam:
+) -> Tensor:
     """Any layers: one forward pass with a hook on each, one backward pass."""
     captured: dict[str, Tensor] = {}
 
@@ -137,11 +123,11 @@ def _by_autograd(
             relevance(one.detach(), torch.zeros_like(one) if slope is None else slope, method)
             for one, slope in zip(features, gradients, strict=True)
         ]
-    return GradCam(maps[0] if len(maps) == 1 else _geometric_mean(maps), logits.detach())
+    return maps[0] if len(maps) == 1 else _geometric_mean(maps)
 
 
 def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
-    """Features and the logit's gradient with respect to them, made a map; ReLU at the end.
+    """Features (N, C, h, w) and the logit's gradient for them, made a map (N, h, w) >= 0.
 
     - `gradcam`: a channel weighs its mean gradient (Selvaraju et al. 2017, eq. 1-2).
     - `gradcam++`: a channel weighs the sum of its positive gradients, each by how much its place
@@ -151,13 +137,7 @@ def relevance(features: Tensor, gradient: Tensor, method: MapMethod) -> Tensor:
       eq. 6-8).
     - `hirescam`: each place of a channel weighs its own gradient (Draelos and Carin 2020, eq. 3).
 
-    Args:
-        features: (N, C, h, w).
-        gradient: the same, or (N, C, 1, 1) where it is the same at all places.
-        method: see above.
-
-    Returns:
-        (N, h, w) >= 0.
+    The gradient may be (N, C, 1, 1) where it is the same at all places.
     """
     places = math.prod(features.shape[2:])
     if method == "gradcam":
@@ -268,3 +248,113 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@dataclass(frozen=True)
+class Way:
+    """How maps are made."""
+
+    # module whose output is explained, see `gradcam.grad_cam`; None: its default
+    layer: str | None = None
+    method: MapMethod = MAP_METHOD  # see `gradcam.relevance`
+    # side of the square that the network is shown for its map, pixels; None: the size it was
+    # trained at. A larger one gives finer maps; predictions are always those at its own size.
+    size: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The method's name and the layer."""
+        return f"{METHOD_NAMES[self.method]} at {self.layer or 'each default layer'}"
+
+    def size_for(self, checkpoint: Checkpoint) -> int:
+        """Side of the network's input for its map, pixels."""
+        return self.size or checkpoint.preprocessing.image_size
+
+
+def maps_of(session: Session, way: Way, progress: Progress = silent) -> Maps:
+    """(N, h, w) maps >= 0 of a session's images, each explained for its true class."""
+    network = session.network
+    network = network.to(session.device, memory_format=memory_format(network))  # type: ignore[call-overload]
+    preprocessing = session.checkpoint.preprocessing
+    images = session.images_at(way.size_for(session.checkpoint))
+    found = []
+    for inputs, before in input_batches(
+        network, preprocessing, images, device=session.device, batch_size=session.batch_size
+    ):
+        these = slice(before, before + len(inputs))
+        columns = torch.from_numpy(session.data.labels[these]).to(session.device)
+        maps = grad_cam(network, inputs, columns, way.layer, way.method).float().cpu()
+        found.append(preprocessing.unframed(maps, torch.from_numpy(images[these])).numpy())
+        progress("explaining", before + len(inputs), len(images))
+    return np.concatenate(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images that the checks of the maps are made on."""
+
+    name: str  # of the network, beside another
+    session: Session  # these images alone
+    way: Way  # how their maps are made
+    maps: Maps  # (N, h, w)
+    how: str  # in words, which images they are
+    # resamples, seed: of the intervals
+    resamples: int
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """Side of the squares that the maps lie over, pixels."""
+        return self.way.size_for(self.session.checkpoint)
+
+    def maps_by(self, network: nn.Module, checkpoint: Checkpoint | None = None) -> Maps:
+        """Another network's maps of the images; of this checkpoint, unless another is named."""
+        loaded = checkpoint or self.session.checkpoint
+        return maps_of(replace(self.session, network=network, checkpoint=loaded), self.way)
+
+    def means(self, columns: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Any]:
+        """Mean of each column, (N,) values: name to value, low, high, n."""
+        data = self.session.data
+        whole = {"all": np.ones(len(data.paths), dtype=bool)}
+        found = estimates(columns, whole, data.units(), resamples=self.resamples, seed=self.seed)
+        return primitives(found)["all"]
+
+
+def draw(
+    name: str,
+    session: Session,
+    way: Way,
+    settings: GradcamSettings,
+    boxes: Boxes | None,
+    maps: Maps | None,
+) -> Sample:
+    """Draw a sample; the same for each network of the same split.
+
+    Args:
+        settings: `sample`, `seed` and `resamples` count.
+        boxes: where there are any, images with a box alone.
+
+    Raises:
+        TumorlensError: fewer than two images.
+    """
+    paths, split = session.data.paths, session.split
+    candidates = np.flatnonzero([boxes is None or path in boxes for path in paths])
+    which = "" if boxes is None else " with a box"
+    rng = np.random.default_rng(settings.seed)
+    drawn = np.sort(rng.permutation(candidates)[: settings.sample])
+    if len(drawn) < 2:
+        raise TumorlensError(
+            f"--split {split}: {len(drawn)} image, expected two or more to measure on; name "
+            "another split."
+        )
+    some = session.only(drawn)
+    return Sample(
+        name=name,
+        session=some,
+        way=way,
+        maps=maps_of(some, way) if maps is None else maps[drawn],
+        how=f"{len(drawn)} of {len(candidates)} {split} images{which}, drawn with seed "
+        f"{settings.seed}; maps of the true class",
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )

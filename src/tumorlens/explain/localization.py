@@ -18,6 +18,7 @@ from tumorlens.data.readers import read_grey, resize
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import split_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
+from tumorlens.explain.gradcam import Maps, Way, maps_of
 from tumorlens.explain.map_metrics import (
     THRESHOLDS,
     Attribution,
@@ -29,7 +30,6 @@ from tumorlens.explain.map_metrics import (
     frame,
     head,
 )
-from tumorlens.explain.maps import Maps, Way, maps_of
 from tumorlens.explain.overlay import on_image
 from tumorlens.explain.regions import Boxes
 from tumorlens.models.build import map_layer
@@ -48,35 +48,24 @@ RATIOS = {"energy_ratio": ("energy_pointing_game", "box_area_share")}
 
 @dataclass(frozen=True)
 class Scene:
-    """What is measured of an image itself, whatever the network.
+    """What is measured of an image itself, whatever the network."""
 
-    Attributes:
-        head: (H, W) in the frame, see `map_metrics.head`.
-        even: of a map that is the same everywhere: the shares of the area.
-    """
-
-    head: Mask
-    even: Attribution
+    head: Mask  # (H, W) in the frame, see `map_metrics.head`
+    even: Attribution  # of a map that is the same everywhere: the shares of the area
 
 
 @dataclass(frozen=True, eq=False)
 class Localization:
-    """How the maps of a network lie.
+    """How the maps of a network lie."""
 
-    Attributes:
-        name: of the network.
-        metrics: JSON primitives: how it was measured, then `network` and `centre_prior`, each
-            subset to metric to value, low, high and n; `attribution` likewise.
-        rows: one an image of the split, JSON primitives by column; None where it has no box.
-        maps: (N, h, w) raw relevance, in the order of `rows`.
-        size: side of the square input that the maps lie over, pixels.
-    """
-
-    name: str
+    name: str  # of the network
+    # JSON primitives: how it was measured, then `network` and `centre_prior`, each subset to metric
+    # to value, low, high and n; `attribution` likewise
     metrics: dict[str, Any]
+    # one an image of the split, JSON primitives by column; None where it has no box
     rows: tuple[Row, ...]
-    maps: Maps
-    size: int
+    maps: Maps  # (N, h, w) raw relevance, in the order of `rows`
+    size: int  # side of the square input that the maps lie over, pixels
 
 
 def localize(
@@ -91,10 +80,6 @@ def localize(
     """Measure a network's maps on all images of a session.
 
     Args:
-        session: the network and the images; its progress gets "explaining" and "measuring".
-        boxes: where the tumors are.
-        way: how maps are made.
-        resamples, seed: of the intervals, bootstrap over patients, else near-duplicates.
         scenes: what is known of the images by path; what another network needs too is added.
 
     Raises:
@@ -176,7 +161,7 @@ def _thresholds(
 ) -> tuple[dict[str, float | None], str]:
     """Where the maps of network and centre prior are cut, for IoU; and what chose it.
 
-    Validation images with a box choose: the threshold of the highest mean IoU.
+    Validation images with a box do, by the highest mean IoU.
     """
     none: dict[str, float | None] = {"": None, CENTRE: None}
     if session.split == "valid":

@@ -31,26 +31,21 @@ CENTRE = 0.15
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A map against a region.
+    """A map against a region."""
 
-    Attributes:
-        energy_pointing_game: share of the map's sum that lies in the region, 0..1 (Wang et al.
-            2020, "Score-CAM", section 4.2); of an empty map the region's share of the area.
-        box_area_share: the region's share of the image, 0..1: what that is by chance.
-        pointing_game: 1.0 where the map's highest place is in the region or at most `TOLERANCE`
-            pixels away (Zhang et al. 2018); an empty map points nowhere: 0.
-        pointing_area_share: share of the image where pointing is a hit.
-        average_precision: of the pixels, scored by the map (as scikit-learn's, on 1,000 levels);
-            of an empty map `box_area_share`.
-        overlap: intersection over union with the places of at least t times the highest value, for
-            each t of `THRESHOLDS`.
-    """
-
+    # share of the map's sum that lies in the region, 0..1 (Wang et al. 2020, "Score-CAM", section
+    # 4.2); of an empty map the region's share of the area.
     energy_pointing_game: float
-    box_area_share: float
+    box_area_share: float  # the region's share of the image, 0..1: what that is by chance
+    # 1.0 where the map's highest place is in the region or at most `TOLERANCE` pixels away (Zhang
+    # et al. 2018); an empty map points nowhere: 0.
     pointing_game: float
-    pointing_area_share: float
+    pointing_area_share: float  # share of the image where pointing is a hit
+    # of the pixels, scored by the map (as scikit-learn's, on 1,000 levels); of an empty map
+    # `box_area_share`
     average_precision: float
+    # intersection over union with the places of at least t times the highest value, for each t of
+    # `THRESHOLDS`
     overlap: Floats
 
 
@@ -61,12 +56,7 @@ def frame(height: int, width: int) -> tuple[int, int]:
 
 
 def fit(relevance: Floats, region: Floats) -> Fit:
-    """Measure a map against a region.
-
-    Args:
-        relevance: (H, W) >= 0, in the frame.
-        region: (H, W) 0..1, how much of each pixel is tumor; not empty.
-    """
+    """Measure a map, (H, W) >= 0 in the frame, against a region, (H, W) 0..1 and not empty."""
     area = float(region.mean())
     inside = region >= 0.5 if (region >= 0.5).any() else region > 0
     reach = ndimage.distance_transform_edt(~inside) <= TOLERANCE
@@ -93,36 +83,27 @@ def fit(relevance: Floats, region: Floats) -> Fit:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Where a map lies, whatever it should show.
+    """Where a map lies, whatever it should show."""
 
-    Attributes:
-        outside_head, border, skull: share of the map's sum there, 0..1.
-        entropy: of the map as a distribution over pixels, over its highest possible value: 0 all in
-            one pixel, 1 the same everywhere.
-        spread: root mean square distance from the map's centre of mass, in parts of the image's
-            longer side; 0.408 for a square image filled evenly.
-        empty: the map is zero everywhere; the shares are those of the area then.
-    """
-
+    # outside_head, border, skull: share of the map's sum there, 0..1
     outside_head: float
     border: float
     skull: float
+    # of the map as a distribution over pixels, over its highest possible value: 0 all in one pixel,
+    # 1 the same everywhere
     entropy: float
+    # root mean square distance from the map's centre of mass, in parts of the image's longer side;
+    # 0.408 for a square image filled evenly
     spread: float
-    empty: bool
+    empty: bool  # the map is zero everywhere; the shares are those of the area then
 
 
 def head(grey: npt.NDArray[np.uint8]) -> Mask:
-    """The head in a slice: brighter than the dark around it, one piece, no holes.
+    """(H, W) uint8 to (H, W) bool: the head, brighter than the dark around it, one piece, no holes.
 
     Otsu's threshold (1979) divides the image's brightness in two; half of it, since bright fat
-    would draw it up into the brain. Of what is above, the largest piece, holes filled.
-
-    Args:
-        grey: (H, W) uint8.
-
-    Returns:
-        (H, W) bool; all True where nothing stands out from the dark.
+    would draw it up into the brain. Of what is above, the largest piece, holes filled; all True
+    where nothing stands out from the dark.
     """
     smooth = ndimage.gaussian_filter(grey.astype(np.float64), max(grey.shape) / SIDE)
     bright = smooth > 0.5 * _otsu(smooth)
@@ -153,9 +134,7 @@ def _otsu(values: Floats) -> float:
 def attribution(relevance: Floats, head_mask: Mask) -> Attribution:
     """Measure where a map lies.
 
-    Args:
-        relevance: (H, W) >= 0, in the frame.
-        head_mask: (H, W), see `head`.
+    `relevance` is (H, W) >= 0, in the frame; `head_mask` (H, W), see `head`.
     """
     empty = bool(relevance.max() <= 0)
     share = np.full(relevance.shape, 1 / relevance.size) if empty else relevance / relevance.sum()

@@ -29,46 +29,27 @@ _FONT, _LETTERS = 9, 27
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """One network's map of an image.
+    """One network's map of an image."""
 
-    Attributes:
-        name: of the network.
-        map: (h, w) relevance >= 0 over the network's square input.
-        size: side of that input, pixels.
-        target: class that the map explains.
-        prediction: class with the highest probability.
-        probability: of the prediction, 0..1, calibrated where the checkpoint has a temperature.
-        target_probability: of the target, likewise.
-        note: below the map, instead of the target.
-    """
-
-    name: str
-    map: npt.NDArray[np.float32]
-    size: int
-    target: str
-    prediction: str
-    probability: float
-    target_probability: float
-    note: str = ""
+    name: str  # of the network
+    map: npt.NDArray[np.float32]  # (h, w) relevance >= 0 over the network's square input
+    size: int  # side of that input, pixels
+    target: str  # class that the map explains
+    prediction: str  # class with the highest probability
+    probability: float  # of the prediction, 0..1, calibrated where the checkpoint has a temperature
+    target_probability: float  # of the target, likewise
+    note: str = ""  # below the map, instead of the target
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """An image and the maps of one or two networks.
+    """An image and the maps of one or two networks."""
 
-    Attributes:
-        grey: (H, W) uint8, the image in its own proportions.
-        path: where it comes from, for the caption.
-        label: true class; None: not known.
-        views: one a network.
-        outline: of its tumor, drawn where it is known.
-    """
-
-    grey: npt.NDArray[np.uint8]
-    path: str
-    label: str | None
-    views: tuple[Explained, ...]
-    outline: Outline | None = None
+    grey: npt.NDArray[np.uint8]  # (H, W) uint8, the image in its own proportions
+    path: str  # where it comes from, for the caption
+    label: str | None  # true class; None: not known
+    views: tuple[Explained, ...]  # one a network
+    outline: Outline | None = None  # of its tumor, drawn where it is known
 
     def placed(self) -> tuple[list[Floats], float]:
         """Each map on the image, (H, W), and the value drawn hottest in all of them."""
@@ -114,13 +95,7 @@ def full_heat(maps: Iterable[Floats]) -> float:
     """The value drawn hottest: the 99th percentile of an image's map, the highest of several.
 
     A map of an early layer has a few pixels of ten times the rest. Scaled to those, it would be
-    drawn as no map at all.
-
-    Args:
-        maps: (H, W) each, on the image.
-
-    Returns:
-        The value; where 99% of every map are 0, the highest value there is.
+    drawn as no map at all. Where 99% of every map are 0, it is the highest value there is.
     """
     placed = list(maps)
     return max(float(np.percentile(one, 99)) for one in placed) or max(
@@ -129,16 +104,9 @@ def full_heat(maps: Iterable[Floats]) -> float:
 
 
 def blend(grey: npt.NDArray[np.uint8], relevance: Floats, hottest: float) -> npt.NDArray[np.uint8]:
-    """Colour over grey: the hotter, the more opaque.
+    """Colour over grey, (H, W, 3) uint8: the hotter, the more opaque.
 
-    Args:
-        grey: (H, W) uint8.
-        relevance: (H, W) >= 0.
-        hottest: the value that gets the hottest colour and `OPACITY`, as all above it; 0: nothing
-            is coloured.
-
-    Returns:
-        (H, W, 3) uint8.
+    What is `hottest` or above gets the hottest colour and `OPACITY`; with 0 nothing is coloured.
     """
     heat = np.clip(relevance / hottest, 0, 1) if hottest > 0 else np.zeros_like(relevance)
     return np.rint(255 * _mixed(grey / 255, heat)).astype(np.uint8)
@@ -169,9 +137,7 @@ def gallery(rows: Mapping[str, Sequence[Tile]], title: str) -> Figure:
 
     The maps of one image are drawn on one scale, from 0 to `full_heat` of them.
 
-    Args:
-        rows: name to 1 or more tiles, all with the same number of views; empty rows are left out.
-        title: above all.
+    All tiles have the same number of views; empty rows are left out.
     """
     return _grid([(name, tiles) for name, tiles in rows.items() if tiles], title)
 

@@ -21,8 +21,7 @@ from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError, UnreadableImageError
 from tumorlens.evaluation.plots import save
 from tumorlens.explain import report
-from tumorlens.explain.gradcam import common_layer, grad_cam
-from tumorlens.explain.maps import Way
+from tumorlens.explain.gradcam import Way, common_layer, grad_cam
 from tumorlens.explain.overlay import Explained, Tile, blend, panel
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import claim, replacing, write_json, write_manifest
@@ -138,11 +137,7 @@ def _opened(
 
 
 def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> GradcamSettings:
-    """The settings with the classes' own names.
-
-    Raises:
-        TumorlensError: a class that the networks do not know, or networks of other classes.
-    """
+    """The settings with the classes' own names; unknown or different classes are refused."""
     classes = networks[0].classes
     for other in networks[1:]:
         if other.classes != classes:
@@ -164,11 +159,7 @@ def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> Gradc
 
 
 def _seeds(files: Sequence[Path], first: Checkpoint) -> dict[Path, Checkpoint]:
-    """Read checkpoints of the first's kind: network, size, classes.
-
-    Raises:
-        TumorlensError: one is of another kind, or no checkpoint.
-    """
+    """Read checkpoints of the first's kind: network, size, classes; others are refused."""
     found = {file: checkpoints.load(file) for file in files}
     for file, loaded in found.items():
         if (other := _kind(loaded)) != (own := _kind(first)):

@@ -33,10 +33,7 @@ Table = Mapping[str, Mapping[str, Estimate]]
 def localization(networks: Mapping[str, Table], centre: Table, title: str) -> Figure:
     """Three metrics of localisation by subset: each network, the centre prior, the area share.
 
-    Args:
-        networks: name to subset to metric to value, low, high, as in `Localization.metrics`.
-        centre: the centre prior's, likewise.
-        title: above all.
+    A table is subset to metric to value, low, high, as in `Localization.metrics`.
     """
     return _panels({**networks, "centre prior": centre}, _LOCALIZATION, title)
 
@@ -113,8 +110,6 @@ def curves(
         lines: key to (T,) values and words for the legend.
         panels: title of each panel to the keys that it shows.
         at: (T,) where the values stand, 0..1.
-        labels: of the axes.
-        title: above all.
     """
     figure = _figure(4.2 * len(panels), 4.4, title)
     row = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
@@ -144,8 +139,6 @@ def steps(tables: Table, floors: Mapping[str, float], label: str, title: str) ->
     Args:
         tables: measure to step to value, low, high.
         floors: measure to what maps of different images have.
-        label: of the vertical axis.
-        title: above all.
     """
     names = list(dict.fromkeys(step for table in tables.values() for step in table))
     figure = _figure(max(6.0, 2.4 + 0.62 * len(names)), 4.2, title)

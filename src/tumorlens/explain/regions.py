@@ -23,20 +23,11 @@ EDGES = ("box_x0", "box_y0", "box_x1", "box_y1")
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """Where a tumor is, as somebody drew it.
+    """Where a tumor is, as somebody drew it."""
 
-    Attributes:
-        boxes: left, top, right, bottom each, as fractions of width and height.
-        mask: (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone.
-    """
-
-    boxes: tuple[Box, ...]
+    boxes: tuple[Box, ...]  # left, top, right, bottom each, as fractions of width and height
+    # (H, W) 0..1, drawn instead of the boxes; None: there are boxes alone
     mask: npt.NDArray[np.float64] | None
-
-    @property
-    def word(self) -> str:
-        """What it is called: "box" or "outline"."""
-        return "box" if self.mask is None else "outline"
 
     def draw(self, axes: "Axes", height: int, width: int) -> None:
         """Over an image of (height, width) pixels."""
@@ -60,27 +51,19 @@ class Outline:
 
 @dataclass(frozen=True)
 class Boxes:
-    """The annotated images of a data folder.
+    """The annotated images of a data folder."""
 
-    Attributes:
-        source: the CSV or the folder of masks.
-        boxes: path, relative to the data folder, to its boxes: left, top, right, bottom as
-            fractions of width and height.
-        masks: path, relative to the data folder, to its mask's file.
-    """
-
-    source: Path
+    source: Path  # the CSV or the folder of masks
+    # path, relative to the data folder, to its boxes: left, top, right, bottom as fractions of
+    # width and height
     boxes: Mapping[str, tuple[Box, ...]]
-    masks: Mapping[str, Path]
+    masks: Mapping[str, Path]  # path, relative to the data folder, to its mask's file
 
     def __contains__(self, path: str) -> bool:
         return path in self.boxes or Path(path).with_suffix("").as_posix() in self.masks
 
     def region(self, path: str, height: int, width: int) -> Floats:
-        """How much of each pixel is tumor, in an image of (height, width) pixels.
-
-        Returns:
-            (height, width) 0..1; a box's edge may divide a pixel.
+        """(height, width) 0..1: how much of each pixel is tumor; a box's edge may divide a pixel.
 
         Raises:
             TumorlensError: a mask cannot be decoded, or shows nothing.

@@ -16,6 +16,7 @@ from tumorlens.evaluation.intervals import Estimate, estimates, primitives
 from tumorlens.evaluation.plots import save
 from tumorlens.explain import overlay, plots
 from tumorlens.explain.faithfulness import of_faithfulness
+from tumorlens.explain.gradcam import Way, draw
 from tumorlens.explain.localization import (
     ATTRIBUTION,
     METRICS,
@@ -30,7 +31,6 @@ from tumorlens.explain.localization import (
     localize,
     subsets,
 )
-from tumorlens.explain.maps import Way, draw
 from tumorlens.explain.regions import Boxes
 from tumorlens.explain.sanity import of_agreement, of_sanity
 from tumorlens.files import SCHEMA, csv_text, write_json, write_text
@@ -52,16 +52,7 @@ def measure(
 ) -> dict[str, Any]:
     """Measure all that the settings ask for, and write the files.
 
-    Args:
-        settings: of the command.
-        way: how its maps are made.
-        sessions: of one or two networks, by name.
-        boxes: what --boxes names.
-        seeds: what --agree names.
-        out_dir: claimed.
-
-    Returns:
-        The content of `explain.json`, JSON primitives.
+    `seeds` are those of --agree; `out_dir` is claimed. Returns the content of `explain.json`.
 
     Raises:
         TumorlensError: no image has a box, or too few are there to measure on.
@@ -80,7 +71,10 @@ def measure(
         if len(found) > 1:
             first, second = found.values()
             content["comparison"] = compare(first, second, **resampling)
-        write_text(out_dir / "localization.csv", _table(found))
+        rows = [[name, *row.values()] for name, one in found.items() for row in one.rows]
+        cells = [[f"{one:.6g}" if isinstance(one, float) else one for one in row] for row in rows]
+        header = ["network", *next(iter(found.values())).rows[0]]
+        write_text(out_dir / "localization.csv", csv_text(header, cells))
         figures = _figures(found, next(iter(sessions.values())).data.root, boxes, way)
     if settings.faithfulness or settings.sanity or settings.agree:
         # The seeds are the first's alone.
@@ -99,16 +93,6 @@ def measure(
         save(figure, out_dir / f"{name}.png", dpi=100 if name == "gallery" else 150)
     write_json(out_dir / "explain.json", content)
     return content
-
-
-def _table(found: Mapping[str, Localization]) -> str:
-    """`localization.csv`: a row an image and network."""
-    header = ["network", *next(iter(found.values())).rows[0]]
-    rows = [[name, *row.values()] for name, one in found.items() for row in one.rows]
-    return csv_text(
-        header,
-        [[f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows],
-    )
 
 
 def _figures(
@@ -238,9 +222,7 @@ def _gaps(pairs: Sequence[tuple[Row, Row]], names: Iterable[str]) -> dict[str, F
 def sentence(first: str, second: str, gain: Estimate) -> str:
     """Whether one network localises better, by the energy-based pointing game; SE is the subject.
 
-    Args:
-        first, second: names of the networks.
-        gain: of the second over the first, paired.
+    `gain` is of the second over the first, paired.
     """
     value, low, high = gain.value, gain.low, gain.high
     subject, other = second, first

@@ -4,8 +4,8 @@ Adebayo et al. 2018, "Sanity checks for saliency maps": weights are made random 
 layer to the first, step upon step. A map that stays as it was shows the image, not the network.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +17,34 @@ from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.explain import plots
-from tumorlens.explain.maps import Maps, Sample
+from tumorlens.explain.gradcam import Maps, Sample
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import build_random
 
 Floats = npt.NDArray[np.float64]
+Similarity = dict[str, Floats]  # "ssim" and "rank" of N pairs of maps, see `similarity`
 
 # Maps are compared as images of this side; the window of SSIM is `_WINDOW` of its pixels.
 _SIDE, _WINDOW = 56, 7
 _WORDS = {"ssim": "SSIM", "rank": "rank correlation"}
 
 
-@dataclass(frozen=True, eq=False)
-class Similarity:
-    """How alike pairs of maps are.
-
-    Attributes:
-        ssim: (N,) structural similarity, -1..1, of the maps scaled to 0..1 each.
-        rank: (N,) Spearman's rank correlation of the cells, -1..1; NaN where a map is the same
-            everywhere and has no order.
-    """
-
-    ssim: Floats
-    rank: Floats
-
-
 def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
-    """Similarity of the maps after each step of randomisation.
+    """Similarity of the maps after each step of randomisation, and the first network's figure.
 
-    Returns:
-        JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
-        images, where maps of random weights end; and the first network's figure.
+    JSON primitives: network to step to `ssim` and `rank`, and the same for maps of different
+    images, where maps of random weights end.
     """
     content: dict[str, Any] = {}
     for one in samples:
         session, stages = one.session, steps(one.session.network)
         found: dict[str, Any] = {}
         for number, (name, network) in enumerate(cascade(session.checkpoint, one.seed), 1):
-            found[name] = _means(one, similarity(one.maps, one.maps_by(network), one.size))
+            found[name] = one.means(similarity(one.maps, one.maps_by(network), one.size))
             session.progress("sanity", number, len(stages))
         content[one.name] = {
             "steps": found,
-            "maps_of_different_images": _means(one, floor(one.maps, one.size, one.seed)),
+            "maps_of_different_images": one.means(floor(one.maps, one.size, one.seed)),
             "empty_maps": int((one.maps.max(axis=(1, 2)) <= 0).sum()),
         }
     first = content[samples[0].name]
@@ -76,18 +62,13 @@ def of_sanity(samples: Sequence[Sample]) -> tuple[dict[str, Any], Figure]:
 
 
 def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict[str, Any], Figure]:
-    """How alike the maps of a network and of its other seeds are.
-
-    Returns:
-        JSON primitives: `between_networks`, the mean over pairs, and `maps_of_different_images`;
-        and their figure.
-    """
+    """How alike the maps of a network and of its other seeds are, over pairs; and their figure."""
     maps = [sample.maps]
     for number, loaded in enumerate(seeds.values(), 1):
         maps.append(sample.maps_by(loaded.network(), loaded))
         sample.session.progress("agreement", number, len(seeds))
-    together = _means(sample, between(maps, sample.size))
-    apart = _means(sample, floor(maps[0], sample.size, sample.seed))
+    together = sample.means(between(maps, sample.size))
+    apart = sample.means(floor(maps[0], sample.size, sample.seed))
     first = sample.session.checkpoint
     figure = plots.steps(
         {words: {f"{len(maps)} seeds": together[key]} for key, words in _WORDS.items()},
@@ -104,26 +85,24 @@ def of_agreement(sample: Sample, seeds: Mapping[Path, Checkpoint]) -> tuple[dict
     return content, figure
 
 
-def _means(sample: Sample, found: Similarity) -> dict[str, Any]:
-    return sample.means({"ssim": found.ssim, "rank": found.rank})
-
-
 def similarity(one: Maps, other: Maps, size: int) -> Similarity:
     """Compare maps pair by pair; those of other layers or sizes by their places in the image.
 
-    Args:
-        one, other: (N, h, w) over the same N squares.
-        size: side of those squares, pixels.
+    Both are (N, h, w) over the same N squares of side `size`, pixels.
+
+    Returns:
+        (N,), -1..1: `ssim`, of the maps scaled to 0..1 each, and `rank`, Spearman's correlation of
+        the cells, NaN where a map is the same everywhere and has no order.
     """
     images = [_images(maps, size) for maps in (one, other)]
     if one.shape == other.shape:
         cells = [maps.reshape(len(maps), -1).astype(np.float64) for maps in (one, other)]
     else:
         cells = [shown.reshape(len(shown), -1) for shown in images]
-    return Similarity(
-        np.array([ssim(a, b) for a, b in zip(*images, strict=True)]),
-        np.array([_spearman(a, b) for a, b in zip(*cells, strict=True)]),
-    )
+    return {
+        "ssim": np.array([ssim(a, b) for a, b in zip(*images, strict=True)]),
+        "rank": np.array([_spearman(a, b) for a, b in zip(*cells, strict=True)]),
+    }
 
 
 def floor(maps: Maps, size: int, seed: int = 0) -> Similarity:
@@ -179,8 +158,7 @@ def _spearman(one: Floats, other: Floats) -> float:
 def steps(network: nn.Module) -> dict[str, list[str]]:
     """What is made random, from the last to the first: layers, and blocks of a sequence one by one.
 
-    Returns:
-        Name of each step to the modules of it: a norm goes with the layer before it.
+    Each step's name to the modules of it: a norm goes with the layer before it.
     """
     found: dict[str, list[str]] = {}
     for path in _units(network, ""):
@@ -206,10 +184,6 @@ def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Mod
 
     Batch norm's running metrics go with the weights of their block.
 
-    Args:
-        checkpoint: not changed.
-        seed: of the random weights.
-
     Yields:
         The step's name and the network, the same object each time, in evaluation mode.
     """
@@ -225,17 +199,11 @@ def cascade(checkpoint: Checkpoint, seed: int = 0) -> Iterator[tuple[str, nn.Mod
 def between(maps: Sequence[Maps], size: int) -> Similarity:
     """Agreement of several networks' maps: the mean over their pairs, image by image.
 
-    Args:
-        maps: (N, h, w) of each of M >= 2 networks, over the same squares.
-        size: side of those squares, pixels.
+    `maps` has (N, h, w) of each of M >= 2 networks, over the same squares of side `size`, pixels.
     """
-    pairs = [
-        similarity(maps[one], maps[other], size)
-        for one in range(len(maps))
-        for other in range(one + 1, len(maps))
-    ]
-    ranks = np.stack([pair.rank for pair in pairs])
+    pairs = [similarity(one, other, size) for one, other in itertools.combinations(maps, 2)]
+    ranks = np.stack([pair["rank"] for pair in pairs])
     known = np.isfinite(ranks)
     with np.errstate(invalid="ignore"):
         rank: Floats = np.where(known, ranks, 0).sum(axis=0) / known.sum(axis=0)
-    return Similarity(np.mean([pair.ssim for pair in pairs], axis=0), rank)
+    return {"ssim": np.mean([pair["ssim"] for pair in pairs], axis=0), "rank": rank}

@@ -40,22 +40,15 @@ _OPERATIONS = ["Conv", "Add", "MaxPool", "Relu"]
 
 @dataclass(frozen=True)
 class Cost:
-    """What eight bits cost on validation images.
+    """What eight bits cost on validation images."""
 
-    Attributes:
-        images: how many.
-        rarest: of them, those of the class that has fewest.
-        before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8.
-        changed: share of the images with another prediction.
-        trained: validation images left out because they show training images.
-    """
-
-    images: int
-    rarest: int
+    images: int  # how many
+    rarest: int  # of them, those of the class that has fewest
+    # before, after: "macro_f1" and "recall_CLASS" of the network in 32 bits and in 8
     before: dict[str, float]
     after: dict[str, float]
-    changed: float
-    trained: int = 0
+    changed: float  # share of the images with another prediction
+    trained: int = 0  # validation images left out because they show training images
 
     def lost(self) -> dict[str, float]:
         """Metrics that fell by more than `MOST_LOST`, and by how much."""
@@ -64,17 +57,17 @@ class Cost:
         return {name: drop for name, drop in fallen.items() if not drop <= MOST_LOST + 1e-9}
 
 
+def _batches(squares: Squares, progress: Progress, stage: str) -> Iterator[dict[str, Squares]]:
+    for start in range(0, len(squares), _BATCH):
+        yield {SQUARES: squares[start : start + _BATCH]}
+        progress(stage, min(start + _BATCH, len(squares)), len(squares))
+
+
 class _Calibration(CalibrationDataReader):  # type: ignore[misc]
     """The calibration images, a batch at a time."""
 
     def __init__(self, squares: Squares, progress: Progress) -> None:
-        self._batches = self._through(squares, progress)
-
-    @staticmethod
-    def _through(squares: Squares, progress: Progress) -> Iterator[dict[str, Squares]]:
-        for start in range(0, len(squares), _BATCH):
-            yield {SQUARES: squares[start : start + _BATCH]}
-            progress("calibrating", min(start + _BATCH, len(squares)), len(squares))
+        self._batches = _batches(squares, progress, "calibrating")
 
     def get_next(self) -> dict[str, Squares] | None:
         """What onnxruntime asks for until there is no more."""
@@ -87,10 +80,7 @@ def quantise(source: Path, target: Path, squares: Squares, progress: Progress = 
     Weights are symmetric around 0, one scale a channel, in 7 of the 8 bits: processors without
     VNNI add products in pairs into 16 bits, which would overflow with all 8.
 
-    Args:
-        source, target: ONNX files.
-        squares: (N, S, S) training images, of every class.
-        progress: gets the stage "calibrating".
+    `squares` are (N, S, S) training images, of every class.
     """
     graph = onnx.load(source).graph
     first = next(place for place, node in enumerate(graph.node) if node.op_type == "Conv")
@@ -116,12 +106,8 @@ def logits_of(
 ) -> Floats:
     """(N, S, S) images to (N, K) logits of an ONNX file; `progress` gets `stage`."""
     running = onnx_session(path, threads)
-    found = []
-    for start in range(0, len(squares), _BATCH):
-        batch = np.array(squares[start : start + _BATCH])
-        found.append(running.run([LOGITS], {SQUARES: batch})[0].astype(np.float64))
-        progress(stage, start + len(batch), len(squares))
-    return np.concatenate(found)
+    batches = _batches(np.asarray(squares), progress, stage)
+    return np.concatenate([running.run([LOGITS], one)[0].astype(np.float64) for one in batches])
 
 
 def cost(
@@ -129,10 +115,7 @@ def cost(
 ) -> Cost:
     """Compare predictions in 32 bits and in 8.
 
-    Args:
-        labels: (N,) indices into `classes`; each class at least once.
-        before, after: (N, K) logits.
-        classes: K names.
+    `labels` (N,) have each class at least once; logits are (N, K).
     """
     guesses = [logits.argmax(axis=1) for logits in (before, after)]
     metrics = []

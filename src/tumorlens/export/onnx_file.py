@@ -92,11 +92,7 @@ def write(settings: ExportSettings, out: Path, progress: Progress = silent) -> E
 def _small(
     exact: Path, small: Path, data: Dataset, settings: ExportSettings, progress: Progress
 ) -> int8.Cost:
-    """Quantise `exact` into `small`, and measure what that costs.
-
-    Raises:
-        TumorlensError: it costs too much.
-    """
+    """Quantise `exact` into `small`, and measure what that costs; too much is refused."""
     train, valid = data.indices("train"), data.indices("valid")
     rng = np.random.default_rng(0)
     each = -(-settings.calibration_images // len(data.classes))
@@ -249,12 +245,7 @@ def parity(
 ) -> Parity:
     """Compare an ONNX file with the checkpoint that it was made of, one by one and as a batch.
 
-    Args:
-        path: the file.
-        checkpoint: its network is run by PyTorch, as `evaluate` would.
-        squares: (N, S, S), N at least 2.
-        images: what they are, in words.
-        threads: of onnxruntime; None: all cores.
+    `squares` are (N, S, S), N at least 2; `images` says in words what they are.
 
     Raises:
         TumorlensError: they differ by more than `TOLERANCE`.

@@ -27,38 +27,26 @@ COMPARED = 32
 
 @dataclass(frozen=True)
 class Exported:
-    """What `export` wrote.
+    """What `export` wrote."""
 
-    Attributes:
-        path: the file.
-        size: in bytes.
-        precision: "fp32", "fp16" or "int8".
-        parity: how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is.
-        cost: what 8 bits cost; None: not 8 bits.
-        skipped: path of each image that could not be decoded to the reason; for int8 alone.
-    """
-
-    path: Path
-    size: int
-    precision: str
+    path: Path  # the file
+    size: int  # in bytes
+    precision: str  # "fp32", "fp16" or "int8"
+    # how far it is from the checkpoint; in 8 bits, how far the graph in 32 bits is
     parity: "Parity"
-    cost: "Cost | None" = None
+    cost: "Cost | None" = None  # what 8 bits cost; None: not 8 bits
+    # path of each image that could not be decoded to the reason; for int8 alone
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far an exported network is from its checkpoint.
+    """How far an exported network is from its checkpoint."""
 
-    Attributes:
-        images: what was compared, in words.
-        count: how many.
-        logits, features, probabilities: largest absolute difference from PyTorch's; probabilities
-            are calibrated where the checkpoint has a temperature.
-    """
-
-    images: str
-    count: int
+    images: str  # what was compared, in words
+    count: int  # how many
+    # logits, features, probabilities: largest absolute difference from PyTorch's; probabilities are
+    # calibrated where the checkpoint has a temperature
     logits: float
     features: float
     probabilities: float
@@ -72,11 +60,7 @@ def compared(
 ) -> Parity:
     """How far outputs are from those of a checkpoint's network in PyTorch.
 
-    Args:
-        checkpoint: the original.
-        squares: (N, S, S).
-        images: what they are, in words.
-        batches: logits (n, K) and features (n, D) of the first n squares each.
+    `batches` has logits (n, K) and features (n, D) of the first n squares, (N, S, S), each.
     """
     wanted = describe(
         checkpoint.network(), checkpoint.preprocessing, squares, device=torch.device("cpu")
@@ -97,10 +81,9 @@ def compared(
 def checkpoint_and_images(
     settings: ExportSettings, progress: Progress = silent
 ) -> tuple[Checkpoint, Squares, str]:
-    """The checkpoint, and a few validation images; where none can be had and none named, noise.
+    """The checkpoint, a few validation images, (N, S, S), N at least 2, and what they are in words.
 
-    Returns:
-        The checkpoint; (N, S, S), at least 2 of them; what they are, for a person.
+    Where none can be had and none is named, they are noise.
     """
     images = ImageChoice(
         settings.data_dir,

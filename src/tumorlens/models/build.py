@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import MODEL_NAMES, MODELS, is_foreign
-from tumorlens.models.resnet import ResNet
-from tumorlens.models.squeeze_excite import SqueezeExcite
+from tumorlens.models.resnet import ResNet, SqueezeExcite
 from tumorlens.settings import MAP_LAYER
 
 Factory = Callable[..., object]

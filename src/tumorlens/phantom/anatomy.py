@@ -59,21 +59,13 @@ class Ripples:
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """The averaged brain, and how far every place is from the space that it fills.
+    """The averaged brain, and how far every place is from the space that it fills."""
 
-    Attributes:
-        t1: (197, 233, 189) uint8, T1 signal, 0 outside the brain.
-        grey: (197, 233, 189) uint8, probability of grey matter times 255.
-        white: the same for white matter.
-        cavity: millimetres to the inside of the skull, negative inside, on a coarser grid.
-        vault: the same for a rounder, closed hull: the shape that the scalp follows.
-    """
-
-    t1: npt.NDArray[np.uint8]
-    grey: npt.NDArray[np.uint8]
-    white: npt.NDArray[np.uint8]
-    cavity: Array
-    vault: Array
+    t1: npt.NDArray[np.uint8]  # (197, 233, 189) uint8, T1 signal, 0 outside the brain
+    grey: npt.NDArray[np.uint8]  # (197, 233, 189) uint8, probability of grey matter times 255
+    white: npt.NDArray[np.uint8]  # the same for white matter
+    cavity: Array  # millimetres to the inside of the skull, negative inside, on a coarser grid
+    vault: Array  # the same for a rounder, closed hull: the shape that the scalp follows
 
 
 def sample_volume(volume: npt.NDArray[np.uint8], points: Array) -> Array:
@@ -146,22 +138,14 @@ def _hull_distance(inside: npt.NDArray[np.bool_], closing: float, step: float) -
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Which slice of the head is looked at: a grid of points in it.
+    """Which slice of the head is looked at: a grid of points in it."""
 
-    Attributes:
-        plane: "axial", "coronal" or "sagittal".
-        offset: mm along the slice's normal from the sella.
-        points: (3, size, size) mm; rows from top to bottom of the image.
-        across: (3,) unit vector along a row; down: (3,) unit vector along a column.
-        spacing: mm from one pixel to the next.
-    """
-
-    plane: str
-    offset: float
-    points: Array
-    across: Array
+    plane: str  # "axial", "coronal" or "sagittal"
+    offset: float  # mm along the slice's normal from the sella
+    points: Array  # (3, size, size) mm; rows from top to bottom of the image
+    across: Array  # (3,) unit vector along a row; down: (3,) unit vector along a column
     down: Array
-    spacing: float
+    spacing: float  # mm from one pixel to the next
 
 
 # Columns, rows (downwards) and normal of each plane, and the head's centre in the image.

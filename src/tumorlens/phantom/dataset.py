@@ -33,25 +33,18 @@ LARGEST = 1024  # pixels: above, nothing is gained
 
 @dataclass(frozen=True, eq=False)
 class PhantomSlice:
-    """One made-up slice.
+    """One made-up slice."""
 
-    Attributes:
-        label: one of `labels.KNOWN_CLASSES`.
-        plane: "axial", "coronal" or "sagittal".
-        offset: mm along the slice's normal from the sella.
-        image: (size, size) uint8.
-        mask: (size, size) bool, the tumor's core: what takes up contrast agent and the dead or
-            fluid parts that it encloses. Swelling (oedema) and dural tail do not count, as in the
-            boxes of the public data set. Empty for notumor.
-        duplicate: (size, size) uint8, the same slice of the same head with the same noise, without
-            the tumor; None where it was not asked for.
-    """
-
-    label: str
-    plane: str
-    offset: float
-    image: npt.NDArray[np.uint8]
+    label: str  # one of `labels.KNOWN_CLASSES`
+    plane: str  # "axial", "coronal" or "sagittal"
+    offset: float  # mm along the slice's normal from the sella
+    image: npt.NDArray[np.uint8]  # (size, size) uint8
+    # (size, size) bool, the tumor's core: what takes up contrast agent and the dead or fluid parts
+    # that it encloses. Swelling (oedema) and dural tail do not count, as in the boxes of the public
+    # data set. Empty for notumor.
     mask: npt.NDArray[np.bool_]
+    # (size, size) uint8, the same slice of the same head with the same noise, without the tumor;
+    # None where it was not asked for
     duplicate: npt.NDArray[np.uint8] | None
 
 
@@ -83,7 +76,7 @@ def phantom_slice(
     streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(4)]
     view = draw_view(streams[0], size)
     person = Person(streams[1])
-    scanner = _draw_scanner(streams[2], size)
+    scanner = _Scanner(streams[2], size)
     tissue = survey(template, person, view.points)
     lesion = draw_lesion(streams[3], label, view, tissue)
 
@@ -106,16 +99,17 @@ def phantom_slice(
     return PhantomSlice(label, view.plane, view.offset, image, lesion.core > 0.5, without)
 
 
-@dataclass(frozen=True, eq=False)
 class _Scanner:
     """How a signal becomes an image; drawn without knowing the class."""
 
-    bias: Ripples
-    shading: float
-    blur: float  # pixels
-    noise: Array  # (2, size, size), real and imaginary
-    gain: float
-    gamma: float
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        noise = rng.uniform(0.006, 0.022) * rng.standard_normal((2, size, size), dtype=np.float32)
+        self.noise = noise.astype(np.float32)  # real and imaginary
+        self.bias = Ripples(rng, 260, 5)
+        self.shading = rng.uniform(0.03, 0.15)
+        self.blur = rng.uniform(0.5, 0.85) * size / 224  # pixels
+        self.gain = rng.uniform(0.8, 1.05)
+        self.gamma = rng.uniform(0.9, 1.1)
 
     def image(self, signal: Array, points: Array) -> npt.NDArray[np.uint8]:
         """Coil shading, the point spread, Rician noise (Gudbjartsson and Patz 1995), window."""
@@ -124,18 +118,6 @@ class _Scanner:
         seen = np.hypot(seen + self.noise[0], self.noise[1])
         shown = np.clip(self.gain * seen, 0, 1) ** self.gamma
         return np.asarray(np.rint(shown * 255), dtype=np.uint8)
-
-
-def _draw_scanner(rng: np.random.Generator, size: int) -> _Scanner:
-    noise = rng.uniform(0.006, 0.022) * rng.standard_normal((2, size, size), dtype=np.float32)
-    return _Scanner(
-        bias=Ripples(rng, 260, 5),
-        shading=rng.uniform(0.03, 0.15),
-        blur=rng.uniform(0.5, 0.85) * size / 224,
-        noise=noise.astype(np.float32),
-        gain=rng.uniform(0.8, 1.05),
-        gamma=rng.uniform(0.9, 1.1),
-    )
 
 
 def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSummary:
@@ -147,10 +129,6 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
     An image depends on its split, class, number and the seed, not on how many there are. Images of
     these names from an earlier, larger run are removed.
 
-    Args:
-        settings: see `PhantomSettings`.
-        progress: called after each image.
-
     Raises:
         TumorlensError: a folder of something else, or a size out of range.
     """
@@ -160,7 +138,7 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
     claim(out, "phantom")
     counts = {"train": settings.train, "valid": settings.valid, "test": settings.test}
     tasks = [
-        _Task(split, label, number, (seed, s, c, number))
+        (f"{split}/{label}/{label}-{number:04d}.png", label, (seed, s, c, number))
         for s, (split, count) in enumerate(counts.items())
         for c, label in enumerate(KNOWN_CLASSES)
         for number in range(count)
@@ -173,7 +151,7 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
     boxes: list[list[str]] = []
     # Threads: nearly all the time is spent in numpy and scipy, which let go of the interpreter.
     with ThreadPoolExecutor(cpu_count()) as pool:
-        for done, row in enumerate(pool.map(lambda task: _write(out, task, size), tasks), 1):
+        for done, row in enumerate(pool.map(lambda task: _write(out, size, *task), tasks), 1):
             boxes.append(row)
             progress("phantom", done, len(tasks))
     header = ["path", "label", "box_x0", "box_y0", "box_x1", "box_y1"]
@@ -182,18 +160,6 @@ def phantom(settings: PhantomSettings, progress: Progress = silent) -> PhantomSu
     write_manifest(out, "phantom", settings=primitives(settings), seed=seed)
     images = {split: dict.fromkeys(KNOWN_CLASSES, count) for split, count in counts.items()}
     return PhantomSummary(out, size, seed, images)
-
-
-@dataclass(frozen=True)
-class _Task:
-    split: str
-    label: str
-    number: int
-    seed: tuple[int, ...]
-
-    @property
-    def path(self) -> str:
-        return f"{self.split}/{self.label}/{self.label}-{self.number:04d}.png"
 
 
 def _clear(out: Path, split: str, count: int) -> None:
@@ -205,12 +171,12 @@ def _clear(out: Path, split: str, count: int) -> None:
                     path.unlink()
 
 
-def _write(out: Path, task: _Task, size: int) -> list[str]:
-    made = phantom_slice(task.seed, task.label, size, duplicate=False)
-    write_image(out / task.path, made.image)
+def _write(out: Path, size: int, path: str, label: str, seed: tuple[int, ...]) -> list[str]:
+    made = phantom_slice(seed, label, size, duplicate=False)
+    write_image(out / path, made.image)
     if not made.mask.any():
-        return [task.path, task.label, "", "", "", ""]
-    write_image(out / "masks" / task.path, made.mask.astype(np.uint8) * np.uint8(255))
+        return [path, label, "", "", "", ""]
+    write_image(out / "masks" / path, made.mask.astype(np.uint8) * np.uint8(255))
     rows, columns = np.nonzero(made.mask)
     box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    return [task.path, task.label, *(f"{edge / size:.4f}" for edge in box)]
+    return [path, label, *(f"{edge / size:.4f}" for edge in box)]

@@ -51,19 +51,12 @@ class Person:
 
 @dataclass(frozen=True, eq=False)
 class Tissue:
-    """What is where in a healthy head, at H x W points.
+    """What is where in a healthy head, at H x W points."""
 
-    Attributes:
-        depth: mm to the inside of the skull, negative inside.
-        brain: share of brain tissue, 0..1.
-        white: share of white matter in it, 0..1.
-        t1: the template's own signal, 0..1.
-    """
-
-    depth: Array
-    brain: Array
-    white: Array
-    t1: Array
+    depth: Array  # mm to the inside of the skull, negative inside
+    brain: Array  # share of brain tissue, 0..1
+    white: Array  # share of white matter in it, 0..1
+    t1: Array  # the template's own signal, 0..1
 
 
 def survey(template: Template, person: Person, points: Array) -> Tissue:

@@ -21,22 +21,16 @@ _TAIL_SIGNAL = 0.62
 
 @dataclass(frozen=True, eq=False)
 class Lesion:
-    """A tumor at H x W points.
+    """A tumor at H x W points."""
 
-    Attributes:
-        core: (H, W) how much of a pixel is tumor core, 0..1: what takes up contrast agent and
-            what that encloses; swelling and dural tail are not core.
-        signal: (H, W) signal of the core.
-        around: (H, W) factor on the signal of the tissue around: swelling, a cleft of fluid.
-        tail: (H, W) how much of a pixel is thickened, enhancing dura, 0..1.
-        push: (2, H, W) mm along rows and columns from each pixel to the tissue that the growing
-            tumor has pushed there; 0 out of its reach.
-    """
-
+    # (H, W) how much of a pixel is tumor core, 0..1: what takes up contrast agent and what that
+    # encloses; swelling and dural tail are not core
     core: Array
-    signal: Array
-    around: Array
-    tail: Array
+    signal: Array  # (H, W) signal of the core
+    around: Array  # (H, W) factor on the signal of the tissue around: swelling, a cleft of fluid
+    tail: Array  # (H, W) how much of a pixel is thickened, enhancing dura, 0..1
+    # (2, H, W) mm along rows and columns from each pixel to the tissue that the growing tumor has
+    # pushed there; 0 out of its reach
     push: Array
 
     def laid_into(self, healthy: Array) -> Array:

@@ -71,40 +71,30 @@ _SOURCES: dict[MapMethod, str] = {
 
 @dataclass(frozen=True)
 class Item:
-    """One item of the checklist.
+    """One item of the checklist."""
 
-    Attributes:
-        number: 1 to 44.
-        section, title: where it belongs, what it asks.
-        answer: from the run's files; empty: for the author.
-        open: what the author must add to the answer, or say instead of one; may be empty.
-    """
-
-    number: int
+    number: int  # 1 to 44
+    # section, title: where it belongs, what it asks
     section: str
     title: str
-    answer: str
-    open: str
+    answer: str  # from the run's files; empty: for the author
+    open: str  # what the author must add to the answer, or say instead of one; may be empty
 
 
 def checklist(found: Evidence) -> tuple[Item, ...]:
     """All 44 items, in order."""
-    answers = {number: (answer, more) for number, answer, more in _answers(found)}
+    answers = {number: (answer, more) for number, answer, more in (*_data(found), *_model(found))}
+    if found.evaluation is not None:
+        of_results = _results(found, found.evaluation.content)
+        answers |= {number: (answer, more) for number, answer, more in of_results}
+    if found.gradcam is not None:
+        drawn = found.gradcam.content.get("chosen", "")
+        checked = "Whether the maps were checked against marked tumors."
+        answers[31] = f"{maps_of(found)}: {drawn}.", checked
     return tuple(
         Item(number, section, title, *answers.get(number, ("", "")))
         for number, (section, title) in ITEMS.items()
     )
-
-
-def _answers(found: Evidence) -> Iterator[tuple[int, str, str]]:
-    yield from _data(found)
-    yield from _model(found)
-    if found.evaluation is not None:
-        yield from _results(found, found.evaluation.content)
-    if found.gradcam is not None:
-        drawn = found.gradcam.content.get("chosen", "")
-        checked = "Whether the maps were checked against marked tumors."
-        yield 31, f"{maps_of(found)}: {drawn}.", checked
 
 
 def maps_of(found: Evidence) -> str:
@@ -220,7 +210,8 @@ def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, str
             "Scored again without the images that show a training image.",
             "Other scanners, noise, subgroups.",
         )
-    scored = _same_folder(found, metrics)
+    known = found.data.get("data_dir")
+    scored = known is not None and Path(str(metrics.get("data_dir"))).resolve() == Path(known)
     note = "Whether these images come from another institution than the training images."
     if scored and split in ("valid", "test"):
         yield 32, f"{n:,} {split} images of the folder that the network was trained from.", ""
@@ -234,11 +225,6 @@ def _results(found: Evidence, metrics: tables.Record) -> Iterator[tuple[int, str
         "errors are shown under Errors.",
         "What they have in common.",
     )
-
-
-def _same_folder(found: Evidence, metrics: tables.Record) -> bool:
-    known = found.data.get("data_dir")
-    return known is not None and Path(str(metrics.get("data_dir"))).resolve() == Path(known)
 
 
 def environment(found: Evidence) -> str:

@@ -21,63 +21,41 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Folder:
-    """What a command wrote.
+    """What a command wrote."""
 
-    Attributes:
-        path: the folder.
-        manifest: what wrote it, with which versions.
-        content: its main JSON file.
-    """
-
-    path: Path
-    manifest: Record
-    content: Record
+    path: Path  # the folder
+    manifest: Record  # what wrote it, with which versions
+    content: Record  # its main JSON file
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Something a full report would have.
+    """Something a full report would have."""
 
-    Attributes:
-        what: in words.
-        why: what was found instead; empty if nothing was.
-        command: what makes it.
-    """
-
-    what: str
-    why: str
-    command: str
+    what: str  # in words
+    why: str  # what was found instead; empty if nothing was
+    command: str  # what makes it
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A run and all that is known of it; None where nothing is.
+    """A run and all that is known of it; None where nothing is."""
 
-    Attributes:
-        run_dir: the run's folder.
-        checkpoint: its best_model.pt.
-        sha256: of that file.
-        summary: the JSON beside it.
-        manifest: of the training run.
-        history: one row an epoch, as text.
-        evaluation, gradcam, audit, comparison: folders of those commands.
-        localisation: a gradcam folder whose explain.json has maps measured against tumors: that
-            of `gradcam`, or another beside it.
-        gaps: what is missing.
-    """
-
-    run_dir: Path
-    checkpoint: Path
-    sha256: str
-    summary: Record
-    manifest: Record
-    history: tuple[dict[str, str], ...]
+    run_dir: Path  # the run's folder
+    checkpoint: Path  # its best_model.pt
+    sha256: str  # of that file
+    summary: Record  # the JSON beside it
+    manifest: Record  # of the training run
+    history: tuple[dict[str, str], ...]  # one row an epoch, as text
+    # evaluation, gradcam, audit, comparison: folders of those commands
     evaluation: Folder | None
     gradcam: Folder | None
     audit: Folder | None
     comparison: Folder | None
+    # a gradcam folder whose explain.json has maps measured against tumors: that of `gradcam`, or
+    # another beside it
     localisation: Folder | None
-    gaps: tuple[Gap, ...]
+    gaps: tuple[Gap, ...]  # what is missing
 
     @property
     def name(self) -> str:
@@ -141,7 +119,9 @@ def gather(settings: ReportSettings) -> Evidence:
     if not manifest.get("complete"):
         why = "The run is not complete: what follows is its best epoch so far."
         gaps.append(Gap("the rest of the training", why, f"tumorlens train --resume {run_dir}"))
-    places = _places(run_dir)
+    # model/runs/RUN, and model, where best_model.pt was when a command without --out_dir was asked.
+    above = run_dir.resolve().parent
+    places = (run_dir, above.parent) if above.name == "runs" else (run_dir,)
 
     def of_checkpoint(
         command: str, file: str, given: Path | None, what: str, more: str = ""
@@ -157,7 +137,8 @@ def gather(settings: ReportSettings) -> Evidence:
     evaluation = of_checkpoint(
         "evaluate", "metrics.json", settings.evaluation, "scores on held-out images"
     )
-    more = f" --class {_class_to_explain(summary)}"
+    classes = [str(name) for name in summary.get("classes", [])] or ["glioma"]
+    more = f" --class {'glioma' if 'glioma' in classes else classes[0]}"
     gradcam = of_checkpoint("gradcam", "gradcam.json", settings.gradcam, "attribution maps", more)
     audit = _find_audit(settings, summary, places, gaps)
     comparison = None
@@ -217,12 +198,6 @@ def _run_folder(given: Path) -> Path:
     return folder
 
 
-def _places(run_dir: Path) -> tuple[Path, ...]:
-    # model/runs/RUN, and model, where best_model.pt was when a command without --out_dir was asked.
-    above = run_dir.resolve().parent
-    return (run_dir, above.parent) if above.name == "runs" else (run_dir,)
-
-
 def _find(
     command: str,
     file: str,
@@ -234,8 +209,7 @@ def _find(
 ) -> Folder | None:
     """A command's folder, given or in one of `places`; None, and a gap more, where there is none.
 
-    Args:
-        of_another: in a sentence why a folder is not the run's; "" where it is.
+    `of_another` says in a sentence why a folder is not the run's; "" where it is.
     """
     name = {"evaluate": "evaluation"}.get(command, command)
     reason = ""
@@ -276,17 +250,15 @@ def _find_audit(
 
     def of_another(found: Folder) -> str:
         audited = str(found.content.get("data_dir", ""))
-        if settings.audit or (known is not None and _same_place(audited, known, found.path)):
+        # audit.json has the folder as the user wrote it, from wherever he stood.
+        stood = (Path(), found.path.resolve().parent)
+        if settings.audit or (
+            known is not None and any((place / audited).resolve() == Path(known) for place in stood)
+        ):
             return ""
         return f"{found.path} is of another data folder."
 
     return _find("audit", "audit.json", settings.audit, (*places, Path()), gaps, gap, of_another)
-
-
-def _same_place(audited: str, known: str, audit: Path) -> bool:
-    # audit.json has the folder as the user wrote it, from wherever he stood.
-    stood = (Path(), audit.resolve().parent)
-    return any((place / audited).resolve() == Path(known) for place in stood)
 
 
 def _folder(path: Path, command: str, file: str) -> Folder | str:
@@ -314,8 +286,3 @@ def _history(path: Path) -> tuple[dict[str, str], ...]:
             return tuple(csv.DictReader(file))
     except OSError:
         return ()
-
-
-def _class_to_explain(summary: Record) -> str:
-    classes = [str(name) for name in summary.get("classes", [])]
-    return "glioma" if "glioma" in classes or not classes else classes[0]

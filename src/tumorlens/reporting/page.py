@@ -29,29 +29,17 @@ _SEAL = re.compile(r"\n<!-- tumorlens report ([0-9a-f]{64}) -->\n?$")
 
 @dataclass(frozen=True)
 class RunReport:
-    """What `report` wrote.
+    """What `report` wrote."""
 
-    Attributes:
-        page: the HTML file.
-        card: MODEL_CARD.md.
-        card_kept: the card that was there has words of its author and was left as it is.
-        gaps: what a full report would have too.
-        filled: items of the checklist that the run answers, of 44.
-    """
-
-    page: Path
-    card: Path
-    card_kept: bool
-    gaps: tuple[Gap, ...]
-    filled: int
+    page: Path  # the HTML file
+    card: Path  # MODEL_CARD.md
+    card_kept: bool  # the card that was there has words of its author and was left as it is
+    gaps: tuple[Gap, ...]  # what a full report would have too
+    filled: int  # items of the checklist that the run answers, of 44
 
 
 def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
     """Write the page and the model card of a run.
-
-    Args:
-        settings: see `ReportSettings`.
-        progress: gets "reporting", files done of two.
 
     Raises:
         TumorlensError: see `evidence.gather`; or a file of somebody else is in the page's place.
@@ -69,22 +57,13 @@ def report(settings: ReportSettings, progress: Progress = silent) -> RunReport:
     kept = card.exists() and not _untouched(card)
     items = claim.checklist(found)
     progress("reporting", 0, 2)
-    write_text(page, html(found, items))
+    write_text(page, _render("report.html", found, items, autoescape=True))
     progress("reporting", 1, 2)
     if not kept:
-        write_text(card, sealed(markdown(found, items)))
+        # In the order of Mitchell et al. 2019, "Model Cards for Model Reporting".
+        write_text(card, sealed(_render("model_card.md", found, items, finalize=_plain)))
     progress("reporting", 2, 2)
     return RunReport(page, card, kept, found.gaps, sum(bool(item.answer) for item in items))
-
-
-def html(found: Evidence, items: tuple[claim.Item, ...]) -> str:
-    """The page: no script, no resource from elsewhere; images are inside."""
-    return _render("report.html", found, items, autoescape=True)
-
-
-def markdown(found: Evidence, items: tuple[claim.Item, ...]) -> str:
-    """The model card, in the order of Mitchell et al. 2019, "Model Cards for Model Reporting"."""
-    return _render("model_card.md", found, items, finalize=_plain)
 
 
 def sealed(card: str) -> str:
@@ -119,6 +98,7 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
     metrics = found.evaluation.content if found.evaluation else None
     model = str(found.summary["model_name"])
     classes = [str(item) for item in found.summary["classes"]]
+    words = [str(word) for word in found.manifest.get("arguments", [])]
     return environment.from_string(text).render(
         found=found,
         version=__version__,
@@ -134,13 +114,16 @@ def _render(name: str, found: Evidence, items: tuple[claim.Item, ...], **options
         items=items,
         maps=claim.maps_of(found),
         figures=_figures(found),
-        compared=_estimates(found.comparison.content if found.comparison else None),
+        compared=[
+            (", ".join(path).replace("_", " "), tables.cell(entry))
+            for path, entry in estimates(found.comparison.content if found.comparison else None)
+        ],
         localised=tables.localised(
             found.localisation.content if found.localisation else None, classes
         ),
         localisation=tables.LOCALISATION,
         environment=claim.environment(found),
-        command=_command(found),
+        command=" ".join([*(Path(word).name for word in words[:1]), *words[1:]]),
         flat=_flat,
         scores=_scores(metrics) if metrics else {},
     )
@@ -182,13 +165,6 @@ def _figures(found: Evidence) -> dict[str, str]:
     }
 
 
-def _estimates(content: Any) -> list[tuple[str, tables.Cell]]:
-    return [
-        (", ".join(path).replace("_", " "), tables.cell(entry))
-        for path, entry in estimates(content)
-    ]
-
-
 def _flat(value: Any) -> str:
     """A setting in words."""
     if isinstance(value, dict):
@@ -196,8 +172,3 @@ def _flat(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _command(found: Evidence) -> str:
-    words = [str(word) for word in found.manifest.get("arguments", [])]
-    return " ".join([Path(words[0]).name, *words[1:]]) if words else ""

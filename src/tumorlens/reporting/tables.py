@@ -35,17 +35,13 @@ LOCALISATION = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric and its 95% interval; None where it has no meaning.
+    """A metric and its 95% interval; None where it has no meaning."""
 
-    Attributes:
-        value, low, high: as in metrics.json.
-        n: images behind it.
-    """
-
+    # value, low, high: as in metrics.json
     value: float | None
     low: float | None
     high: float | None
-    n: int | None
+    n: int | None  # images behind it
 
     @property
     def text(self) -> str:
@@ -116,9 +112,7 @@ def by_class(metrics: Record) -> Iterator[tuple[str, int, list[Cell]]]:
 def localised(explained: Record | None, classes: list[str]) -> list[tuple[str, str, list[Cell]]]:
     """How maps fit marked tumors: network or baseline, tumors, metrics as in `LOCALISATION`.
 
-    Args:
-        explained: explain.json.
-        classes: names; subsets by size or decision are left out.
+    Subsets by size or decision are left out.
     """
     measured = (explained or {}).get("localization", {})
     tables = {name: found["network"] for name, found in measured.items()}

@@ -3,12 +3,7 @@
 These classes are the command line too: a field's name is its flag, its docstring its help.
 """
 
-from tumorlens.settings.data import (
-    AuditSettings,
-    DownloadSettings,
-    PhantomSettings,
-    SplitSettings,
-)
+from tumorlens.settings.data import AuditSettings, DownloadSettings, PhantomSettings, SplitSettings
 from tumorlens.settings.deploy import (
     CalibrateSettings,
     ExportSettings,

@@ -29,9 +29,7 @@ _LOOKS = {
 def story(seen: Sequence[Seen], *, published: bool) -> Figure:
     """Both networks: all test images, without near-duplicates, unseen patients; 95% intervals.
 
-    Args:
-        seen: the report's views.
-        published: all test images are the public set's `Testing`: draw the published metrics too.
+    `published`: all test images are the public set's `Testing`: draw the published metrics too.
     """
     shown = [view for view in _VIEWS if any(one.view.name == view for one in seen)]
     names = _VIEWS | ({"official": "Testing, as\neverybody\nscores it"} if published else {})
@@ -121,11 +119,7 @@ def _legend(drawn: Figure, models: Sequence[str], *, published: bool) -> None:
 
 
 def attribution_by_class(found: Sequence[Look]) -> Figure:
-    """Networks and centre prior in each class: means, and a small dot for each fold.
-
-    Args:
-        found: of one protocol and split.
-    """
+    """Networks and centre prior in each class: means, and a small dot for each fold."""
     labels = list(dict.fromkeys(one.label for one in found))
     whos = list(dict.fromkeys(one.who for one in found if not one.difference))
     networks = [who for who in whos if who != CENTRE]

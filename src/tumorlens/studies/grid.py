@@ -132,11 +132,7 @@ def _folds(settings: StudySettings) -> tuple[Path | None, tuple[int | None, ...]
 
 
 def _finished(job: Job, run: RunFiles | None) -> bool:
-    """Whether a run's files are there, with where its maps lie if boxes are given.
-
-    Raises:
-        TumorlensError: they are there, of other images.
-    """
+    """Whether a run's files are there, with where its maps lie if boxes are given."""
     if run is None:
         return False
     assert job.train.data_dir is not None  # `jobs` saw to it

@@ -70,9 +70,7 @@ class StudyReport(Tabular):
 def draw_report(settings: StudySettings, progress: Progress = silent) -> StudyReport:
     """Draw tables and figures of the finished runs into `out_dir`/report.
 
-    Args:
-        settings: `out_dir`, `patients`, `groups` and `resamples` count.
-        progress: told of "reporting", views done of all.
+    Of the settings `out_dir`, `patients`, `groups` and `resamples` count.
 
     Raises:
         TumorlensError: no finished run, runs of a protocol that were trained in different ways,

@@ -20,21 +20,15 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
-from tumorlens.comparison.run_files import (
-    WHAT,
-    RunFiles,
-    differing,
-    predictions_file,
-    read_run,
-)
+from tumorlens.comparison.run_files import WHAT, RunFiles, differing, predictions_file, read_run
 from tumorlens.data.folder import SPLITS
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.evaluate import Report, evaluate_session
 from tumorlens.evaluation.predictions import table
 from tumorlens.evaluation.scores import tumor_accuracy
+from tumorlens.explain.gradcam import Way
 from tumorlens.explain.localization import localize
-from tumorlens.explain.maps import Way
 from tumorlens.explain.regions import read_boxes
 from tumorlens.files import MANIFEST, SCHEMA, environment, read_json, write_json, write_text
 from tumorlens.labels import MODEL_NAMES
@@ -177,11 +171,7 @@ def _trained(job: Job, progress: Progress) -> Path:
 
 
 def _left_over(job: Job) -> tuple[Path | None, bool]:
-    """The newest run folder of a job, None if there is none; and whether its training is complete.
-
-    Raises:
-        TumorlensError: it was started with other settings.
-    """
+    """The newest run folder of a job, None if there is none; and whether it is complete."""
 
     def number(folder: Path) -> int:
         tail = folder.name.rsplit("-", 1)[-1]
@@ -306,10 +296,7 @@ def _run_record(job: Job, session: Session, report: Report) -> dict[str, Any]:
 
 
 def _localization(job: Job, boxes: Path, session: Session) -> dict[str, Any]:
-    """Where its maps lie, on the scored images; where none has a box, on the validation's.
-
-    Empty where those have none either.
-    """
+    """Where its maps lie, on the scored images, else on the validation's; empty without a box."""
     annotated, data = read_boxes(boxes), session.checkpoint.data
     looked_at: Session | None = session
     if not any(path in annotated for path in session.data.paths):

@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from tumorlens.comparison.compare import pairs_of_study
-from tumorlens.comparison.paired import Comparison, Pair, compare, weighted_metrics
+from tumorlens.comparison.paired import Comparison, Pair, Weighted, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
-from tumorlens.comparison.tests import run_draws
 from tumorlens.comparison.text import sentence, significant_changes
 from tumorlens.data.patients import PatientTable, unit_words
 from tumorlens.data.public_patients import is_testing
@@ -18,12 +18,13 @@ from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
     Estimate,
+    bootstrap,
     percentile_interval,
     proportion_interval,
-    resampled_weights,
     with_width,
 )
 from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any
+from tumorlens.evaluation.significance import run_draws
 from tumorlens.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
@@ -184,13 +185,7 @@ def summarize(
     resamples: int | None = None,
     progress: Progress = silent,
 ) -> tuple[tuple[Seen, ...], dict[str, Comparison]]:
-    """Every view of every network, and by view's name the two networks compared.
-
-    Args:
-        predictions: of each run, by name, see `predictions_by_run`.
-        resamples: behind each interval; None: `RESAMPLES`, and more for differences.
-        progress: told of "reporting", views done of all.
-    """
+    """Every view of every network, and by view's name the two networks compared."""
     there = {
         run.protocol: [other for other in runs if other.protocol == run.protocol] for run in runs
     }
@@ -264,7 +259,6 @@ def over_runs(
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.
         metrics: names; those that the classes do not have are left out.
-        resamples: draws behind each interval.
 
     Returns:
         Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
@@ -288,13 +282,9 @@ def over_runs(
             asked = ones[0] if share is None else share[0]
             counts[name] += int(asked.sum())
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
-        start = 0
-        for weights in resampled_weights(members, resamples, 1000 * index):
-            block = [of(weights) for of in values_of]
-            for name in wanted:
-                part = np.mean([one[name] for one in block], axis=0) / len(folds)
-                drawn[name][start : start + len(weights)] += part
-            start += len(weights)
+        of_fold = partial(_mean, values_of)
+        for name, mean in bootstrap(of_fold, members, resamples, 1000 * index).items():
+            drawn[name] += mean / len(folds)
     rng = np.random.default_rng(0)
     found: dict[str, Estimate] = {}
     for name in wanted:
@@ -310,6 +300,11 @@ def over_runs(
         low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, {name: tuple(v for fold in point[name] for v in fold) for name in wanted}
+
+
+def _mean(networks: Sequence[Weighted], weights: Floats) -> dict[str, Floats]:
+    found = [of(weights) for of in networks]
+    return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 
 def _asked(name: str, classes: Sequence[str]) -> bool:
