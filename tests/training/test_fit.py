@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import os
 import errno
 import json
 import signal
@@ -553,7 +554,11 @@ def test_logger_of_csv_keeps_the_metrics_and_the_recipe(data: Path, tmp_path: Pa
     assert "label_smoothing" in (result.run_dir / "csv/hparams.yaml").read_text(encoding="utf-8")
 
 
-def test_logger_of_mlflow_writes_a_store_of_files(data: Path, tmp_path: Path) -> None:
+def test_logger_of_mlflow_writes_a_store_of_files(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for setting in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(setting, raising=False)
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     result = train(replace(_settings(data, tmp_path / "model"), logger="mlflow"))
     client = mlflow.MlflowClient((tmp_path / "model/mlruns").as_uri())
@@ -564,6 +569,7 @@ def test_logger_of_mlflow_writes_a_store_of_files(data: Path, tmp_path: Path) ->
         result.selected["valid_macro_f1"], abs=0.5
     )
     assert run.data.params["optimizer"] == "adam"
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_logger_that_is_not_installed_is_one_sentence(

@@ -1,6 +1,7 @@
 """Lightning's loggers, by name; none of them asks the network for anything."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ def _made(name: str, run_dir: Path) -> Logger:
     if name == "csv":
         return CSVLogger(run_dir, name=None, version="csv")
     if name == "mlflow":
+        # Else mlflow asks for a database, and tells its makers how it is used.
+        for setting in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+            os.environ.setdefault(setting, "true")
         from lightning.pytorch.loggers import MLFlowLogger  # noqa: PLC0415 (an extra)
 
         store = (run_dir.parent.parent / "mlruns").resolve().as_uri()
