@@ -67,3 +67,13 @@ def test_documented_image_for_a_gpu_uses_arguments_and_extras_that_exist() -> No
     given = dict(word.split("=", 1) for word in shlex.split(build) if "=" in word)
     assert set(given) <= set(re.findall(r"^ARG (\w+)=", DOCKERFILE, flags=re.MULTILINE))
     assert set(given["EXTRAS"].split(",")) <= set(PROJECT["optional-dependencies"])
+
+
+def test_readme_says_what_its_lines_weigh() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (extras,) = re.findall(r"-e '\.\[(.+)\]'", readme)
+    found = json.loads((ROOT / "results/install/install.json").read_text(encoding="utf-8"))
+    now = found["sizes"]["after"]
+    parts = [now["installs"][name]["mb"] for name in ("base", *extras.split(","))]
+    total = now["tumorlens_installed_mb"] + sum(parts)  # extras share some packages
+    assert f"{total / 1000:.1f} GB" in readme

@@ -414,3 +414,29 @@ def class_bias_methods() -> str:
             folds = f"{NETWORKS[model]}, {len(found['runs'])} folds"
             rows.append((folds, method, *values, price))
     return table(["network", "method", *names.values(), "accuracy minus none, points"], rows)
+
+
+def install_sizes() -> str:
+    """Packages and megabytes that the wheel brings, and what each extra adds, now and before."""
+    found = read("install/install.json")["sizes"]
+    before, after = (found[when]["installs"] for when in ("before", "after"))
+    rows = []
+    for name, now in after.items():
+        then = before[name]["packages"] if name in before else "-"
+        mb = "-" if now["mb"] is None else number(now["mb"], 0)
+        rows.append((f"`{name}`" if name != "base" else "tumorlens", then, now["packages"], mb))
+    return table(["", "packages before", "packages", "MB"], rows)
+
+
+def install_starts() -> str:
+    """Megabytes of the wheel, and processor seconds of whole processes, before and now."""
+    found = read("install/install.json")
+    rows = [
+        (
+            "wheel, MB",
+            *(number(found["sizes"][w]["wheel_bytes"] / 1e6, 1) for w in ("before", "after")),
+        )
+    ]
+    for what, seconds in found["starts"]["before"].items():
+        rows.append((f"{what}, s", number(seconds), number(found["starts"]["after"][what])))
+    return table(["", "before", "now"], rows)

@@ -1,5 +1,10 @@
 """Errors for humans: one sentence that names the place, the surprise and the next step."""
 
+import errno
+
+# Of a disk, a quota or a process that may write no more.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class TumorlensError(Exception):
     """Something the user can put right. The command line prints the message and exits with 2.

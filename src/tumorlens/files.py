@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tumorlens import __version__
-from tumorlens.errors import TumorlensError
+from tumorlens.errors import DISK_FULL, TumorlensError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,8 +35,6 @@ MANIFEST = "manifest.json"
 # What a shell has opened for a process: replaced, the output would be where nobody reads it.
 _OF_PROCESS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")
 SCHEMA = 2  # of everything that tumorlens writes: JSON, predictions, checkpoints, ONNX metadata
-# Errors of a disk, a quota or a process that may write no more.
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Keys of schema 1 and their names since.
 _SCHEMA_1 = {
     "figures": "metrics",

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tumorlens import __version__
-from tumorlens.errors import TumorlensError
-from tumorlens.files import DISK_FULL
+from tumorlens.errors import DISK_FULL, TumorlensError
 
 COMMANDS = {
     "train": "train a network, keep its best epoch",

@@ -22,8 +22,7 @@ from tumorlens.data.patients import record
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
-from tumorlens.errors import TumorlensError
-from tumorlens.files import DISK_FULL
+from tumorlens.errors import DISK_FULL, TumorlensError
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import TrainSettings, primitives
 from tumorlens.training.calibrate import calibrate, outputs_of, write_frontier
