@@ -26,8 +26,8 @@ import numpy.typing as npt
 
 from tumorlens.data import public_patients
 from tumorlens.data.public_patients import Counts
-from tumorlens.errors import TumorlensError
-from tumorlens.files import DISK_FULL, csv_text, write_image, write_text
+from tumorlens.errors import DISK_FULL, TumorlensError
+from tumorlens.files import csv_text, write_image, write_text
 from tumorlens.progress import Progress
 
 PAGE = "https://doi.org/10.6084/m9.figshare.1512427"
