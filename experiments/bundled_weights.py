@@ -5,7 +5,8 @@
 CHECKPOINT was trained with --train_on_valid on `Training` of the public set, so that it has no
 validation images of its own. What says how sure to be comes from runs of the same recipe on folds
 of patients, whose validation people did not train them: the median temperature and
-out-of-distribution threshold, and the highest threshold of "confident". Where its features lie
+out-of-distribution threshold, the highest threshold of "confident", and the calibration scores of
+all of them for sets of classes. Where its features lie
 comes from its own training images. Whole and in half precision it predicts all test images:
 `results/weights/NAME.json` has both scores, those of the weights that it replaces beside them.
 """
@@ -33,6 +34,7 @@ from tumorlens.export.export import half_precision_of
 from tumorlens.files import environment, write_json
 from tumorlens.studies.run import code, machine
 from tumorlens.uncertainty.calibration import calibrated, softmax
+from tumorlens.uncertainty.conformal import Conformal
 from tumorlens.uncertainty.out_of_distribution import spread
 
 OUT = Path(__file__).parent.parent / "results" / "weights"
@@ -120,6 +122,7 @@ def borrowed(chosen: Checkpoint, folds: list[Checkpoint], train: Dataset) -> Che
         feature_covariance=torch.from_numpy(covariance).float(),
         class_means=torch.from_numpy(means).float(),
         ood_threshold=ood_threshold,
+        conformal=vars(pooled([Conformal.of(one.conformal) for one in folds if one.conformal])),
         calibration={
             "source": f"{len(folds)} runs of the same recipe on patient-level folds",
             "temperature": temperature,
@@ -129,6 +132,23 @@ def borrowed(chosen: Checkpoint, folds: list[Checkpoint], train: Dataset) -> Che
             "of_folds": [one.calibration for one in folds],
         },
     )
+
+
+def pooled(folds: list[Conformal]) -> Conformal:
+    """Calibration scores of all folds, whose validation people are others each.
+
+    Each score is of the network of its own fold (cross-conformal: Vovk 2015, "Cross-conformal
+    predictors"), so that coverage is what the folds' networks have, about.
+    """
+    counts = tuple(np.sum([one.counts for one in folds], axis=0).tolist())
+    probabilities, weights = [], []
+    for label, count in enumerate(counts):
+        scores = np.concatenate([one.probabilities[label] for one in folds])
+        parts = [np.array(one.weights[label]) * (one.counts[label] + 1) for one in folds]
+        order = np.argsort(scores)
+        probabilities.append(tuple(scores[order].tolist()))
+        weights.append(tuple((np.concatenate(parts)[order] / (count + 1)).tolist()))
+    return Conformal(folds[0].unit, counts, tuple(probabilities), tuple(weights))
 
 
 def predictions(loaded: Checkpoint, data: Dataset) -> np.ndarray:
