@@ -71,6 +71,20 @@ def test_help_is_shown_by_a_terminal_that_knows_ascii_alone() -> None:
     assert "--data_dir PATH" in done.stdout.decode("ascii")
 
 
+def test_help_into_a_pipe_that_nobody_reads_ends_without_a_word() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        [sys.executable, "-m", "tumorlens", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        check=False,
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_no_column_is_as_if_nothing_were_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "0")
     assert of_results().width == 200

@@ -49,7 +49,14 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     Returns:
         Exit status: 0 done, 1 a check that the user asked for failed, 2 wrong input, 130 Ctrl-C.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _answered(list(sys.argv[1:] if argv is None else argv), prog)
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def _answered(words: list[str], prog: str | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to stop
             stream.reconfigure(errors="backslashreplace")
@@ -81,9 +88,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\n{prog}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
     except OSError as error:
         if error.filename is None and error.errno not in (*DISK_FULL, errno.ENOENT):
             raise
