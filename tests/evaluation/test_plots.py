@@ -66,7 +66,7 @@ def test_curves_mark_the_best_epoch() -> None:
 def test_curves_without_validation_images_are_loss_and_learning_rate() -> None:
     rows = [{"epoch": epoch, "train_loss": 1 / epoch, "lr": 0.1} for epoch in (1, 2)]
     titles = [axes.get_title() for axes in plots.training_curves(rows).axes]
-    assert titles == ["cross-entropy loss", "learning rate at the epoch's end"]
+    assert titles == ["Cross-entropy loss", "Learning rate at the epoch's end"]
 
 
 def _subgroups(label: str, column: str) -> Subgroups:

@@ -234,7 +234,7 @@ def error_gallery(
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], monitor: str = "valid_macro_f1") -> Figure:
-    """Loss, validation figures and learning rate, epoch by epoch.
+    """Loss, validation metrics and learning rate, epoch by epoch.
 
     Args:
         rows: one an epoch with the keys epoch, train_loss and lr, and, where there are validation
@@ -243,17 +243,17 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str = "valid_m
     """
     validated = "valid_loss" in rows[-1]
     panels = {
-        "cross-entropy loss": [("train_loss", "training (augmented)", COLOURS[0], "-")],
-        "validation figure": [
+        "Cross-entropy loss": [("train_loss", "training (augmented)", COLOURS[0], "-")],
+        "Validation metrics": [
             ("valid_accuracy", "accuracy", COLOURS[2], "-"),
             ("valid_macro_f1", "macro F1", COLOURS[1], "--"),
         ],
-        "learning rate at the epoch's end": [("lr", "", COLOURS[6], "-")],
+        "Learning rate at the epoch's end": [("lr", "", COLOURS[6], "-")],
     }
     if validated:
-        panels["cross-entropy loss"].append(("valid_loss", "validation", COLOURS[1], "--"))
+        panels["Cross-entropy loss"].append(("valid_loss", "validation", COLOURS[1], "--"))
     else:
-        del panels["validation figure"]
+        del panels["Validation metrics"]
     figure = Figure(figsize=(3.7 * len(panels), 3.6), layout="constrained")
     shown = dict(zip(panels, figure.subplots(1, len(panels)), strict=True))
     for title, axes in shown.items():
@@ -271,11 +271,11 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str = "valid_m
         axes.set_title(title, fontsize=10)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
-    loss = shown["cross-entropy loss"]
+    loss = shown["Cross-entropy loss"]
     loss.set_ylim(bottom=0)
     loss.legend(frameon=False, fontsize=9)
     if validated:
-        _mark_best(list(shown.values()), shown["validation figure"], rows, monitor)
+        _mark_best(list(shown.values()), shown["Validation metrics"], rows, monitor)
     return figure
 
 
