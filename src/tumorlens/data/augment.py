@@ -19,33 +19,20 @@ _KNOTS = 5  # of an intensity curve, inside
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much an image may change.
+    """How much an image may change."""
 
-    Attributes:
-        flip: mirror left-right with probability one half.
-        rotation: largest turn either way, degrees.
-        scale: largest relative change of size either way.
-        shift: largest move either way, fraction of the side.
-        brightness: largest value added or taken, fraction of the grey range.
-        contrast: largest relative change of contrast about the image's mean either way.
-        gamma: largest logarithm either way of the power that grey values are raised to.
-        curves: probability of a random monotone intensity curve through an image's own scale.
-        bias_field: largest logarithm either way of a smooth brightness across the image.
-        resolution: probability of a lower resolution, down to 0.4 of the side.
-        noise: largest deviation of added normal noise, fraction of the grey range; in half the
-            images.
-    """
-
-    flip: bool = True
-    rotation: float = 10.0
-    scale: float = 0.1
-    shift: float = 0.05
-    brightness: float = 0.1
-    contrast: float = 0.15
-    gamma: float = 0.0
+    flip: bool = True  # mirror left-right with probability one half
+    rotation: float = 10.0  # largest turn either way, degrees
+    scale: float = 0.1  # largest relative change of size either way
+    shift: float = 0.05  # largest move either way, fraction of the side
+    brightness: float = 0.1  # largest value added or taken, fraction of the grey range
+    contrast: float = 0.15  # largest relative change of contrast about the image's mean either way
+    gamma: float = 0.0  # largest logarithm either way of the power that grey values are raised to
+    # probability of a random monotone intensity curve through an image's own scale
     curves: float = 0.0
-    bias_field: float = 0.0
-    resolution: float = 0.0
+    bias_field: float = 0.0  # largest logarithm either way of a smooth brightness across the image
+    resolution: float = 0.0  # probability of a lower resolution, down to 0.4 of the side
+    # largest deviation of added normal noise, fraction of the grey range; in half the images
     noise: float = 0.0
 
     def __post_init__(self) -> None:

@@ -38,26 +38,21 @@ Faults = dict[str, str]  # path to why it cannot be decoded
 
 @dataclass(frozen=True, eq=False)
 class CachedImages:
-    """N images, in the order they were asked for.
+    """N images, in the order they were asked for."""
 
-    Attributes:
-        images: (N, size, size) uint8, `readers.fit_square`; zeros where `faults` names the file.
-        fingerprints: (N, 32) uint8, `fingerprint.fingerprint` of the image as stored.
-        digests: (N, 16) uint8, BLAKE2b of the file's bytes: equal for byte-identical files.
-        facts: what each file says of itself; None where it could not be decoded.
-        faults: path to the sentence that says why it could not be decoded.
-        decoded: how many images were decoded now, one for files of the same content; 0 when all
-            came from the cache.
-        note: why the cache on disk could not be used; empty when it was.
-    """
-
+    # (N, size, size) uint8, `readers.fit_square`; zeros where `faults` names the file
     images: npt.NDArray[np.uint8]
+    # (N, 32) uint8, `fingerprint.fingerprint` of the image as stored
     fingerprints: npt.NDArray[np.uint8]
+    # (N, 16) uint8, BLAKE2b of the file's bytes: equal for byte-identical files
     digests: npt.NDArray[np.uint8]
+    # what each file says of itself; None where it could not be decoded
     facts: tuple[ImageFacts | None, ...]
-    faults: dict[str, str]
+    faults: dict[str, str]  # path to the sentence that says why it could not be decoded
+    # how many images were decoded now, one for files of the same content; 0 when all came from the
+    # cache
     decoded: int
-    note: str = ""
+    note: str = ""  # why the cache on disk could not be used; empty when it was
 
 
 def cache_folder() -> Path:

@@ -59,19 +59,12 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """What is kept of one file content at one image size.
+    """What is kept of one file content at one image size."""
 
-    Attributes:
-        digest: of the file's bytes.
-        square: (size, size) uint8.
-        fingerprint: (32,) uint8.
-        facts: what the file says of itself.
-    """
-
-    digest: bytes
-    square: npt.NDArray[np.uint8]
-    fingerprint: npt.NDArray[np.uint8]
-    facts: ImageFacts
+    digest: bytes  # of the file's bytes
+    square: npt.NDArray[np.uint8]  # (size, size) uint8
+    fingerprint: npt.NDArray[np.uint8]  # (32,) uint8
+    facts: ImageFacts  # what the file says of itself
 
 
 class CacheFile:

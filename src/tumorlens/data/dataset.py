@@ -36,42 +36,26 @@ VALID_FRACTION = 0.1
 
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Dataset:
-    """N images, their labels and splits.
+    """N images, their labels and splits."""
 
-    Attributes:
-        root: the data folder.
-        layout: as in `folder.DataFolder`.
-        protocol: in words, where the validation images come from.
-        classes: name of each label.
-        paths: (N,) relative to `root`.
-        images: (N, size, size) uint8.
-        labels: (N,) int64 indices into `classes`.
-        splits: (N,) "train", "valid" or "test".
-        fingerprints, digests: (N, 32) and (N, 16) uint8, see `cache.CachedImages`.
-        skipped: path to the reason it was left out.
-        patients: whom the images show; None: not known.
-        overlap: a sentence where patients are in more than one split and that was allowed; else "".
-        note: what the user should know about the cache; empty if nothing.
-        unused: what of the folder is not used and why, in sentences; empty if all is.
-        facts: what each file says of itself.
-    """
-
-    root: Path
-    layout: str
-    protocol: str
-    classes: tuple[str, ...]
-    paths: tuple[str, ...]
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    splits: npt.NDArray[np.str_]
+    root: Path  # the data folder
+    layout: str  # as in `folder.DataFolder`
+    protocol: str  # in words, where the validation images come from
+    classes: tuple[str, ...]  # name of each label
+    paths: tuple[str, ...]  # (N,) relative to `root`
+    images: npt.NDArray[np.uint8]  # (N, size, size) uint8
+    labels: npt.NDArray[np.int64]  # (N,) int64 indices into `classes`
+    splits: npt.NDArray[np.str_]  # (N,) "train", "valid" or "test"
+    # fingerprints, digests: (N, 32) and (N, 16) uint8, see `cache.CachedImages`
     fingerprints: npt.NDArray[np.uint8]
     digests: npt.NDArray[np.uint8]
-    skipped: dict[str, str]
-    note: str
-    patients: Patients | None = None
+    skipped: dict[str, str]  # path to the reason it was left out
+    note: str  # what the user should know about the cache; empty if nothing
+    patients: Patients | None = None  # whom the images show; None: not known
+    # a sentence where patients are in more than one split and that was allowed; else ""
     overlap: str = ""
-    unused: str = ""
-    facts: tuple[ImageFacts, ...] = ()
+    unused: str = ""  # what of the folder is not used and why, in sentences; empty if all is
+    facts: tuple[ImageFacts, ...] = ()  # what each file says of itself
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
         """Which images are in `split`."""

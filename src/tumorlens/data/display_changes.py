@@ -21,17 +21,11 @@ EVERYDAY = 3  # the highest grade that happens every day
 
 @dataclass(frozen=True)
 class DisplayChange:
-    """One way in which a display or a scanner changes an image.
+    """One way in which a display or a scanner changes an image."""
 
-    Attributes:
-        apply: from (N, S, S) float in 0..1 and a value to the same.
-        values: of grades 1 to 5; one, where there are no grades.
-        unit: of the values, in words.
-    """
-
-    apply: Callable[[Tensor, float], Tensor]
-    values: tuple[float, ...]
-    unit: str
+    apply: Callable[[Tensor, float], Tensor]  # from (N, S, S) float in 0..1 and a value to the same
+    values: tuple[float, ...]  # of grades 1 to 5; one, where there are no grades
+    unit: str  # of the values, in words
 
     @property
     def grades(self) -> dict[int, float]:

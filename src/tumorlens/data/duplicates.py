@@ -55,35 +55,24 @@ Hashes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """C possible pairs, sorted; a pair comes up once for each transform that fits.
+    """C possible pairs, sorted; a pair comes up once for each transform that fits."""
 
-    Attributes:
-        first, second: (C,) indices, first < second.
-        transform: (C,) place in `TRANSFORMS` of what was done to the first to get the second.
-        distance: (C,) bits that differ.
-    """
-
+    # first, second: (C,) indices, first < second
     first: Indices
     second: Indices
-    transform: Indices
-    distance: Indices
+    transform: Indices  # (C,) place in `TRANSFORMS` of what was done to the first to get the second
+    distance: Indices  # (C,) bits that differ
 
 
 @dataclass(frozen=True, eq=False)
 class NearDuplicates:
-    """For each of N queries its nearest reference.
+    """For each of N queries its nearest reference."""
 
-    Attributes:
-        found: (N,) whether it shows the same image.
-        index: (N,) int64 of the nearest reference; the others are meaningless where not `found`.
-        distance: (N,) bits that differ.
-        transform: (N,) name of what was done to the reference to get the query.
-    """
-
-    found: npt.NDArray[np.bool_]
+    found: npt.NDArray[np.bool_]  # (N,) whether it shows the same image
+    # (N,) int64 of the nearest reference; the others are meaningless where not `found`
     index: Indices
-    distance: Indices
-    transform: npt.NDArray[np.str_]
+    distance: Indices  # (N,) bits that differ
+    transform: npt.NDArray[np.str_]  # (N,) name of what was done to the reference to get the query
 
 
 def candidates(
@@ -206,20 +195,15 @@ def _signs(fingerprints: Hashes) -> tuple[npt.NDArray[np.float32], npt.NDArray[n
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs of images that show the same image, sorted by `first`, then `second`.
+    """P pairs of images that show the same image, sorted by `first`, then `second`."""
 
-    Attributes:
-        first, second: (P,) indices, first < second.
-        transform: (P,) name of what was done to the first to get the second.
-        similarity: (P,) correlation of details, -1..1; 1 for byte-identical files.
-        exact: (P,) whether the files are byte-identical.
-    """
-
+    # first, second: (P,) indices, first < second
     first: Indices
     second: Indices
-    transform: npt.NDArray[np.str_]
+    transform: npt.NDArray[np.str_]  # (P,) name of what was done to the first to get the second
+    # (P,) correlation of details, -1..1; 1 for byte-identical files
     similarity: npt.NDArray[np.float64]
-    exact: npt.NDArray[np.bool_]
+    exact: npt.NDArray[np.bool_]  # (P,) whether the files are byte-identical
 
     def __len__(self) -> int:
         return len(self.first)

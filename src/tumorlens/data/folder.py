@@ -77,22 +77,15 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class DataFolder:
-    """What `scan` found.
+    """What `scan` found."""
 
-    Attributes:
-        root: the data folder.
-        classes: names in sorted order; a label's place in it is its index.
-        files: sorted by path.
-        layout: the splits that there are, such as "train valid test"; "classes": there are none.
-        faults: what is wrong with folders and file names, a sentence each; decoding finds more.
-        unused: reason to the paths that are not used.
-    """
-
-    root: Path
-    classes: tuple[str, ...]
-    files: tuple[ImageFile, ...]
-    layout: str
+    root: Path  # the data folder
+    classes: tuple[str, ...]  # names in sorted order; a label's place in it is its index
+    files: tuple[ImageFile, ...]  # sorted by path
+    layout: str  # the splits that there are, such as "train valid test"; "classes": there are none
+    # what is wrong with folders and file names, a sentence each; decoding finds more
     faults: tuple[str, ...] = ()
+    # reason to the paths that are not used
     unused: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def of_split(self, split: str) -> tuple[ImageFile, ...]:

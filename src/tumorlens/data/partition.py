@@ -24,30 +24,18 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Which image goes where.
+    """Which image goes where."""
 
-    Attributes:
-        paths: (N,) relative to the data folder.
-        classes: name of each label.
-        labels: (N,) indices into `classes`.
-        groups: (N,) images of one group are in one split.
-        splits: (N,) "train", "valid", "test"; or the fold, "0", "1", ...
-        names: the splits in order.
-        column: what the splits file calls them, "split" or "fold".
-        skipped: path to the reason it could not be decoded and is in no split.
-        notes: what the user should know, a sentence each.
-        patients: whom the images show, who are in one split too; None: not known.
-    """
-
-    paths: tuple[str, ...]
-    classes: tuple[str, ...]
-    labels: Indices
-    groups: Indices
-    splits: npt.NDArray[np.str_]
-    names: tuple[str, ...]
-    column: str
-    skipped: dict[str, str]
-    notes: tuple[str, ...]
+    paths: tuple[str, ...]  # (N,) relative to the data folder
+    classes: tuple[str, ...]  # name of each label
+    labels: Indices  # (N,) indices into `classes`
+    groups: Indices  # (N,) images of one group are in one split
+    splits: npt.NDArray[np.str_]  # (N,) "train", "valid", "test"; or the fold, "0", "1", ..
+    names: tuple[str, ...]  # the splits in order
+    column: str  # what the splits file calls them, "split" or "fold"
+    skipped: dict[str, str]  # path to the reason it could not be decoded and is in no split
+    notes: tuple[str, ...]  # what the user should know, a sentence each
+    # whom the images show, who are in one split too; None: not known
     patients: Patients | None = None
 
     def counts(self) -> dict[str, dict[str, int]]:

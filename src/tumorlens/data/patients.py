@@ -32,16 +32,11 @@ Hashes = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Patients:
-    """Whom N images show.
+    """Whom N images show."""
 
-    Attributes:
-        source: the table, for sentences.
-        names: (N,) patient of each image; "" where it is not known.
-        columns: the table's other columns, (N,) each; "" where the table says nothing.
-    """
-
-    source: str
-    names: Names
+    source: str  # the table, for sentences
+    names: Names  # (N,) patient of each image; "" where it is not known
+    # the table's other columns, (N,) each; "" where the table says nothing
     columns: dict[str, Names] = field(default_factory=dict)
 
     @property
@@ -65,17 +60,11 @@ class Patients:
 
 @dataclass(frozen=True)
 class FileTable:
-    """A user's table: images are known by path.
+    """A user's table: images are known by path."""
 
-    Attributes:
-        source: the file, for sentences.
-        rows: path to the values of its row by column.
-        columns: their names.
-    """
-
-    source: str
-    rows: Mapping[str, Mapping[str, str]]
-    columns: tuple[str, ...]
+    source: str  # the file, for sentences
+    rows: Mapping[str, Mapping[str, str]]  # path to the values of its row by column
+    columns: tuple[str, ...]  # their names
 
     def of(self, paths: Sequence[str], hashes: Hashes | None) -> Patients:  # noqa: ARG002
         """Whom N images show, see `PublicTable.of`; no hash is needed.

@@ -57,17 +57,11 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """What the table knows of N images.
+    """What the table knows of N images."""
 
-    Attributes:
-        rows: (N,) row of each image; meaningless where not `known`.
-        known: (N,) whether there is one.
-        by_name: (N,) whether the name decided, the hash being further away.
-    """
-
-    rows: npt.NDArray[np.int64]
-    known: npt.NDArray[np.bool_]
-    by_name: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]  # (N,) row of each image; meaningless where not `known`
+    known: npt.NDArray[np.bool_]  # (N,) whether there is one
+    by_name: npt.NDArray[np.bool_]  # (N,) whether the name decided, the hash being further away
 
 
 def is_testing(labels: Iterable[str]) -> bool:

@@ -61,21 +61,15 @@ def hold_out(labels: Indices, groups: Indices, fraction: float, seed: int) -> np
 
 @dataclass(frozen=True)
 class SplitFolder:
-    """A data folder, each of its files in a split, before an image is read.
+    """A data folder, each of its files in a split, before an image is read."""
 
-    Attributes:
-        folder: the files that are in a split.
-        patients: the table of the patients that they show; None: not known.
-        source: what says the splits, for sentences; "" for the folders themselves.
-        missing: split to a sentence for each file that `source` lists and the folder has not.
-        note: how images were known, and what `source` does not list; "" if nothing.
-    """
-
-    folder: DataFolder
+    folder: DataFolder  # the files that are in a split
+    # the table of the patients that they show; None: not known
     patients: PatientTable | None = None
-    source: str = ""
+    source: str = ""  # what says the splits, for sentences; "" for the folders themselves
+    # split to a sentence for each file that `source` lists and the folder has not
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    note: str = ""
+    note: str = ""  # how images were known, and what `source` does not list; "" if nothing
 
     @property
     def missing_faults(self) -> list[str]:

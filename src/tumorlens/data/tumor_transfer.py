@@ -38,25 +38,15 @@ class Framing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Donors:
-    """Training images whose tumor is outlined, and those without a tumor.
+    """Training images whose tumor is outlined, and those without a tumor."""
 
-    Attributes:
-        images: (M, S, S) uint8.
-        masks: (M, S, S) uint8, 1 inside the tumor.
-        labels: (M,) int64.
-        healthy: (H, S, S) uint8.
-        no_tumor: the label of images without a tumor.
-        share: of those that get a tumor.
-        sham_share: of those that get healthy tissue.
-    """
-
-    images: npt.NDArray[np.uint8]
-    masks: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    healthy: npt.NDArray[np.uint8]
-    no_tumor: int
-    share: float = 0.45
-    sham_share: float = 0.3
+    images: npt.NDArray[np.uint8]  # (M, S, S) uint8
+    masks: npt.NDArray[np.uint8]  # (M, S, S) uint8, 1 inside the tumor
+    labels: npt.NDArray[np.int64]  # (M,) int64
+    healthy: npt.NDArray[np.uint8]  # (H, S, S) uint8
+    no_tumor: int  # the label of images without a tumor
+    share: float = 0.45  # of those that get a tumor
+    sham_share: float = 0.3  # of those that get healthy tissue
 
 
 def read_outlines(path: Path) -> ByPath[list[tuple[float, float]]]:

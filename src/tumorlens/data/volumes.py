@@ -38,17 +38,11 @@ PAIR = (
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """What was in a file.
+    """What was in a file."""
 
-    Attributes:
-        slices: (N, H, W) uint8, square pixels.
-        kind: in words, such as "NIfTI volume, 20 axial slices".
-        note: what of its header makes no sense and is not used; else empty.
-    """
-
-    slices: Stack
-    kind: str
-    note: str = ""
+    slices: Stack  # (N, H, W) uint8, square pixels
+    kind: str  # in words, such as "NIfTI volume, 20 axial slices"
+    note: str = ""  # what of its header makes no sense and is not used; else empty
 
 
 def kind_of(head: bytes) -> Kind:

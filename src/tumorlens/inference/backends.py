@@ -29,17 +29,11 @@ _EXPECTED = "expected a file that `tumorlens export` wrote"
 
 
 class Backend(Protocol):
-    """A network with all that is needed to take its numbers.
+    """A network with all that is needed to take its numbers."""
 
-    Attributes:
-        name: of the network, such as "se_resnet18".
-        image_size: side S of the square that it sees, pixels.
-        rule: classes, temperature, thresholds and feature space.
-    """
-
-    name: str
-    image_size: int
-    rule: DecisionRule
+    name: str  # of the network, such as "se_resnet18"
+    image_size: int  # side S of the square that it sees, pixels
+    rule: DecisionRule  # classes, temperature, thresholds and feature space
 
     def describe(self, squares: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
         """(N, S, S) images of `readers.fit_square` to logits (N, K) and features (N, D)."""

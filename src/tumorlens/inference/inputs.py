@@ -40,31 +40,21 @@ class Pixels:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A slice, or the reason why there is none.
+    """A slice, or the reason why there is none."""
 
-    Attributes:
-        path: of the file, as it was reached; `paths[N]` for an image in memory.
-        index: of the slice within its file, 0-based; None: the file is one image.
-        image: (H, W) uint8; None: unreadable.
-        reason: why it is unreadable, or what of its header is not used; else empty.
-    """
-
-    path: Path
-    index: int | None
-    image: npt.NDArray[np.uint8] | None
-    reason: str = ""
+    path: Path  # of the file, as it was reached; `paths[N]` for an image in memory
+    index: int | None  # of the slice within its file, 0-based; None: the file is one image
+    image: npt.NDArray[np.uint8] | None  # (H, W) uint8; None: unreadable
+    reason: str = ""  # why it is unreadable, or what of its header is not used; else empty
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files that paths name.
+    """The files that paths name."""
 
-    Attributes:
-        files: in the order of the paths; folders by name, a DICOM series from end to end.
-        left_out: how many of what folders have are not taken, by reason.
-    """
-
+    # in the order of the paths; folders by name, a DICOM series from end to end
     files: list[Path | Pixels] = field(default_factory=list)
+    # how many of what folders have are not taken, by reason
     left_out: Counter[str] = field(default_factory=Counter)
 
 

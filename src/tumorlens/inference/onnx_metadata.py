@@ -51,23 +51,16 @@ class NotOursError(ValueError):
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A network in an ONNX file, all but its numbers.
+    """A network in an ONNX file, all but its numbers."""
 
-    Attributes:
-        name: of the network, such as "se_resnet18".
-        image_size: side S of the square that the graph takes, pixels.
-        mean, std: what the graph normalises by, of images in 0..1; for eyes.
-        rule: classes, temperature, thresholds and feature space.
-        precision: "fp32", or "int8" after quantisation.
-        facts: where it came from and how it was checked, JSON primitives.
-    """
-
-    name: str
-    image_size: int
+    name: str  # of the network, such as "se_resnet18"
+    image_size: int  # side S of the square that the graph takes, pixels
+    # mean, std: what the graph normalises by, of images in 0..1; for eyes
     mean: float
     std: float
-    rule: DecisionRule
-    precision: str = "fp32"
+    rule: DecisionRule  # classes, temperature, thresholds and feature space
+    precision: str = "fp32"  # "fp32", or "int8" after quantisation
+    # where it came from and how it was checked, JSON primitives
     facts: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:

@@ -89,21 +89,13 @@ class PredictionList(list[Prediction], Tabular):
 
 @dataclass(frozen=True)
 class Summary:
-    """How many slices were given which decision.
+    """How many slices were given which decision."""
 
-    Attributes:
-        decisions: decision to how many.
-        network: its name.
-        calibrated: whether the probabilities are.
-        left_out: how many files in folders were not taken, by reason.
-        note: a flag that changed nothing, and why; else empty.
-    """
-
-    decisions: dict[str, int]
-    network: str
-    calibrated: bool
-    left_out: dict[str, int]
-    note: str = ""
+    decisions: dict[str, int]  # decision to how many
+    network: str  # its name
+    calibrated: bool  # whether the probabilities are
+    left_out: dict[str, int]  # how many files in folders were not taken, by reason
+    note: str = ""  # a flag that changed nothing, and why; else empty
 
     @property
     def unreadable(self) -> int:

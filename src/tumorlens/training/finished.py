@@ -29,23 +29,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Finished:
-    """What `calibrate` wrote.
+    """What `calibrate` wrote."""
 
-    Attributes:
-        checkpoint: the new one.
-        path: its file.
-        data: training and validation images.
-        points: operating points that there are, the one without offsets first.
-        last_layer: the new one; None: the checkpoint's own.
-        left_out: validation images that show training images and were not used.
-    """
-
-    checkpoint: Checkpoint
-    path: Path
-    data: Dataset
+    checkpoint: Checkpoint  # the new one
+    path: Path  # its file
+    data: Dataset  # training and validation images
+    # operating points that there are, the one without offsets first
     points: tuple[OperatingPoint, ...]
-    last_layer: LastLayer | None
-    left_out: int
+    last_layer: LastLayer | None  # the new one; None: the checkpoint's own
+    left_out: int  # validation images that show training images and were not used
 
 
 def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finished:

@@ -18,20 +18,15 @@ _STRENGTHS = (1.0, 0.1, 0.01, 0.001)
 
 @dataclass(frozen=True, eq=False)
 class LastLayer:
-    """A linear layer, and what it makes of patients that it did not learn from.
+    """A linear layer, and what it makes of patients that it did not learn from."""
 
-    Attributes:
-        weight, bias: (K, D) and (K,), means over the draws.
-        held_out: (N, K) logits of each image by the draws without its patient; NaN: in every draw.
-        strength: the inverse penalty with the best worst group.
-        recall: of each group, by `held_out`.
-    """
-
+    # weight, bias: (K, D) and (K,), means over the draws
     weight: Floats
     bias: Floats
+    # (N, K) logits of each image by the draws without its patient; NaN: in every draw
     held_out: Floats
-    strength: float
-    recall: dict[str, float]
+    strength: float  # the inverse penalty with the best worst group
+    recall: dict[str, float]  # of each group, by `held_out`
 
 
 def retrain(

@@ -22,17 +22,11 @@ _COLDEST, _HOTTEST = 0.05, 20.0
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """What each bin holds; bin i spans i/15 to (i+1)/15.
+    """What each bin holds; bin i spans i/15 to (i+1)/15."""
 
-    Attributes:
-        count: (15,) images.
-        confidence: (15,) mean top probability; NaN in an empty bin.
-        accuracy: (15,) share predicted right; NaN in an empty bin.
-    """
-
-    count: npt.NDArray[np.int64]
-    confidence: npt.NDArray[np.float64]
-    accuracy: npt.NDArray[np.float64]
+    count: npt.NDArray[np.int64]  # (15,) images
+    confidence: npt.NDArray[np.float64]  # (15,) mean top probability; NaN in an empty bin
+    accuracy: npt.NDArray[np.float64]  # (15,) share predicted right; NaN in an empty bin
 
 
 def bin_of(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -162,28 +156,22 @@ def threshold_for_precision(
 
 @dataclass(frozen=True)
 class Calibrated:
-    """What a temperature, fitted elsewhere, changes on these images.
+    """What a temperature, fitted elsewhere, changes on these images."""
 
-    Attributes:
-        temperature: by which the logits are divided.
-        ece_before, ece_after: expected calibration error without and with it, 0..1.
-        nll_before, nll_after: negative log-likelihood (log loss), nats.
-        brier_before, brier_after: Brier score, 0..2.
-        threshold: calibrated top probability below which the answer is "uncertain"; None: not set.
-        coverage: share of the images at or above it; None: not set.
-        accuracy_covered: accuracy among them; None: not set, or there are none.
-    """
-
-    temperature: float
+    temperature: float  # by which the logits are divided
+    # ece_before, ece_after: expected calibration error without and with it, 0..1
     ece_before: float
     ece_after: float
+    # nll_before, nll_after: negative log-likelihood (log loss), nats
     nll_before: float
     nll_after: float
+    # brier_before, brier_after: Brier score, 0..2
     brier_before: float
     brier_after: float
+    # calibrated top probability below which the answer is "uncertain"; None: not set
     threshold: float | None
-    coverage: float | None
-    accuracy_covered: float | None
+    coverage: float | None  # share of the images at or above it; None: not set
+    accuracy_covered: float | None  # accuracy among them; None: not set, or there are none
 
 
 def calibrated(

@@ -22,20 +22,13 @@ Decision = Literal["confident", "uncertain", "out of distribution", "not calibra
 
 @dataclass(frozen=True, eq=False)
 class Decided:
-    """What is said of one image.
+    """What is said of one image."""
 
-    Attributes:
-        prediction: class with the highest probability.
-        decision: how to take it.
-        probabilities: (K,), calibrated where there is a temperature.
-        distance: from the training data, in units of its spread; None: not measured.
-        set: the conformal set of classes, most probable first; None: not asked for.
-    """
-
-    prediction: str
-    decision: Decision
-    probabilities: npt.NDArray[np.float64]
-    distance: float | None
+    prediction: str  # class with the highest probability
+    decision: Decision  # how to take it
+    probabilities: npt.NDArray[np.float64]  # (K,), calibrated where there is a temperature
+    distance: float | None  # from the training data, in units of its spread; None: not measured
+    # the conformal set of classes, most probable first; None: not asked for
     set: tuple[str, ...] | None = None
 
     @property

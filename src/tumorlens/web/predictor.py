@@ -22,23 +22,15 @@ from tumorlens.uncertainty.decision import Decided, DecisionRule
 
 @dataclass(frozen=True, eq=False)
 class SlicePrediction:
-    """One network's output for a slice.
+    """One network's output for a slice."""
 
-    Attributes:
-        name: of the network.
-        rule: the classes, and how probabilities become a decision.
-        decided: class, decision, probabilities and distance.
-        maps: (K, h, w) relevance for each class, over the network's square input.
-        size: side of that input, pixels.
-        no_set: why there is no conformal set of classes; "" where there is one.
-    """
-
-    name: str
-    rule: DecisionRule
-    decided: Decided
+    name: str  # of the network
+    rule: DecisionRule  # the classes, and how probabilities become a decision
+    decided: Decided  # class, decision, probabilities and distance
+    # (K, h, w) relevance for each class, over the network's square input
     maps: npt.NDArray[np.float32]
-    size: int
-    no_set: str
+    size: int  # side of that input, pixels
+    no_set: str  # why there is no conformal set of classes; "" where there is one
 
 
 class Predictor:

@@ -16,17 +16,11 @@ from tumorlens.web.uploads import Limits
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers.
+    """A server that answers."""
 
-    Attributes:
-        address: what a browser opens.
-        wait: returns when the server has ended.
-        stop: ends it.
-    """
-
-    address: str
-    wait: Callable[[], None]
-    stop: Callable[[], None]
+    address: str  # what a browser opens
+    wait: Callable[[], None]  # returns when the server has ended
+    stop: Callable[[], None]  # ends it
 
 
 _UVICORN: dict[str, Any] = {

@@ -15,15 +15,10 @@ from tumorlens.errors import ScanError, TumorlensError
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one upload may be.
+    """How much one upload may be."""
 
-    Attributes:
-        bytes: of the file.
-        pixels: of all its slices together.
-    """
-
-    bytes: int
-    pixels: int
+    bytes: int  # of the file
+    pixels: int  # of all its slices together
 
 
 class VolumeCache:
