@@ -221,6 +221,11 @@ def metrics(
         "macro_f1": np.mean(f1, axis=0),
         "glioma_recall": recall[0],
         "meningioma_recall": recall[1],
+        "notumor_recall": recall[2],
+        "pituitary_recall": recall[3],
+        "tumors_alone": weights[:, labels != 2]
+        @ right[labels != 2]
+        / weights[:, labels != 2].sum(axis=1),
         "gap_glioma_meningioma": np.abs(recall[0] - recall[1]),
         "worst_class_recall": np.min(recall, axis=0),
         "glioma_recall_of_the_rare_site": weights[:, rare]

@@ -3,9 +3,10 @@
     python experiments/ladder.py results OUT.json FIGURE.png
 
 Steps: the official test split; the same without near-duplicates of training images; patients who
-were not in training (five folds); of these the gliomas of the site that is rare among gliomas, and
-the same by networks that saw no glioma of that site; the worst everyday change of display; gliomas
-of other scanners. A step without a result file is left out and named.
+were not in training (five folds); of these the gliomas of the site that is rare among gliomas; the
+same by a trial that saw no glioma of that site; the worst everyday change of display; gliomas of
+other scanners. A step without a result file is left out and named. The official steps of `robust`
+are those of the weights that come with tumorlens.
 """
 
 import argparse
@@ -23,10 +24,10 @@ from tumorlens.evaluation.predictions import near_duplicates_of_any
 from tumorlens.files import write_json
 from tumorlens.labels import title
 
-# Recipe to its result files: official split, patient folds, site-out folds, stress, external.
+# Recipe to its result files: official split, patient folds, trial without a site, stress, external.
 RECIPES = {
-    "fast": ("official_fast", "patients", "site_out_fast", "stress_fast", "external_fast"),
-    "robust": ("official_robust", "robust", "site_out_robust", "stress_robust", "external_robust"),
+    "fast": ("official_fast", "patients", "fast", "stress_fast", "external_fast"),
+    "robust": ("weights", "robust", "scanner", "stress_robust", "external_robust"),
 }
 STEPS = {
     "official": "official\ntest split",
@@ -61,7 +62,12 @@ def steps(
     """Step to metric to estimate as primitives, of one network and recipe."""
     found: dict[str, Any] = {}
     of_official = runs_of(results / official, model)
-    if of_official:
+    bundled = results / official / f"{model}.json"
+    if bundled.is_file():
+        scores = json.loads(bundled.read_text(encoding="utf-8"))["scores"]
+        found["official"] = of_scores(scores["all"])
+        found["without_near_duplicates"] = of_scores(scores["without_near_duplicates"])
+    elif of_official:
         found["official"] = of_runs(of_official, "together")
         found["without_near_duplicates"] = of_runs(of_official, "together", clean=True)
     of_patients = runs_of(results / patients, model)
@@ -69,9 +75,10 @@ def steps(
         found["folds"] = sorted(run.fold or 0 for run in of_patients)
         found["patients"] = of_runs(of_patients, "apart")
         found["site"] = of_runs(of_patients, "apart", site="digits")
-    of_site_out = runs_of(results / "ladder" / out, model)
-    if of_site_out:
-        found["site_out"] = of_runs(of_site_out, "apart", site="digits")
+    trial = results / "display_recipe_search" / f"{out}-{model}-fold0.json"
+    if trial.is_file():
+        of_site = json.loads(trial.read_text(encoding="utf-8"))["site_out"]
+        found["site_out"] = {"glioma_recall": of_site["glioma_recall"]}
     stressed = of_model(results / "ladder" / f"{stress}.json", "runs", model)
     if stressed:
         found["display"] = of_stress(stressed)
@@ -135,6 +142,12 @@ def pairs(predictions: Any) -> list[tuple[str, str]]:
     patients = predictions.patients or ("",) * len(predictions.paths)
     groups = predictions.groups or tuple(predictions.paths)
     return list(zip(patients, groups, strict=True))
+
+
+def of_scores(scores: dict[str, Any]) -> dict[str, Any]:
+    """Of one network's scores on the official test split."""
+    metrics = scores["metrics"]
+    return {"accuracy": metrics["accuracy"], "glioma_recall": metrics["recall_glioma"]}
 
 
 def of_stress(runs: list[dict[str, Any]]) -> dict[str, Any]:

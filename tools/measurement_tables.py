@@ -1,5 +1,7 @@
 """Tables of other measurements: saliency, speed, near-duplicates."""
 
+import numpy as np
+
 from result_cells import (
     NETWORKS,
     RESULTS,
@@ -349,7 +351,7 @@ def recipe_trials() -> str:
 
 
 def other_scanners() -> str:
-    """Gliomas of other scanners that the bundled networks find, and those of a trial."""
+    """Gliomas of other scanners that bundled networks, a trial and the folds' networks find."""
     forms = {
         "png_all": "PNG, 99.5th percentile",
         "png": "the same, slices with a volume",
@@ -357,39 +359,100 @@ def other_scanners() -> str:
         "nifti_by_predict": "NIfTI by `predict`",
     }
     rows = []
-    for words, name in (("bundled", "bundled"), ("trial of `robust` with outlines", "robust")):
+    sources = {
+        "bundled before, `plain`": "bundled",
+        "bundled now, `robust`": "robust_bundled",
+        "trial of `robust` with outlines": "robust_outlines",
+    }
+    for words, name in sources.items():
         for model, of_forms in read(f"ladder/external_{name}.json")["checkpoints"].items():
             cells = [estimate(of_forms[form]["recall"], 2) for form in forms]
             wrong = f"{100 * of_forms['png_all']['confident_errors']:.0f}%"
             rows.append((f"{NETWORKS[model]}, {words}", *cells, wrong))
+    for recipe in ("fast", "robust"):
+        every = read(f"ladder/external_{recipe}.json")["checkpoints"]
+        for model, words in NETWORKS.items():
+            folds = [one for name, one in every.items() if name.partition("-")[0] == model]
+            means = [np.mean([one[form]["recall"]["value"] for one in folds]) for form in forms]
+            wrong = np.mean([one["png_all"]["confident_errors"] for one in folds])
+            which = f"{words}, `{recipe}`, mean of {len(folds)} folds"
+            rows.append((which, *(number(mean, 2) for mean in means), f"{100 * wrong:.0f}%"))
     return table(["network", *forms.values(), "confident errors"], rows)
 
 
 def robust_price() -> str:
-    """Recipe `fast` and the trial of `robust` with outlines, on the same folds and on Testing."""
+    """`robust` minus `fast` on the same folds, in points."""
+    names = {
+        "accuracy": "accuracy",
+        "tumors_alone": "tumors alone",
+        "glioma_recall": "glioma",
+        "meningioma_recall": "meningioma",
+        "notumor_recall": "notumor",
+        "pituitary_recall": "pituitary",
+    }
+    rows = []
+    for model, found in read("robust/minus_fast.json")["networks"].items():
+        which = f"{NETWORKS[model]}, {len(found['folds'])} folds"
+        fast, robust = found["methods"]["as it is"], found["methods"]["robust"]
+        rows.append((f"{which}, `fast`", *(estimate(fast[n], 2) for n in names)))
+        rows.append((f"{which}, `robust`", *(estimate(robust[n], 2) for n in names)))
+        minus = (robust[name]["minus_none"] for name in names)
+        cells = (points({**one, "difference": one["value"]}) for one in minus)
+        rows.append((f"{which}, difference in points", *cells))
+    return table(["unseen patients", *names.values()], rows)
+
+
+def robust_on_testing() -> str:
+    """The bundled networks on Testing, before and now."""
     names = ("accuracy", "recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary")
     rows = []
+    for model, words in NETWORKS.items():
+        found = read(f"weights/{model}.json")
+        every = {
+            "bundled before, `plain`": found["scores_of_the_weights_before"]["figures"],
+            "bundled now, `robust`": found["scores"]["all"]["metrics"],
+        }
+        for recipe, metrics in every.items():
+            rows.append((f"{words}, {recipe}", *(estimate(metrics[n], 2) for n in names)))
+    return table(["Testing", *(name.replace("recall_", "") for name in names)], rows)
+
+
+def outlines_price() -> str:
+    """What tumors put into other images cost: the same folds, ResNet18."""
+    names = ("accuracy", "recall_glioma", "recall_meningioma", "recall_notumor", "recall_pituitary")
+    folders = {"fast": "patients", "robust": "robust", "robust, outlines": "robust_outlines"}
+    rows = []
     for fold in (0, 1):
-        for recipe, folder in (("fast", "patients"), ("robust", "robust")):
+        for recipe, folder in folders.items():
             found = read(f"{folder}/resnet18-patients-fold{fold}-seed0.json")["scores"]["all"]
             cells = [estimate(found["metrics"][name], 2) for name in names]
-            rows.append((f"fold {fold}, ResNet18, `{recipe}`", *cells))
-    for model, words in NETWORKS.items():
-        found = read(f"robust/official_{model}.json")
-        before = found["scores_of_the_weights_before"]
-        every = (
-            ("bundled", before.get("metrics") or before["figures"]),
-            ("`robust`", found["scores"]["all"]["metrics"]),
+            rows.append((f"fold {fold}, {recipe}", *cells))
+    return table(["fold, recipe", *(name.replace("recall_", "") for name in names)], rows)
+
+
+def other_displays() -> str:
+    """The worst everyday change of display, on every fourth test image of the folds."""
+    rows = []
+    for name, steps in read("ladder/ladder.json")["ladder"].items():
+        model, recipe = name.split(", ")
+        worst = steps["display"]
+        lost = 100 * (worst["unchanged"] - worst["accuracy"]["value"])
+        rows.append(
+            (
+                f"{NETWORKS[model]}, `{recipe}`",
+                number(worst["unchanged"]),
+                estimate(worst["accuracy"]),
+                worst["change"].split(" (")[0],
+                f"{lost:.1f}",
+                number(worst["glioma_recall"]["value"]),
+            )
         )
-        for recipe, metrics in every:
-            rows.append((f"Testing, {words}, {recipe}", *(estimate(metrics[n], 2) for n in names)))
-    return table(
-        ["images, network, recipe", *(name.replace("recall_", "") for name in names)], rows
-    )
+    head = ["network, recipe", "accuracy", "at the worst everyday change", "which"]
+    return table([*head, "points lost", "glioma recall there"], rows)
 
 
-def class_bias_methods() -> str:
-    """Methods against class-wise bias after training, over the folds of each network."""
+def _bias_methods(file: str) -> str:
+    """Methods against class-wise bias, over the folds of each network."""
     names = {
         "accuracy": "accuracy",
         "glioma_recall": "glioma recall",
@@ -400,19 +463,13 @@ def class_bias_methods() -> str:
         "ece": "ECE",
     }
     rows = []
-    for model, found in read("bias/methods_fast.json")["networks"].items():
+    for model, found in read(f"bias/{file}.json")["networks"].items():
         for method, metrics in found["methods"].items():
             values = [number(metrics[name]["value"]) for name in names]
             minus = metrics["accuracy"]["minus_none"]
-            price = (
-                "-"
-                if minus is None
-                else points(
-                    {"difference": minus["value"], "low": minus["low"], "high": minus["high"]}
-                )
-            )
-            folds = f"{NETWORKS[model]}, {len(found['runs'])} folds"
-            rows.append((folds, method, *values, price))
+            price = "-" if minus is None else points({**minus, "difference": minus["value"]})
+            count = len(found.get("runs") or found["folds"])
+            rows.append((f"{NETWORKS[model]}, {count} folds", method, *values, price))
     return table(["network", "method", *names.values(), "accuracy minus none, points"], rows)
 
 
@@ -440,3 +497,31 @@ def install_starts() -> str:
     for what, seconds in found["starts"]["before"].items():
         rows.append((f"{what}, s", number(seconds), number(found["starts"]["after"][what])))
     return table(["", "before", "now"], rows)
+
+
+def class_bias_fast() -> str:
+    """Methods after training, recipe `fast`."""
+    return _bias_methods("methods_fast")
+
+
+def class_bias_robust() -> str:
+    """Methods after training, recipe `robust`."""
+    return _bias_methods("methods_robust")
+
+
+def class_bias_trained() -> str:
+    """Methods that train a network anew, short runs of recipe `robust`."""
+    return _bias_methods("trained")
+
+
+def coverage_of_sets() -> str:
+    """How often sets of classes have the true class of test people, by class and site."""
+    rows = []
+    for recipe in ("fast", "robust"):
+        for model, found in read(f"bias/methods_{recipe}.json")["networks"].items():
+            asked = found["sets"]["asked"]
+            for name, one in found["sets"]["found"].items():
+                cells = (one["patients"], asked, estimate(one["coverage"], 2))
+                which = f"{NETWORKS[model]}, `{recipe}`"
+                rows.append((which, name, *cells, number(one["mean_size"], 2)))
+    return table(["network, recipe", "images", "patients", "asked", "coverage", "classes"], rows)

@@ -1,6 +1,6 @@
 """Tables of scores: the ladder, the official split, unseen patients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from result_cells import (
     METRICS,
@@ -90,51 +90,48 @@ def se_sentences() -> str:
     )
 
 
-def ladder() -> str:
-    """Five steps of one recipe, `fast`, from the official split to other scanners."""
-    sources = {
-        "1 official split, all test images": ("official_fast", "official"),
-        "2 without near-duplicates of training images": (
-            "official_fast",
-            "official_without_copies",
-        ),
-        "3 unseen patients, five folds": ("patients/report", "patients"),
-    }
+STEPS = {
+    "official": "official split, all test images",
+    "without_near_duplicates": "without near-duplicates of training images",
+    "patients": "unseen patients",
+    "display": "the worst everyday change of display",
+    "site": "unseen patients, gliomas of the rarer site",
+    "site_out": "the same, and no glioma of that site was in training",
+    "external": "gliomas of other scanners",
+}
+
+
+def _ladder(metric: str, steps: Sequence[str], *, images: bool) -> str:
+    """One metric of each network and recipe, step by step."""
+    networks = read("ladder/ladder.json")["ladder"]
     rows = []
-    for words, (report, view) in sources.items():
-        found = [
-            {
-                row.get("metric") or row["figure"]: row
-                for row in rows_of(f"{report}/means.csv", view=view, model=model)
-            }
-            for model in NETWORKS
-        ]
-        values = (
-            with_interval(one[metric]["mean"], one[metric]["low"], one[metric]["high"], 2)
-            for metric in ("accuracy", "recall_glioma")
+    for step in steps:
+        found = [one.get(step, {}).get(metric) for one in networks.values()]
+        cells = [
+            "-" if one is None else estimate(one, 2) if "low" in one else number(one["value"], 2)
             for one in found
-        )
-        rows.append((words, f"{int(found[0]['accuracy']['images']):,}", *values))
-    site = [
-        rows_of(
-            "patients/report/by_site.csv", model=model, **{"class": "glioma", "site": "digits"}
-        )[0]
-        for model in NETWORKS
-    ]
-    recalls = (with_interval(row["recall"], row["low"], row["high"], 2) for row in site)
-    rows.append(
-        ("4 unseen patients, gliomas of the rarer site", site[0]["images"], "-", "-", *recalls)
-    )
-    steps = read("ladder/ladder.json")["ladder"]
-    outside = [steps[f"{model}, fast"]["external"]["glioma_recall"] for model in NETWORKS]
-    recalls = (estimate(one, 2) for one in outside)
-    rows.append(("5 gliomas of other scanners", outside[0]["n"], "-", "-", *recalls))
-    names = [
-        f"{metric}, {name}"
-        for metric in ("accuracy", "glioma recall")
-        for name in NETWORKS.values()
-    ]
-    return table(["step", "images", *names], rows)
+        ]
+        counts = [f"{n:,}" for n in sorted({one["n"] for one in found if one and "n" in one})]
+        rows.append((STEPS[step], *([" to ".join(counts)] if images else []), *cells))
+    heads = (name.split(", ") for name in networks)
+    names = [f"{NETWORKS[model]}, `{recipe}`" for model, recipe in heads]
+    return table(["step", *(["images"] if images else []), *names], rows)
+
+
+def ladder() -> str:
+    """Gliomas found, in four steps."""
+    return _ladder("glioma_recall", ("official", "patients", "display", "external"), images=False)
+
+
+def ladder_of_gliomas() -> str:
+    """Gliomas found, in every step."""
+    return _ladder("glioma_recall", list(STEPS), images=True)
+
+
+def ladder_of_accuracy() -> str:
+    """Accuracy, in the steps that have all classes."""
+    steps = ("official", "without_near_duplicates", "patients", "display")
+    return _ladder("accuracy", steps, images=True)
 
 
 def patients() -> str:

@@ -1,10 +1,10 @@
-"""What mends class-wise bias when a network is trained anew, and at which price?
+"""What does one setting more change on the same folds, paired over patients?
 
-    python experiments/bias_training.py OUT.json none=STUDY_DIR NAME=STUDY_DIR ...
+    python experiments/paired_studies.py OUT.json none=STUDY_DIR NAME=STUDY_DIR ...
 
-Each STUDY_DIR is the result folder of `study --protocol patients` with one setting more than that
-of `none`, the same folds, networks, epochs and size of images. Differences to `none` are paired
-over patients. The settings were written down before any was run; no test person chose among them.
+Each STUDY_DIR is the result folder of `study --protocol patients` with one setting other than that
+of `none`; what both have of networks and folds is compared. What is compared was written down
+before any was run; no test person chose among them.
 """
 
 import argparse
