@@ -92,7 +92,12 @@ def test_figures_are_saved_whole_and_nothing_is_cut_off(tmp_path: Path) -> None:
     figures = {
         "confusion": plots.confusion_matrix(np.full((4, 4), 20), CLASSES, title="title"),
         "roc": plots.roc_curves(LABELS, PROBABILITIES, CLASSES, title="title"),
-        "reliability": plots.reliability(LABELS, PROBABILITIES, title="title"),
+        "reliability": plots.reliability(
+            LABELS,
+            PROBABILITIES,
+            title="se_resnet18, valid images (n = 1311)",
+            how_sure="calibrated probabilities (temperature 0.931)",
+        ),
         "subgroups": plots.subgroups(_subgroups(CLASSES[0], "site"), title="title"),
     }
     for name, figure in figures.items():

@@ -260,7 +260,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
         "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),
         "roc": plots.roc_curves(data.labels, report.probabilities, classes, title=what),
         "reliability": plots.reliability(
-            data.labels, report.probabilities, title=f"{what}, {report.how_sure}"
+            data.labels, report.probabilities, title=what, how_sure=report.how_sure
         ),
     }
     if report.subgroups.rows:

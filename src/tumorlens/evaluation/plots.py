@@ -112,10 +112,11 @@ def reliability(
     probabilities: npt.NDArray[np.float64],
     *,
     title: str = "",
+    how_sure: str = "probability",
 ) -> Figure:
     """Accuracy against confidence in 15 bins, and how many images each bin holds.
 
-    Whiskers: exact 95% intervals, each image for itself.
+    Whiskers: exact 95% intervals, each image for itself. `how_sure` names the probabilities.
     """
     bins = reliability_bins(labels, probabilities)
     ece = float(expected_calibration_error(labels, probabilities)[0])
@@ -145,7 +146,7 @@ def reliability(
     upper.set_title(title, fontsize=11)
     centres = (np.arange(BINS) + 0.5) / BINS
     lower.bar(centres, bins.count, width=0.9 / BINS, color=COLOURS[1])
-    lower.set_xlabel("probability of the predicted class")
+    lower.set_xlabel(f"predicted class: {how_sure}", fontsize=9)
     lower.set_ylabel("images")
     lower.set_xlim(0, 1)
     lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
