@@ -16,7 +16,7 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 # HOME and USER hold for any `docker run --user`, which need not be known inside.
 ENV HOME=/tmp USER=tumorlens
 USER 1000:1000
-WORKDIR /work
+WORKDIR /app
 EXPOSE 7860
 ENTRYPOINT ["tumorlens"]
 CMD ["serve", "--checkpoint", "se_resnet18", "--host", "0.0.0.0", "--allowed_host", "localhost"]

@@ -86,7 +86,10 @@ def main() -> None:
         "runs": 1,
         "bytes": path.stat().st_size,
         "trained": chosen.settings,
-        "calibrated_by": [f"{one.model_name}, {one.settings['run']}" for one in folds],
+        "calibrated_by": [
+            f"{one.model_name}, fold {one.settings['fold']}, seed {one.settings['seed']}"
+            for one in folds
+        ],
         "test_images": len(test.paths),
         "class_changed_by_half_precision": [test.paths[index] for index in changed],
         "largest_difference_of_a_logit": float(np.abs(whole - light).max()),
@@ -122,7 +125,7 @@ def borrowed(chosen: Checkpoint, folds: list[Checkpoint], train: Dataset) -> Che
         feature_covariance=torch.from_numpy(covariance).float(),
         class_means=torch.from_numpy(means).float(),
         ood_threshold=ood_threshold,
-        conformal=vars(pooled([Conformal.of(one.conformal) for one in folds if one.conformal])),
+        conformal=vars(pooled(folds)),
         calibration={
             "source": f"{len(folds)} runs of the same recipe on patient-level folds",
             "temperature": temperature,
@@ -134,12 +137,17 @@ def borrowed(chosen: Checkpoint, folds: list[Checkpoint], train: Dataset) -> Che
     )
 
 
-def pooled(folds: list[Conformal]) -> Conformal:
+def pooled(checkpoints_of_folds: list[Checkpoint]) -> Conformal:
     """Calibration scores of all folds, whose validation people are others each.
 
     Each score is of the network of its own fold (cross-conformal: Vovk 2015, "Cross-conformal
     predictors"), so that coverage is what the folds' networks have, about.
     """
+    folds = []
+    for one in checkpoints_of_folds:
+        if one.conformal is None:
+            raise SystemExit(f"{one.path}: keeps no calibration scores.")
+        folds.append(Conformal.of(one.conformal))
     counts = tuple(np.sum([one.counts for one in folds], axis=0).tolist())
     probabilities, weights = [], []
     for label, count in enumerate(counts):

@@ -61,12 +61,15 @@ def steps(
 ) -> dict[str, Any]:
     """Step to metric to estimate as primitives, of one network and recipe."""
     found: dict[str, Any] = {}
-    of_official = runs_of(results / official, model)
-    bundled = results / official / f"{model}.json"
+    bundled, of_official = results / official / f"{model}.json", runs_of(results / official, model)
     if bundled.is_file():
         scores = json.loads(bundled.read_text(encoding="utf-8"))["scores"]
-        found["official"] = of_scores(scores["all"])
-        found["without_near_duplicates"] = of_scores(scores["without_near_duplicates"])
+        for step, subset in (("official", "all"), ("without_near_duplicates",) * 2):
+            metrics = scores[subset]["metrics"]
+            found[step] = {
+                "accuracy": metrics["accuracy"],
+                "glioma_recall": metrics["recall_glioma"],
+            }
     elif of_official:
         found["official"] = of_runs(of_official, "together")
         found["without_near_duplicates"] = of_runs(of_official, "together", clean=True)
@@ -142,12 +145,6 @@ def pairs(predictions: Any) -> list[tuple[str, str]]:
     patients = predictions.patients or ("",) * len(predictions.paths)
     groups = predictions.groups or tuple(predictions.paths)
     return list(zip(patients, groups, strict=True))
-
-
-def of_scores(scores: dict[str, Any]) -> dict[str, Any]:
-    """Of one network's scores on the official test split."""
-    metrics = scores["metrics"]
-    return {"accuracy": metrics["accuracy"], "glioma_recall": metrics["recall_glioma"]}
 
 
 def of_stress(runs: list[dict[str, Any]]) -> dict[str, Any]:
