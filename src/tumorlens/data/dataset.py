@@ -244,11 +244,11 @@ def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:
         )
     for split in needed:
         counts = Counter(file.label for file in folder.of_split(split))
+        found = ", ".join(f"{counts[name]} of {name}" for name in sorted(counts)) or "none"
         for label in folder.classes:
             if counts[label] == 0:
                 faults.append(
-                    f"{folder.root}: class {label} has no image in {split}; found "
-                    f"{dict(sorted(counts.items()))}."
+                    f"{folder.root}: class {label} has no image in {split}; found {found}."
                 )
             elif split == "train" and counts[label] == 1:
                 faults.append(
