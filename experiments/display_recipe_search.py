@@ -27,7 +27,7 @@ from histogram_matching import histograms, matched
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
-from tumorlens.data.normalisation import crop_like
+from tumorlens.data.preprocessing import crop_like
 from tumorlens.data.tumor_transfer import Donors
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.intervals import share_estimate

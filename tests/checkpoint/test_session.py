@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, images_of, open_session
 from tumorlens.data import cache
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 
 CLASSES = ("glioma", "notumor")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.tumor_transfer import Donors, donors_of, read_outlines, transfer
 from tumorlens.errors import TumorlensError
 

@@ -7,9 +7,9 @@ import pytest
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.display_changes import CHANGES
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

@@ -16,10 +16,10 @@ from PIL import Image
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend

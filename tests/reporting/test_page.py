@@ -11,9 +11,9 @@ import pytest
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_manifest
 from tumorlens.models.build import build_model

@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.data.augment import augment
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate

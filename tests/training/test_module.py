@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import NONE
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.settings import TrainSettings
 from tumorlens.training.class_bias import balanced_weights

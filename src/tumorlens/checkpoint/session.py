@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
 from tumorlens.data.display_changes import DisplayChange
 from tumorlens.data.duplicates import near_duplicates_in
 from tumorlens.data.patients import check_overlap
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.splits import SplitFolder, assigned, resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tumorlens.data.normalisation import crop_to_head
+from tumorlens.data.preprocessing import crop_to_head
 
 EVERYDAY = 3  # the highest grade that happens every day
 

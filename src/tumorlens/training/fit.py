@@ -15,10 +15,10 @@ from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
 from tumorlens.data.patients import record
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
