@@ -240,14 +240,14 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     device = torch.device("cpu")
     valid = open_session(checkpoint, ImageChoice(data, "valid", splits), device=device)
     predictions = predictions_of(valid)
-    labels, units = predictions.labels, predictions.units()
-    right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
+    labels, units = predictions.labels, predictions.units
+    right = (predictions.predicted == labels).astype(float)
     changed = stress(valid, predictions, quick=True)
     worst = changed.worst_everyday
     site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
     of_site = predictions_of(site)
-    hits = (of_site.probabilities.argmax(axis=1) == of_site.labels).astype(float)
-    classes = np.bincount(of_site.probabilities.argmax(axis=1), minlength=len(of_site.classes))
+    hits = (of_site.predicted == of_site.labels).astype(float)
+    classes = np.bincount(of_site.predicted, minlength=len(of_site.classes))
     return {
         "validation": {
             "accuracy": share_estimate(right, units).to_dict(),
@@ -265,7 +265,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
             "accuracy": {row.change: row.accuracy.value for row in changed.rows},
         },
         "site_out": {
-            "glioma_recall": share_estimate(hits, of_site.units()).to_dict(),
+            "glioma_recall": share_estimate(hits, of_site.units).to_dict(),
             "predicted": dict(zip(of_site.classes, classes.tolist(), strict=True)),
         },
     }

@@ -15,6 +15,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +71,7 @@ class Dataset:
             whole.update(f"{path}\0{self.classes[label]}\0{split}\0".encode() + digest.tobytes())
         return whole.hexdigest()
 
+    @cached_property
     def units(self) -> npt.NDArray[np.int64]:
         """(N,) what is resampled as a whole: patients where known, else near-duplicate groups."""
         return units(duplicate_groups(self.fingerprints), self.patients)

@@ -196,24 +196,6 @@ def units(groups: Indices, patients: Patients | None) -> Indices:
     return joined(groups, np.where(known, member, alone).astype(np.int64))
 
 
-def count_units(units: Indices, patients: Patients | None) -> tuple[int, int]:
-    """How many of the units that `units` made are patients, and how many are not."""
-    whole = len(np.unique(units))
-    if patients is None:
-        return 0, whole
-    known = len(np.unique(units[patients.names != ""]))
-    return known, whole - known
-
-
-def unit_words(patients: int, groups: int, images: int) -> str:
-    """What intervals resample: known patients, else near-duplicate groups, of so many images."""
-    if patients and groups:
-        return f"{patients} patients and {groups} groups of images whose patient is not known"
-    if patients:
-        return f"{patients} patients"
-    return f"{images} images" if groups == images else f"{groups} groups of near-duplicates"
-
-
 @dataclass(frozen=True)
 class Overlap:
     """A patient who is in more than one split, with the number of images in each that has some."""

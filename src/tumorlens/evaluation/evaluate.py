@@ -214,7 +214,6 @@ def split_caveats(loaded: Checkpoint, split: str) -> list[str]:
 
 def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     loaded, data = session.checkpoint, session.data
-    predicted = predictions.probabilities.argmax(axis=1)
     caveats = [session.overlap] if session.overlap else []
     caveats += split_caveats(loaded, session.split)
     if loaded.data is None:
@@ -237,7 +236,7 @@ def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     never = [
         name
         for index, name in enumerate(data.classes)
-        if (data.labels == index).any() and not (predicted == index).any()
+        if (data.labels == index).any() and not (predictions.predicted == index).any()
     ]
     if never:
         caveats.append(
@@ -254,7 +253,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     write_text(out / "predictions.csv", table(report.predictions))
     write_json(out / "subgroups.json", report.subgroups.to_dict())
     write_text(out / "subgroups.csv", report.subgroups.table())
-    predicted = report.probabilities.argmax(axis=1)
+    predicted = report.predictions.predicted
     what = f"{report.model_name}, {report.split} images (n = {len(data.labels)})"
     figures = {
         "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),

@@ -316,7 +316,7 @@ class Sample:
         """Mean of each column, (N,) values: name to value, low, high, n."""
         data = self.session.data
         whole = {"all": np.ones(len(data.paths), dtype=bool)}
-        found = estimates(columns, whole, data.units(), resamples=self.resamples, seed=self.seed)
+        found = estimates(columns, whole, data.units, resamples=self.resamples, seed=self.seed)
         return primitives(found)["all"]
 
 

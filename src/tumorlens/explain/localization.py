@@ -183,7 +183,7 @@ def _rows(
     session: Session, measured: Sequence[_Measured], thresholds: Mapping[str, float | None]
 ) -> tuple[Row, ...]:
     data, classes = session.data, session.checkpoint.classes
-    probabilities, groups = session.probabilities, data.units()
+    probabilities, groups = session.probabilities, data.units
     areas = [one.fits[""].box_area_share if one.fits else np.nan for one in measured]
     thirds = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []

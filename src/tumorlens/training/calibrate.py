@@ -87,7 +87,7 @@ def calibrate(
     """
     train, valid = trained_and_validated(checkpoint, data)
     logits, features = outputs or outputs_of(checkpoint, data, device, progress)
-    labels, units, logits = data.labels[valid], data.only(valid).units(), logits[len(train) :]
+    labels, units, logits = data.labels[valid], data.only(valid).units, logits[len(train) :]
     temperature = fit_temperature(labels, logits)
     if operating_point != "none" and not features.shape[1]:
         raise TumorlensError(NO_OFFSETS)
@@ -139,7 +139,7 @@ def write_frontier(
     """
     train, valid = trained_and_validated(checkpoint, data)
     scores = outputs[0][len(train) :] / (checkpoint.temperature or 1.0)
-    points = frontier(data.labels[valid], scores, data.only(valid).units())
+    points = frontier(data.labels[valid], scores, data.only(valid).units)
     content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(valid)}
     write_json(
         folder / "operating_points.json", content | {"points": [one.to_dict() for one in points]}
