@@ -10,11 +10,11 @@ from tumorlens.data.folder import scan
 from tumorlens.data.patients import (
     FileTable,
     Patients,
+    carried,
     check_overlap,
     overlaps,
     read_patients,
     record,
-    table_for,
     units,
 )
 from tumorlens.data.splits import SplitFolder, resolve
@@ -60,10 +60,10 @@ def test_table_that_lists_none_of_the_images_is_refused(tmp_path: Path) -> None:
 
 def test_splits_file_carries_its_own_patients(tmp_path: Path) -> None:
     splits = _write(tmp_path, "path,split,patient\nx.png,train,anna\n")
-    table = table_for(None, splits, *read_table(splits, "--splits", ("path",)))
+    table = carried(splits, *read_table(splits, "--splits", ("path",)))
     assert table is not None
     assert table.of(("x.png",), None).names.tolist() == ["anna"]
-    assert table_for(None, splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
+    assert carried(splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
 
 
 def test_units_are_patients_and_near_duplicates_of_a_patient_are_the_patient_s() -> None:

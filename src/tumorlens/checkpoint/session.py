@@ -19,10 +19,8 @@ from torch import Tensor, nn
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
 from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
-from tumorlens.data.display_changes import DisplayChange
 from tumorlens.data.duplicates import near_duplicates_in
 from tumorlens.data.patients import check_overlap
-from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.splits import SplitFolder, assigned, resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath
@@ -245,13 +243,6 @@ def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: Ima
     # What was allowed when the network was trained is told, not asked for again.
     allowed = images.allow_patient_overlap or bool(record.overlap)
     return check_overlap(names, splits, data.patients.source, allowed=allowed)
-
-
-def changed_inputs(
-    preprocessing: Preprocessing, change: DisplayChange, value: float
-) -> Callable[[Tensor], Tensor]:
-    """Preprocessing of (n, S, S) uint8 images that were changed before, see `display_changes`."""
-    return lambda images: preprocessing.of_floats(change.apply(images.float() / 255, value))
 
 
 def input_batches(

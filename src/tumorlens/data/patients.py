@@ -123,7 +123,7 @@ def read_patients(name: Path) -> PatientTable:
     """
     if str(name) == PUBLIC:
         return PublicTable()
-    found = _carried(name, *read_table(name, "--patients", ("path",)))
+    found = carried(name, *read_table(name, "--patients", ("path",)))
     if found is None:
         raise TumorlensError(
             f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
@@ -144,24 +144,8 @@ def record(paths: Sequence[str], patients: Patients) -> FileTable:
     return FileTable(patients.source, rows, tuple(columns))
 
 
-def table_for(
-    patients: Path | None, splits: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
-) -> PatientTable | None:
-    """The table that --patients names, else the one that --splits carries in `rows`, if any.
-
-    Raises:
-        TumorlensError: see `read_patients`.
-    """
-    if patients is not None:
-        return read_patients(patients)
-    if str(splits) in public_patients.NAMES:
-        return PublicTable()
-    return _carried(splits, rows, columns)
-
-
-def _carried(
-    path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
-) -> FileTable | None:
+def carried(path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]) -> FileTable | None:
+    """The table that the rows of another, such as a splits file, carry; None: they name nobody."""
     if "patient" not in columns:
         return None
     kept = tuple(column for column in columns if column not in ("path", "label", "split"))

@@ -275,7 +275,7 @@ class Bias:
 def bias(scores: Scores, subgroups: Subgroups) -> Bias:
     """Class-wise bias of all images."""
     found, worst, gap = scores.all.metrics, subgroups.worst, subgroups.largest_gap
-    rates = [name for name in metrics.confusion_rates(scores.classes) if found[name].value > 0]
+    rates = [name for name, one in found.items() if "->" in name and one.value > 0]
     main = max(rates, key=lambda name: found[name].value, default=None)
     words = {f"recall_{name}": f"recall of {name}" for name in scores.classes}
     if scores.extremes:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from tumorlens.checkpoint.session import Session, changed_inputs, describe
+from tumorlens.checkpoint.session import Session, describe
 from tumorlens.data.display_changes import CHANGES, EVERYDAY, DisplayChange
 from tumorlens.evaluation.intervals import (
     Estimate,
@@ -163,7 +163,7 @@ def _answers(
     rule = session.checkpoint.decision()
     logits, features = describe(
         session.network,
-        changed_inputs(session.checkpoint.preprocessing, change, value),
+        change.before(session.checkpoint.preprocessing, value),
         session.data.images,
         device=session.device,
         batch_size=session.batch_size,

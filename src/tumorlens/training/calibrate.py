@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import changed_inputs, describe
+from tumorlens.checkpoint.session import describe
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.display_changes import CHANGES, EVERYDAY
 from tumorlens.errors import TumorlensError
@@ -193,7 +193,7 @@ def _under_everyday_changes(
     some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
     network, found = checkpoint.network(), []
     for done, change in enumerate(CHANGES.values()):
-        inputs = changed_inputs(checkpoint.preprocessing, change, change.grades[EVERYDAY])
+        inputs = change.before(checkpoint.preprocessing, change.grades[EVERYDAY])
         found.append(describe(network, inputs, data.images[some], device=device)[0])
         progress("changing display", done + 1, len(CHANGES))
     return np.concatenate(found), np.tile(data.labels[some], len(CHANGES))
