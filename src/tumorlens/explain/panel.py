@@ -76,12 +76,12 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
     names = distinct_names(loaded)
     seeds = _seeds(settings.agree, loaded[0])
     boxes = read_boxes(settings.boxes) if settings.boxes else None
-    device = pick_device(settings.device)
-    networks = [one.network().to(device) for one in loaded]
-    # Before anything is decoded.
-    settings = replace(settings, layer=common_layer(networks, settings.layer))
     measures = boxes or settings.faithfulness or settings.sanity or settings.agree
+    device = pick_device(settings.device)
     with cpu_threads(settings.threads):
+        networks = [one.network().to(device) for one in loaded]
+        # Before anything is decoded.
+        settings = replace(settings, layer=common_layer(networks, settings.layer))
         # Each network has the split that it remembers; without measures, the first's counts alone.
         needed = 0 if settings.images else len(loaded) if measures else 1
         sessions = {
