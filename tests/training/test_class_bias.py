@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.folder import scan
 from tumorlens.data.patients import Patients
+from tumorlens.data.splits import SplitFolder
 from tumorlens.errors import TumorlensError
 from tumorlens.settings import TrainSettings
 from tumorlens.training.class_bias import Focal, GroupDro, drawn, groups_of, loss_of, times_of
@@ -22,7 +24,9 @@ PLAIN = RECIPES["plain"]
 @pytest.fixture
 def data(make_folder: Callable[..., Path]) -> Dataset:
     """6 training images of each of two classes; of class a 5 are of site x, of class b 1."""
-    found = load_for_training(make_folder({"train": 6, "valid": 2}, classes=("a", "b")), 32)
+    found = load_for_training(
+        SplitFolder(scan(make_folder({"train": 6, "valid": 2}, classes=("a", "b")))), 32
+    )
     sites = np.array([""] * len(found.paths), dtype="<U9")
     for label, count in ((0, 5), (1, 1)):
         mine = found.indices("train")[found.labels[found.indices("train")] == label]

@@ -70,6 +70,23 @@ class Session:
         return str(self.data.splits[0])
 
     @property
+    def split_caveats(self) -> list[str]:
+        """What the split says of metrics of its images: that they are optimistic, or memory."""
+        if self.split == "train":
+            return ["Memory, not skill: these are the images that the network was trained on."]
+        if self.split == "valid" and self.checkpoint.trained_on_valid:
+            return [
+                "Memory, not skill, as far as these are its own validation images: the network was "
+                "trained on those too (--train_on_valid)."
+            ]
+        if self.split == "valid":
+            return [
+                "Optimistic: these are the validation images, which selected the model. Score "
+                "images that had no say in it."
+            ]
+        return []
+
+    @property
     def logits(self) -> Floats:
         """(N, K) float64."""
         return self.outputs[0]

@@ -27,7 +27,7 @@ from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.folder import SPLIT_NAMES, DataFolder, ImageFile, refuse
 from tumorlens.data.patients import Patients, check_overlap, units
 from tumorlens.data.readers import ImageFacts
-from tumorlens.data.splits import SplitFolder, hold_out, resolve
+from tumorlens.data.splits import SplitFolder, hold_out
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import same_class
 from tumorlens.progress import Progress, silent
@@ -139,7 +139,7 @@ def load(
 
 
 def load_for_training(
-    source: SplitFolder | Path,
+    source: SplitFolder,
     size: int,
     *,
     on_bad_image: Literal["stop", "skip"] = "stop",
@@ -151,7 +151,7 @@ def load_for_training(
     """Check and decode the whole folder, and give every image its split.
 
     Args:
-        source: the data folder, with its splits and patients or as its folders say.
+        source: the data folder, with its splits and patients.
         size: side of the square, pixels.
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
         seed: decides which training images are set aside where the folder has no validation split.
@@ -163,7 +163,6 @@ def load_for_training(
         TumorlensError: the folder's faults, all of them at once; nothing left to score; a patient
             in more than one split.
     """
-    source = resolve(source) if isinstance(source, Path) else source
     root, there = source.folder.root, source.folder.layout.split()
     if not source.source:
         _refuse_untrainable(root, there)
@@ -276,7 +275,7 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
 
 
 def load_for_scoring(
-    source: SplitFolder | Path,
+    source: SplitFolder,
     size: int,
     classes: tuple[str, ...],
     *,
@@ -287,7 +286,7 @@ def load_for_scoring(
     """Check and decode the images of one split.
 
     Args:
-        source: the data folder, with its splits and patients or as its folders say.
+        source: the data folder, with its splits and patients.
         size: side of the square, pixels.
         classes: those that the network knows; labels become indices into them.
         split: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
@@ -298,7 +297,6 @@ def load_for_scoring(
     Raises:
         TumorlensError: the folder's faults, all of them at once.
     """
-    source = resolve(source) if isinstance(source, Path) else source
     folder = source.folder
     root, there = folder.root, {file.split for file in folder.files}
     if split == "auto":

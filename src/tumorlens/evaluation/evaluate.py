@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.duplicates import duplicate_groups
@@ -195,27 +194,10 @@ def predictions_of(session: Session) -> Predictions:
     )
 
 
-def split_caveats(loaded: Checkpoint, split: str) -> list[str]:
-    """What the split's name says of metrics of its images: that they are optimistic, or memory."""
-    if split == "train":
-        return ["Memory, not skill: these are the images that the network was trained on."]
-    if split == "valid" and loaded.trained_on_valid:
-        return [
-            "Memory, not skill, as far as these are its own validation images: the network was "
-            "trained on those too (--train_on_valid)."
-        ]
-    if split == "valid":
-        return [
-            "Optimistic: these are the validation images, which selected the model. Score images "
-            "that had no say in it."
-        ]
-    return []
-
-
 def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     loaded, data = session.checkpoint, session.data
     caveats = [session.overlap] if session.overlap else []
-    caveats += split_caveats(loaded, session.split)
+    caveats += session.split_caveats
     if loaded.data is None:
         caveats.append(
             "The checkpoint keeps no fingerprints of its training images: near-duplicates of them "

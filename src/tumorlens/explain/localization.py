@@ -16,7 +16,6 @@ import numpy.typing as npt
 from tumorlens.checkpoint.session import Session
 from tumorlens.data.readers import read_grey
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import split_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
 from tumorlens.explain.gradcam import Maps, Way, maps_of
 from tumorlens.explain.map_metrics import (
@@ -103,7 +102,7 @@ def localize(
             means = np.mean([one.fits[prefix].overlap for one in of_valid], axis=0)
             cuts[prefix] = float(THRESHOLDS[means.argmax()].round(2))
     rows = _rows(session, measured, cuts)
-    caveats = split_caveats(checkpoint, session.split)
+    caveats = session.split_caveats
     if checkpoint.data is None:
         caveats.append("The checkpoint does not say which images it was trained on.")
     metrics = {
