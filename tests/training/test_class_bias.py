@@ -14,7 +14,15 @@ from tumorlens.data.patients import Patients
 from tumorlens.data.splits import SplitFolder
 from tumorlens.errors import TumorlensError
 from tumorlens.settings import TrainSettings
-from tumorlens.training.class_bias import Focal, GroupDro, drawn, groups_of, loss_of, times_of
+from tumorlens.training.class_bias import (
+    Focal,
+    GroupDro,
+    drawn,
+    groups_of,
+    loss_of,
+    times_of,
+    weights_of,
+)
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES, resolve
 
@@ -33,6 +41,15 @@ def data(make_folder: Callable[..., Path]) -> Dataset:
         sites[mine], sites[mine[:count]] = "y", "x"
     names = np.array([f"p{number}" for number in range(len(sites))])
     return replace(found, patients=Patients("table.csv", names, {"site": sites}))
+
+
+def test_balanced_weights_are_the_inverse_of_the_share(data: Dataset) -> None:
+    train = data.indices("train")
+    fewer = data.only(np.delete(np.arange(len(data.labels)), train[data.labels[train] == 1][:3]))
+    found = weights_of(replace(PLAIN, class_weights="balanced"), fewer)
+    assert found is not None
+    assert found.tolist() == pytest.approx([9 / 12, 9 / 6])  # 6 images of a, 3 of b
+    assert weights_of(PLAIN, fewer) is None
 
 
 def test_groups_are_classes_or_classes_by_column(data: Dataset) -> None:

@@ -18,7 +18,7 @@ from tumorlens.data import public_patients
 from tumorlens.data.duplicates import joined
 from tumorlens.data.folder import SPLITS
 from tumorlens.errors import TumorlensError
-from tumorlens.image_tables import ByPath, read_table
+from tumorlens.image_tables import read_table, rows_for
 
 PUBLIC = "public"
 # Columns of an image that are no property of it.
@@ -72,14 +72,8 @@ class FileTable:
         Raises:
             TumorlensError: it knows none of the images.
         """
-        known = ByPath(self.rows)
-        if paths and not any(path in known for path in paths):
-            raise TumorlensError(
-                f"--patients {self.source}: lists none of the images; it has "
-                f"{next(iter(self.rows), 'no row')}, the data folder has {paths[0]}. Paths are "
-                "relative to --data_dir."
-            )
-        return _patients(self.source, [known.get(path) for path in paths], self.columns)
+        found = rows_for(paths, self.rows, f"--patients {self.source}")
+        return _patients(self.source, found, self.columns)
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ class PublicTable:
                 "MRI Dataset. Name a CSV with the columns path, patient."
             )
         rows = [
-            table.rows[row] if known else None
+            table.rows[row] if known else {}
             for row, known in zip(found.rows.tolist(), found.known.tolist(), strict=True)
         ]
         return _patients(PUBLIC, rows, table.columns)
@@ -152,11 +146,9 @@ def carried(path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]) 
     return FileTable(path.as_posix(), {row["path"]: row for row in rows}, kept)
 
 
-def _patients(
-    source: str, rows: Sequence[Mapping[str, str] | None], columns: Sequence[str]
-) -> Patients:
+def _patients(source: str, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Patients:
     def column(name: str) -> Names:
-        return np.array([row.get(name, "") if row else "" for row in rows], dtype=np.str_)
+        return np.array([row.get(name, "") for row in rows], dtype=np.str_)
 
     others = {name: column(name) for name in columns if name not in ("path", "hash", "patient")}
     return Patients(source, column("patient"), others)

@@ -22,7 +22,7 @@ from tumorlens.evaluation.intervals import (
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.significance import holm, permutation_test
 from tumorlens.files import SCHEMA, csv_text
-from tumorlens.image_tables import ByPath, read_table
+from tumorlens.image_tables import read_table, rows_for
 from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
@@ -320,16 +320,8 @@ def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names]
 
 def _read(file: Path, paths: Sequence[str]) -> dict[str, Names]:
     rows, columns = read_table(file, "--subgroups", ("path",))
-    known = ByPath({row["path"]: row for row in rows})
-    if not any(path in known for path in paths):
-        raise TumorlensError(
-            f"--subgroups {file}: lists none of the images; it has {next(iter(known), 'no row')}, "
-            f"the data folder has {paths[0]}. Paths are relative to --data_dir."
-        )
-    return {
-        name: np.array([known.get(path, {}).get(name, "") for path in paths], dtype=np.str_)
-        for name in columns
-    }
+    found = rows_for(paths, {row["path"]: row for row in rows}, f"--subgroups {file}")
+    return {name: np.array([row.get(name, "") for row in found], dtype=np.str_) for name in columns}
 
 
 def _colour(mode: str) -> str:
