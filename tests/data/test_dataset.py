@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.dataset import class_faults, load_for_scoring, load_for_training
+from tumorlens.data.dataset import class_faults, load, load_for_scoring, load_for_training
 from tumorlens.data.folder import scan
 from tumorlens.data.readers import read_grey
 from tumorlens.data.splits import assigned, resolve
@@ -123,7 +123,7 @@ def test_missing_and_lonely_classes_are_faults(make_folder: Callable[..., Path])
     root = make_folder({"train": 2, "valid": 1})
     (root / "train" / "glioma" / "glioma001.png").unlink()
     (root / "valid" / "pituitary" / "pituitary002.png").unlink()
-    faults = class_faults(scan(root), ["train", "valid"])
+    faults = class_faults(load(resolve(root), 32))
     assert len(faults) == 2
     assert "class glioma has one image only in train" in faults[0]
     assert "class pituitary has no image in valid" in faults[1]

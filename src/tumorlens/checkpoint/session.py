@@ -133,7 +133,7 @@ class Session:
 
     def of_split(self, split: str) -> "Session | None":
         """The same network with another split of the same folder; None: it has no such split."""
-        if self.source is None or not self.source.folder.of_split(split):
+        if self.source is None or split not in self.source.folder.layout.split():
             return None
         choice = replace(self.choice, split=split)
         data, overlap = _decoded(self.checkpoint, self.source, choice, self.progress)

@@ -13,7 +13,7 @@ Where the validation images train too, none choose the epoch.
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from tumorlens.data import cache
 from tumorlens.data.duplicates import duplicate_groups
-from tumorlens.data.folder import SPLIT_NAMES, DataFolder, ImageFile, refuse
+from tumorlens.data.folder import SPLIT_NAMES, ImageFile, refuse
 from tumorlens.data.patients import Patients, check_overlap, units
 from tumorlens.data.readers import ImageFacts
 from tumorlens.data.splits import SplitFolder, hold_out
@@ -193,9 +193,7 @@ def _refuse_faults(
     source: SplitFolder, data: Dataset, on_bad_image: Literal["stop", "skip"]
 ) -> Dataset:
     """Raise with every fault of folder, splits and images; the same with what is left out said."""
-    whole = source.folder.without(data.skipped)
-    needed = [split for split in ("train", "valid", "test") if split in whole.layout.split()]
-    faults = class_faults(whole, needed)
+    faults = class_faults(data)
     if on_bad_image == "stop":
         faults = [
             *source.folder.faults,
@@ -236,25 +234,19 @@ def _refuse_untrainable(root: Path, there: Sequence[str]) -> None:
     )
 
 
-def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:
-    """What is wrong with the classes of the splits in `needed`: missing, or one image only."""
-    faults = []
-    if len(folder.classes) < 2:
-        faults.append(
-            f"{folder.root}: only the class {', '.join(folder.classes)}; a classifier needs two."
-        )
-    for split in needed:
-        counts = Counter(file.label for file in folder.of_split(split))
-        for label in folder.classes:
+def class_faults(data: Dataset) -> list[str]:
+    """What is wrong with the classes of each split that there is: missing, or one image only."""
+    faults, root, classes = [], data.root, data.classes
+    if len(classes) < 2:
+        faults.append(f"{root}: only the class {', '.join(classes)}; a classifier needs two.")
+    for split in data.layout.split():
+        counts = Counter(classes[label] for label in data.labels[data.splits == split])
+        for label in classes:
             if counts[label] == 0:
-                faults.append(
-                    f"{folder.root}: class {label} has no image in {split}; found "
-                    f"{dict(sorted(counts.items()))}."
-                )
+                found = dict(sorted(counts.items()))
+                faults.append(f"{root}: class {label} has no image in {split}; found {found}.")
             elif split == "train" and counts[label] == 1:
-                faults.append(
-                    f"{folder.root}: class {label} has one image only in train; add more."
-                )
+                faults.append(f"{root}: class {label} has one image only in train; add more.")
     return faults
 
 
