@@ -72,9 +72,14 @@ class Dataset:
         return whole.hexdigest()
 
     @cached_property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """(N,) near-duplicate group of each image."""
+        return duplicate_groups(self.fingerprints)
+
+    @cached_property
     def units(self) -> npt.NDArray[np.int64]:
         """(N,) what is resampled as a whole: patients where known, else near-duplicate groups."""
-        return units(duplicate_groups(self.fingerprints), self.patients)
+        return units(self.groups, self.patients)
 
     def only(self, keep: npt.NDArray[np.int64]) -> "Dataset":
         """Some of its images, by index."""

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.dataset import Dataset
-from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.evaluation import plots
@@ -28,7 +27,7 @@ from tumorlens.image_tables import Tabular, read_groups
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
-from tumorlens.uncertainty.calibration import Calibrated, calibrated, probability_words
+from tumorlens.uncertainty.calibration import Calibrated, calibrated
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,9 @@ class Report(Tabular):
     @property
     def how_sure(self) -> str:
         """Whether the probabilities are calibrated, in words."""
-        return probability_words(self.calibrated.temperature if self.calibrated else None)
+        if self.calibrated is None:
+            return "probabilities not calibrated"
+        return f"calibrated probabilities (temperature {self.calibrated.temperature:.3g})"
 
     @property
     def by_site(self) -> tuple[SubgroupRecall, ...]:
@@ -188,7 +189,7 @@ def predictions_of(session: Session) -> Predictions:
         labels=data.labels,
         probabilities=session.probabilities,
         duplicates=session.duplicates,
-        groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
+        groups=tuple(map(str, data.groups.tolist())),
         patients=tuple(shown.names.tolist()) if shown else None,
         sites=None if sites is None else tuple(sites.tolist()),
     )
