@@ -4,9 +4,11 @@
 
 RUNS_DIR has a folder a run with best_model.pt, as `study --protocol patients` leaves them. Offsets
 and last layers are fitted on a run's own training and validation people; its test people are scored
-once. Differences to the network as it is are paired over patients. Last layers see no validation
-person, so these people may choose among them (`on_validation_people`). Sets of classes are
-calibrated on them, at the highest of COVERAGES that their number allows in every fold.
+once. Validation people of one fold are few. So offsets are also fitted on those of all folds, each
+by the network that did not train on them, without the people whom the run is tested on. Differences
+to the network as it is are paired over patients. Last layers see no validation person, so these
+people may choose among them (`on_validation_people`). Sets of classes are calibrated on them, at
+the highest of COVERAGES that their number allows in every fold.
 """
 
 import argparse
@@ -50,9 +52,11 @@ def main() -> None:
     for model in ("resnet18", "se_resnet18"):
         folders = sorted(path.parent for path in asked.runs.glob(f"{model}-*/best_model.pt"))
         folds = [of_run(folder, asked.data) for folder in folders]
+        add_offsets_of_all_folds(folds)
         if folds:
             found[model] = {
                 "runs": [one.name for one in folders],
+                "offsets_by_all_folds": [one["offsets"] for one in folds],
                 **of_network(folds),
                 "on_validation_people": of_network([one["validation"] for one in folds])["methods"],
             }
@@ -69,10 +73,10 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     known = predictions_of(test)
     kept = softmax(test.logits, test.checkpoint.temperature or 1.0)
     methods = {"as it is": kept}
-    log_valid = np.log(np.clip(softmax(valid.logits, test.checkpoint.temperature or 1), 1e-12, 1))
+    log_valid = log_of(softmax(valid.logits, test.checkpoint.temperature or 1.0))
     for goal in GOALS:
         point = fit_offsets(valid.data.labels, log_valid, valid.data.units, goal)
-        moved = np.log(np.clip(kept, 1e-12, 1)) + np.array(point.offsets)
+        moved = log_of(kept) + np.array(point.offsets)
         methods[f"offsets for {goal.replace('_', ' ')}"] = softmax(moved)
     layers = {
         "last layer, classes of equal size": classes_of(train),
@@ -94,11 +98,14 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     sites = np.array(known.sites) if known.sites else np.full(len(kept), "")
     return {
         "methods": methods,
+        "offsets": {},
+        "paths": test.data.paths,
         "labels": test.data.labels,
         "units": known.units,
         "sites": sites,
         "validation": {
             "methods": on_validation,
+            "paths": valid.data.paths,
             "labels": valid.data.labels,
             "units": valid.data.units,
             "sites": np.array([one.partition(", ")[2] for one in sites_of(valid)]),
@@ -111,6 +118,35 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
         },
         "calibration_units": list(conformal.counts),
     }
+
+
+def add_offsets_of_all_folds(folds: list[dict[str, Any]]) -> None:
+    """Offsets for the worst class by validation people of all folds but the run's test people."""
+    for run in folds:
+        tested = set(run["paths"])
+        parts = [one["validation"] for one in folds]
+        keep = [np.array([path not in tested for path in part["paths"]]) for part in parts]
+        labels = np.concatenate([part["labels"][k] for part, k in zip(parts, keep, strict=True)])
+        named = [
+            f"{at} {unit}"
+            for at, (part, k) in enumerate(zip(parts, keep, strict=True))
+            for unit in part["units"][k]
+        ]
+        units = np.unique(named, return_inverse=True)[1]
+        for method in [name for name in run["methods"] if not name.startswith("offsets")]:
+            scores = [
+                log_of(part["methods"][method][k]) for part, k in zip(parts, keep, strict=True)
+            ]
+            point = fit_offsets(labels, np.concatenate(scores), units, "worst_class")
+            moved = log_of(run["methods"][method]) + np.array(point.offsets)
+            start = "" if method == "as it is" else f"{method}, "
+            run["methods"][f"{start}offsets for worst class by all folds"] = softmax(moved)
+            run["offsets"][method] = {"offsets": point.offsets, "patients": len(np.unique(units))}
+
+
+def log_of(probabilities: np.ndarray) -> np.ndarray:
+    """Their logarithm, finite."""
+    return np.log(np.clip(probabilities, 1e-12, 1))
 
 
 def of_sets(folds: list[dict[str, Any]], groups: np.ndarray) -> dict[str, Any]:

@@ -14,6 +14,7 @@ No test person, no image of `Testing` as such and no external image is looked at
 import argparse
 import csv
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image, ImageDraw
 
+from fourier_amplitude import amplitudes, mixed
 from histogram_matching import histograms, matched
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
@@ -50,11 +52,13 @@ OWN_SCALE = replace(BASE, augmentation=Augmentation(**SCANNER), standardise=True
 NOISIER = replace(OWN_SCALE, augmentation=Augmentation(**{**SCANNER, "noise": 0.12}))
 CANDIDATES = {
     "fast": BASE,
+    "robust": RECIPES["robust"],
     "standardised": replace(BASE, augmentation=Augmentation(**DISPLAY), standardise=True),
     "scanner": OWN_SCALE,
     "transfer": OWN_SCALE,
     "histogram": NOISIER,
     "mixstyle": NOISIER,
+    "fourier": NOISIER,
     "transfer_histogram": NOISIER,
 }
 
@@ -99,7 +103,9 @@ def main() -> None:
     if asked.candidate.startswith("transfer"):
         extra.append(TumorTransfer(asked.data, rows, recipe.image_size))
     if asked.candidate.endswith("histogram"):
-        extra.append(OtherClassHistograms(asked.data, rows, recipe.image_size))
+        extra.append(OtherClass(asked.data, rows, recipe.image_size, histograms, matched))
+    if asked.candidate == "fourier":
+        extra.append(OtherClass(asked.data, rows, recipe.image_size, amplitudes, mixed))
     if asked.candidate == "mixstyle":
         extra.append(MixStyle())
     start = time.monotonic()
@@ -163,15 +169,23 @@ class MixStyle(Callback):
         return (maps - mean) / spread * mixed_spread + mixed_mean
 
 
-class OtherClassHistograms(Callback):
-    """Half of the images get the histogram of a training image of another class."""
+class OtherClass(Callback):
+    """Half of the images get the histogram, or the amplitudes, of one of another class."""
 
-    def __init__(self, data: Path, rows: list[tuple[str, str, str]], size: int) -> None:
+    def __init__(
+        self,
+        data: Path,
+        rows: list[tuple[str, str, str]],
+        size: int,
+        described: Callable[..., Any],
+        changed: Callable[..., torch.Tensor],
+    ) -> None:
         self.data, self.size = data, size
         self.rows = [row for row in rows if row[1] != "test"]
+        self.described, self.changed = described, changed
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # noqa: ARG002
-        """Put the matching before the augmentation."""
+        """Put the change before the augmentation."""
         assert isinstance(pl_module, Classifier)
         paths = sorted(row[0] for row in self.rows)
         trains = {row[0] for row in self.rows if row[1] == "train"}
@@ -179,10 +193,10 @@ class OtherClassHistograms(Callback):
         classes = sorted({path.split("/")[1] for path in paths})
         labels = np.array([classes.index(path.split("/")[1]) for path in paths])
         donors = np.flatnonzero([path in trains for path in paths])
-        table = histograms(images, labels, donors)
+        table = self.described(images, labels, donors)
 
         def augment(images: torch.Tensor, indices: torch.Tensor, *rest: Any) -> torch.Tensor:
-            return plain(matched(images, indices, table, 0.5, *rest[1:]), indices, *rest)
+            return plain(self.changed(images, indices, table, 0.5, *rest[1:]), indices, *rest)
 
         plain = training_module.augment
         training_module.augment = augment

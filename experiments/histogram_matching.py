@@ -58,6 +58,30 @@ def foreground_quantiles(images: Tensor) -> Tensor:
     return torch.where(found.isinf(), straight, found)
 
 
+def partners_of(
+    indices: Tensor,
+    labels: npt.NDArray[np.int64],
+    donors: npt.NDArray[np.int64],
+    probability: float,
+    seed: int,
+    epoch: int,
+) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Which images of a batch are changed, and for each a training image of another class.
+
+    An image is drawn by its index in the data set; one whose class has no other is not changed.
+    """
+    places = indices.cpu().numpy()
+    drawn = uniform(seed + 3, epoch, places, 2)
+    rows = np.flatnonzero(drawn[:, 0] < probability)
+    others = {label: donors[labels[donors] != label] for label in np.unique(labels[places[rows]])}
+    rows = np.array([r for r in rows if len(others[labels[places[r]]])], dtype=np.int64)
+    partners = [
+        int(others[labels[places[r]]][int(drawn[r, 1] * len(others[labels[places[r]]]))])
+        for r in rows
+    ]
+    return rows, partners
+
+
 def matched(
     images: Tensor,
     indices: Tensor,
@@ -79,20 +103,9 @@ def matched(
     Returns:
         (N, S, S) float, 0..1; an image whose class has no other keeps its histogram.
     """
-    places = indices.cpu().numpy()
-    drawn = uniform(seed + 3, epoch, places, 2)
-    rows = np.flatnonzero(drawn[:, 0] < probability)
-    others = {
-        label: table.donors[table.labels[table.donors] != label]
-        for label in np.unique(table.labels[places[rows]])
-    }
-    rows = np.array([r for r in rows if len(others[table.labels[places[r]]])], dtype=np.int64)
+    rows, partners = partners_of(indices, table.labels, table.donors, probability, seed, epoch)
     if not len(rows):
         return images
-    partners = [
-        others[table.labels[places[r]]][int(drawn[r, 1] * len(others[table.labels[places[r]]]))]
-        for r in rows
-    ]
     at = torch.as_tensor(rows, device=images.device)
     some = images[at]
     own = F.pad(foreground_quantiles(some), (1, 1))

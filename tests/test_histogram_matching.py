@@ -1,4 +1,4 @@
-"""The trial of `experiments/display_recipe_search.py` that matches histograms."""
+"""The trials of `experiments/display_recipe_search.py` that borrow from another class."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
+from fourier_amplitude import amplitudes, mixed
 from histogram_matching import foreground_quantiles, histograms, matched
 
 RNG = np.random.default_rng(0)
@@ -53,3 +54,19 @@ def test_quantiles_are_of_the_foreground_alone() -> None:
     assert (found.diff(dim=1) >= 0).all()
     assert found[:4].min() > 0.12
     assert torch.isfinite(foreground_quantiles(torch.zeros(1, 8, 8))).all()
+
+
+def test_image_gets_the_amplitude_of_another_class_and_keeps_its_phase() -> None:
+    table = amplitudes(IMAGES, LABELS, np.arange(8))
+    found = mixed(_floats()[:4], torch.arange(4), table, 1.0, 0, 0)
+    # The amplitude at zero frequency is the sum of the pixels.
+    middle = table.low.shape[1] // 2
+    sums = table.low[4:, middle, middle]
+    assert (found.sum(dim=(1, 2)).numpy() > sums.min() * 0.95).all()
+    before, after = torch.fft.fft2(_floats()[:4]), torch.fft.fft2(found)
+    assert (
+        torch.cosine_similarity(
+            before.angle().cos().flatten(1), after.angle().cos().flatten(1)
+        ).min()
+        > 0.8
+    )

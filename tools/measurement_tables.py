@@ -339,6 +339,7 @@ def recipe_trials() -> str:
         rows.append(
             (
                 found["candidate"],
+                NETWORKS[found["model"]],
                 found["fold"],
                 estimate(found["validation"]["accuracy"], 2),
                 estimate(found["validation"]["tumors_alone"], 2),
@@ -346,8 +347,9 @@ def recipe_trials() -> str:
                 estimate(found["site_out"]["glioma_recall"], 2),
             )
         )
-    head = ["trial", "fold", "accuracy", "tumors alone", "worst everyday change costs, points"]
-    return table([*head, "gliomas of the unseen site"], sorted(rows, key=lambda row: row[1]))
+    head = ["trial", "network", "fold", "accuracy", "tumors alone"]
+    head += ["worst everyday change costs, points", "gliomas of the unseen site"]
+    return table(head, sorted(rows, key=lambda row: (row[1], row[2])))
 
 
 def other_scanners() -> str:

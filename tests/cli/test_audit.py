@@ -54,3 +54,15 @@ def test_unknown_check_gets_one_sentence(
     told = capsys.readouterr().err
     assert "typo" in told
     assert "Traceback" not in told
+
+
+def test_folder_without_a_readable_image_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/a.jpg").write_text("no image")
+    argv = ["audit", str(tmp_path / "scans"), "--out_dir", str(tmp_path / "audit")]
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert "No image can be read." in told
+    assert "1 unreadable file:" in told

@@ -45,11 +45,33 @@ def test_words_become_fields_of_their_types() -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["a", "b", "--share", "-1", "--loud"],
+        ["--share", "-1", "--loud", "a", "b"],
+        ["--share=-1", "a", "--loud", "b"],
+        ["a", "--share", "-1", "b", "--loud"],
+    ],
+)
+def test_words_without_a_flag_may_stand_anywhere(words: list[str]) -> None:
+    assert _parse(*words) == Example(paths=(Path("a"), Path("b")), share=-1, loud=True)
+
+
+def test_a_flag_of_many_values_takes_all_that_follow() -> None:
+    assert _parse("a", "--sizes", "3", "4") == Example(paths=(Path("a"),), sizes=(3, 4))
+    with pytest.raises(TumorlensError, match="found 1 b, expected FLOAT"):
+        parse(Example, ["--share", "1", "b"], "tool")
+
+
+@pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--share", "x"], "--share: found 'x', expected FLOAT."),
         (["--share"], "--share: found nothing, expected FLOAT."),
-        (["--share", "1", "2"], "--share: found 1 2, expected FLOAT."),
+        (["--share", "1", "--share", "2"], "--share: given 2 times; give it once."),
+        (["a", "--paths", "b"], "--paths: given 2 times; give it once."),
+        (["--word", ""], "--word: found '', expected STR."),
+        (["--loud", ""], "--paths: found '', expected PATH."),
         (["--sizes", "1", "x"], "--sizes: found 'x', expected INT."),
         (["--device", "tpu"], "--device: found 'tpu', expected one of auto, cpu."),
         (["--shar", "1"], "Unrecognized options: --shar, 1; did you mean --share?"),

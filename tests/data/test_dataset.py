@@ -126,7 +126,7 @@ def test_missing_and_lonely_classes_are_faults(make_folder: Callable[..., Path])
     faults = class_faults(load(resolve(root), 32))
     assert len(faults) == 2
     assert "class glioma has one image only in train" in faults[0]
-    assert "class pituitary has no image in valid" in faults[1]
+    assert "class pituitary has no image in valid; found 1 of glioma, 1 of meningioma" in faults[1]
 
 
 def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path]) -> None:

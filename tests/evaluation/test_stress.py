@@ -10,6 +10,8 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.cli import main
 from tumorlens.data.display_changes import CHANGES
 from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.evaluation.intervals import Estimate
+from tumorlens.evaluation.stress import Stress, Stressed, stress_figure
 from tumorlens.models.build import build_model
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
@@ -64,3 +66,11 @@ def test_quick_is_one_grade_of_every_fourth_image(
     rows = found["changes"]
     assert isinstance(rows, list)
     assert len(rows) == len(CHANGES)
+
+
+def test_figure_tells_how_many_images_were_changed() -> None:
+    one = Estimate(0.5, 0.4, 0.6, 8)
+    row = Stressed("noise", 3, 0.1, "", one, one, {}, 0.1, None, None)
+    figure = stress_figure(Stress(one, (row,), "8 images", images=8, of=20), "net, test images")
+    assert figure.axes[0].get_title() == "net, test images (n = 8): accuracy 50% unchanged"
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == []

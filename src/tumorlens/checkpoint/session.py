@@ -30,6 +30,8 @@ from tumorlens.uncertainty.calibration import softmax
 
 Floats = npt.NDArray[np.float64]
 
+_RECORD = "the checkpoint's record of its images"  # what says the splits of its own folder
+
 
 @dataclass(frozen=True)
 class ImageChoice:
@@ -231,8 +233,7 @@ def images_of(loaded: Checkpoint, images: ImageChoice, progress: Progress = sile
         return found
     remembered = {"train": record.train, "valid": record.valid, "test": record.test}
     by_path = {path: split for split, paths in remembered.items() for path in paths}
-    source = "the checkpoint's record of its images"
-    return assigned(found.folder, by_path, source, found.patients, record.skipped)
+    return assigned(found.folder, by_path, _RECORD, found.patients, record.skipped)
 
 
 def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArray[np.str_]:
@@ -249,16 +250,19 @@ def near_duplicates_of_training(record: DataRecord, data: Dataset) -> npt.NDArra
 def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: ImageChoice) -> str:
     """A sentence where patients of the images were in training and that is allowed; else ""."""
     record, table, split = loaded.data, source.patients, str(data.splits[0])
-    if record is None or data.patients is None or table is None or split == "train":
-        return record.overlap if record else ""
+    if record is None:
+        return ""
+    # What was allowed when the network was trained is told of its own splits, not asked for again.
+    told = record.overlap if source.source == _RECORD else ""
+    if data.patients is None or table is None or split == "train":
+        return told
     try:
         trained = table.of(record.train, record.fingerprints).names
     except TumorlensError:  # a table of other people's images knows none of the training images
-        return record.overlap
+        return told
     names = np.concatenate([trained, data.patients.names])
     splits = np.array(["train"] * len(trained) + [split] * len(data.paths))
-    # What was allowed when the network was trained is told, not asked for again.
-    allowed = images.allow_patient_overlap or bool(record.overlap)
+    allowed = images.allow_patient_overlap or bool(told)
     return check_overlap(names, splits, data.patients.source, allowed=allowed)
 
 

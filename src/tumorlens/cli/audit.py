@@ -63,7 +63,7 @@ def _print(found: Audit, console: Console) -> None:
     if found.shortcuts:
         _shortcuts(found, console)
     if found.unreadable:
-        console.print(f"[red]{len(found.unreadable)} unreadable files:[/red]")
+        console.print(f"[red]{_counted(len(found.unreadable), 'unreadable file')}:[/red]")
         _list(list(found.unreadable.values()), "audit.json has all", console)
     _list(list(found.other_faults), "audit.json has all", console)
     if found.note:
@@ -76,6 +76,10 @@ _SAID = {
     "mirrored": "mirrored",
     "turned": "turned",
 }
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _list(lines: list[str], where: str, console: Console) -> None:
@@ -104,13 +108,16 @@ def _table(
 
 def _balance(found: Audit, console: Console) -> None:
     counts = found.balance()
+    if not counts:
+        console.print("[red]No image can be read.[/red]")
+        return
     classes = list(next(iter(counts.values())))
     columns = ("split", *(name or "-" for name in classes), "all")
     rows = [
         (split or "-", *(row[name] for name in classes), sum(row.values()))
         for split, row in counts.items()
     ]
-    _table(console, f"{len(found.paths)} readable images", columns, rows)
+    _table(console, _counted(len(found.paths), "readable image"), columns, rows)
 
 
 def _leak(

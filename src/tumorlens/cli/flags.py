@@ -1,8 +1,10 @@
 """From flags to a settings object, by tyro: help in groups, and errors of one sentence."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, field, fields, make_dataclass
+from math import inf
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
@@ -32,8 +34,8 @@ def parse(
     """Read flags into `settings`; `--data_dir` and `--data-dir` are the same flag.
 
     Args:
-        positional: the fields that leading words without dashes are for, in turn; further words
-            belong to the last of them.
+        positional: the fields that words without a flag are for, in turn; further words belong to
+            the last of them. A flag of many values takes all that follow it.
         aliases: other spellings, flag to flag, such as {"--out_dir": "--out"}, besides `FLAGS`;
             where a field has the first for its name, help has the second.
 
@@ -49,13 +51,49 @@ def parse(
             flag = "--" + flag[2:].replace("-", "_")
             flag = aliases.get(flag, flag)
         words.append(flag + equals + value)
-    leading = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
-    for at, name in reversed(list(enumerate(positional[:leading]))):
-        words.insert(at, f"--{name}")
     try:
+        words = _sorted_out(settings, words, positional, aliases)
         return settings(**_given(settings, words, prog, aliases))
     except (ValueError, TumorlensError) as error:
         raise TumorlensError(f"{error} See {prog} --help.") from None
+
+
+def _sorted_out(
+    settings: type[Any], words: Sequence[str], positional: Sequence[str], aliases: dict[str, str]
+) -> list[str]:
+    """Words without a flag in front, behind the flags of the fields that they are for.
+
+    Raises:
+        TumorlensError: a flag is given twice.
+    """
+    # How many words a flag takes; one that is not known keeps what follows it.
+    takes: dict[str, float] = {}
+    for name, hint in get_type_hints(settings).items():
+        flag = aliases.get(f"--{name}", f"--{name}")
+        takes[flag] = 0 if hint is bool else inf if get_origin(hint) is tuple else 1
+        takes[f"--no_{flag[2:]}"] = 0
+    taken: list[str] = []
+    loose: list[str] = []
+    left = 0.0
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, _ = word.partition("=")
+            left = 0 if equals else takes.get(flag, inf)
+        elif left:
+            left -= 1
+        elif positional and word[:1] != "-":
+            loose.append(word)
+            continue
+        taken.append(word)
+    front = [
+        part for pair in zip(positional, loose, strict=False) for part in (f"--{pair[0]}", pair[1])
+    ]
+    words = front + loose[len(positional) :] + taken
+    flags = Counter(word.partition("=")[0] for word in words if word.startswith("--"))
+    for flag, count in flags.items():
+        if count > 1:
+            raise TumorlensError(f"{flag}: given {count} times; give it once.")
+    return words
 
 
 def _given(

@@ -246,9 +246,9 @@ def class_faults(data: Dataset) -> list[str]:
         faults.append(f"{root}: only the class {', '.join(classes)}; a classifier needs two.")
     for split in data.layout.split():
         counts = Counter(classes[label] for label in data.labels[data.splits == split])
+        found = ", ".join(f"{counts[name]} of {name}" for name in sorted(counts)) or "none"
         for label in classes:
             if counts[label] == 0:
-                found = dict(sorted(counts.items()))
                 faults.append(f"{root}: class {label} has no image in {split}; found {found}.")
             elif split == "train" and counts[label] == 1:
                 faults.append(f"{root}: class {label} has one image only in train; add more.")

@@ -322,7 +322,9 @@ def _sorted_out(
 def _found(tree: _Tree, unused: Mapping[str, Sequence[str]]) -> str:
     """What a folder without an image of a class has."""
     if _OUTSIDE in unused:
-        return f"{len(unused[_OUTSIDE]):,} images without a class folder around them"
+        count = len(unused[_OUTSIDE])
+        which = "1 image" if count == 1 else f"{count:,} images"
+        return f"{which} without a class folder around"
     endings = Counter(os.path.splitext(path)[1].lower() for path in tree.files)  # noqa: PTH122
     if endings:
         there = ", ".join(f"{count:,} {end or 'others'}" for end, count in endings.most_common(4))

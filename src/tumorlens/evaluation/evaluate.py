@@ -237,7 +237,8 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     write_json(out / "subgroups.json", report.subgroups.to_dict())
     write_text(out / "subgroups.csv", report.subgroups.table())
     predicted = report.predictions.predicted
-    what = f"{report.model_name}, {report.split} images (n = {len(data.labels)})"
+    network = f"{report.model_name}, {report.split} images"
+    what = f"{network} (n = {len(data.labels)})"
     figures = {
         "confusion_matrix": plots.confusion_matrix(scores.all.confusion, classes, title=what),
         "roc": plots.roc_curves(data.labels, report.probabilities, classes, title=what),
@@ -260,7 +261,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     )
     if report.stress:
         write_json(out / "stress.json", {"schema": SCHEMA, **report.stress.to_dict()})
-        figures["stress"] = stress_figure(report.stress, what)
+        figures["stress"] = stress_figure(report.stress, network)
         figures["stress_examples"] = examples_figure(data.images[len(data.images) // 2])
     for name, figure in figures.items():
         plots.save(figure, out / f"{name}.png")

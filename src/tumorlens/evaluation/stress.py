@@ -173,7 +173,10 @@ def _answers(
 
 
 def stress_figure(found: Stress, title: str) -> Figure:
-    """A row a change, a column a grade: accuracy in each cell, the costliest change on top."""
+    """A row a change, a column a grade: accuracy in each cell, the costliest change on top.
+
+    `title` names the network and the images.
+    """
     cells: dict[str, dict[int, Stressed]] = {}
     for row in found.rows:
         cells.setdefault(row.change, {})[row.grade] = row
@@ -203,8 +206,10 @@ def stress_figure(found: Stress, title: str) -> Figure:
                 color="white" if dark else "black",
             )
     axes.set_yticks(range(len(names)), names, fontsize=11)
-    axes.set_xticks(range(len(grades)), [str(grade) for grade in grades], fontsize=11)
-    axes.set_xlabel("strength of the change", fontsize=11)
+    several = len(grades) > 1
+    axes.set_xticks(range(len(grades)) if several else [], grades if several else [], fontsize=11)
+    words = "strength of the change" if several else "one everyday change of each kind"
+    axes.set_xlabel(words, fontsize=11)
     if grades[-1] > EVERYDAY:
         axes.axvline(grades.index(EVERYDAY) + 0.5, color="white", linewidth=4)
         axes.secondary_xaxis("top").set_xticks(
@@ -212,7 +217,8 @@ def stress_figure(found: Stress, title: str) -> Figure:
             ["every day", "unusual"],
             fontsize=11,
         )
-    axes.set_title(f"{title}: accuracy {found.unchanged.value:.0%} unchanged", fontsize=12)
+    what = f"{title} (n = {found.images}): accuracy {found.unchanged.value:.0%} unchanged"
+    axes.set_title(what, fontsize=12)
     figure.colorbar(image, ax=axes, label="accuracy under the change", fraction=0.05, pad=0.02)
     return figure
 
