@@ -207,7 +207,8 @@ def stress_figure(found: Stress, title: str) -> Figure:
             )
     axes.set_yticks(range(len(names)), names, fontsize=11)
     several = len(grades) > 1
-    axes.set_xticks(range(len(grades)) if several else [], grades if several else [], fontsize=11)
+    shown = [str(grade) for grade in grades] if several else []
+    axes.set_xticks(range(len(shown)), shown, fontsize=11)
     words = "strength of the change" if several else "one everyday change of each kind"
     axes.set_xlabel(words, fontsize=11)
     if grades[-1] > EVERYDAY:

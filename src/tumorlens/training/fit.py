@@ -104,8 +104,7 @@ def train(
     recipe = resolve(settings)
     data = _images(settings, recipe, progress)
     network, told = starting_network(settings, len(data.classes), recipe.image_size, last)
-    if resumed and last:
-        told = told_at_start(resumed)
+    told = told_at_start(resumed) if resumed and last else told
     share, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     with _quiet_lightning():
         trainer = _trainer(settings, recipe.epochs, steps, device, precision)
