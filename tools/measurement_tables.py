@@ -457,6 +457,7 @@ def _bias_methods(file: str) -> str:
     """Methods against class-wise bias, over the folds of each network."""
     names = {
         "accuracy": "accuracy",
+        "macro_f1": "macro F1",
         "glioma_recall": "glioma recall",
         "meningioma_recall": "meningioma recall",
         "gap_glioma_meningioma": "gap",

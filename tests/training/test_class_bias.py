@@ -17,6 +17,7 @@ from tumorlens.settings import TrainSettings
 from tumorlens.training.class_bias import (
     Focal,
     GroupDro,
+    check_groups,
     drawn,
     groups_of,
     loss_of,
@@ -128,6 +129,20 @@ def test_balanced_softmax_adds_the_log_share_among_images_of_the_same_site(data:
     none = loss_of(replace(recipe, balance_exponent=0.0), data)
     assert none(logits, label, index).item() == pytest.approx(F.cross_entropy(logits, label).item())
     assert times_of(recipe, data) is None
+
+
+def test_balanced_softmax_by_a_column_whose_value_has_one_class_is_refused(data: Dataset) -> None:
+    recipe = replace(PLAIN, loss="balanced_softmax", balance="site")
+    check_groups(recipe, data)
+    assert data.patients is not None
+    sites = data.patients.columns["site"].copy()
+    sites[data.labels == 0] = "x"
+    sites[data.labels == 1] = "y"
+    pure = replace(data, patients=replace(data.patients, columns={"site": sites}))
+    with pytest.raises(TumorlensError, match="with site x all are a, so that this loss would"):
+        check_groups(recipe, pure)
+    check_groups(replace(recipe, loss="group_dro"), pure)
+    check_groups(replace(recipe, balance="class"), pure)
 
 
 def test_focal_loss_is_linear_cross_entropy_times_the_square_of_doubt() -> None:

@@ -13,6 +13,7 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.patients import FileTable
 from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
@@ -153,3 +154,55 @@ def test_network_that_trained_on_its_validation_images_is_refused(
 def test_images_of_the_last_layer_need_the_last_layer() -> None:
     with pytest.raises(ValueError, match="--last_layer_images goes with --last_layer"):
         CalibrateSettings(Path("x.pt"), last_layer_images="train")
+
+
+def _other_fold(checkpoint: Path, patients: FileTable | None = None) -> Path:
+    """The same network, validated on every second image and on the first's test images."""
+    loaded = checkpoints.load(checkpoint)
+    assert loaded.data is not None
+    record = replace(
+        loaded.data, valid=(*loaded.data.valid[::2], *loaded.data.test), test=(), patients=patients
+    )
+    path = checkpoint.with_name("other.pt")
+    checkpoints.save(replace(loaded, data=record), path)
+    return path
+
+
+def test_other_folds_fit_the_offsets_without_the_test_split_and_its_people(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = _other_fold(checkpoint)
+    words = ["calibrate", "--checkpoint", str(checkpoint), "--operating_point", "worst_class"]
+    argv = [*words, "--threads", "1", "--device", "cpu", "--other_folds", str(other)]
+    assert main(argv) == 0
+    out = checkpoint.parent / "calibration"
+    assert "24 of them fitted the offsets" in capsys.readouterr().out.replace("\n", " ")
+    images = checkpoints.load(out / "best_model.pt").calibration["images"]
+    assert images == {"train": 16, "valid": 16, "offsets": 16 + 8}
+    assert json.loads((out / "operating_points.json").read_text())["images"] == 24
+
+    loaded = checkpoints.load(checkpoint)
+    assert loaded.data is not None
+    shown = {path: {"patient": f"p{number}"} for number, path in enumerate(loaded.data.valid)}
+    shown |= {path: {"patient": "p0"} for path in loaded.data.test}
+    table = FileTable("patients.csv", shown, ("patient",))
+    checkpoints.save(replace(loaded, data=replace(loaded.data, patients=table)), checkpoint)
+    _other_fold(checkpoint, table)
+    assert main(argv) == 0
+    images = checkpoints.load(out / "best_model.pt").calibration["images"]
+    assert images["offsets"] == 16 + 7  # p0's image is in the test split too
+
+
+def test_other_folds_of_another_network_or_without_offsets_are_refused(checkpoint: Path) -> None:
+    loaded = checkpoints.load(checkpoint)
+    other = checkpoint.with_name("other.pt")
+    network = build_model("se_resnet18", 2, seed=0)
+    bare = replace(loaded, model_name="se_resnet18")
+    checkpoints.save(checkpoints.with_weights(bare, network, {}), other)
+    settings = CalibrateSettings(checkpoint, operating_point="accuracy", other_folds=(other,))
+    with pytest.raises(TumorlensError, match="other.pt: is a se_resnet18 of glioma, meningioma;"):
+        calibrate(settings)
+    with pytest.raises(ValueError, match="--other_folds fits offsets"):
+        CalibrateSettings(checkpoint, other_folds=(other,))
+    with pytest.raises(ValueError, match="lack the new last layer"):
+        replace(settings, last_layer="class")

@@ -16,6 +16,9 @@ def run(argv: Sequence[str], prog: str) -> int:
         found = calibrate(settings, progress)
     data, console = found.data, of_results()
     print(f"Images: {len(data.indices('train'))} train, {len(data.indices('valid'))} valid.")
+    if settings.other_folds:
+        count = found.checkpoint.calibration["images"]["offsets"]
+        print(f"With the validation images of other folds, {count} of them fitted the offsets.")
     if found.left_out:
         print(f"Left out: {found.left_out} validation images that show training images.")
     for sentence in filter(None, (data.overlap, data.unused, data.note)):

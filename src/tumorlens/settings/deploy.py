@@ -83,6 +83,10 @@ class CalibrateSettings:
     operating_point: OperatingPointName = "none"
     """Offset for each class, fitted on validation images for the best `accuracy`,
     `balanced_accuracy` or recall of the `worst_class`."""
+    other_folds: tuple[Path, ...] = ()
+    """Checkpoints of the same recipe on other folds. Their validation images fit the offsets too,
+    each by its own network, but for those of this checkpoint's test split: the people of one fold
+    are few."""
     last_layer: str | None = None
     """Train the last layer again on groups of equal size: `class`, or a column of the patients
     table, such as site, for the groups of class and column."""
@@ -115,6 +119,13 @@ class CalibrateSettings:
         if self.last_layer_images == "train" and self.last_layer is None:
             raise ValueError(
                 "--last_layer_images goes with --last_layer; name `class` or a column."
+            )
+        if self.other_folds and self.operating_point == "none":
+            raise ValueError("--other_folds fits offsets; name an --operating_point for them.")
+        if self.other_folds and self.last_layer is not None:
+            raise ValueError(
+                "--other_folds: their networks lack the new last layer; leave out --last_layer, or "
+                "give checkpoints that have one without it."
             )
 
 

@@ -46,6 +46,7 @@ GROUPS = {
     "training": (
         *("recipe", "set", "epochs", "image_size", "lr", "schedule", "patience", "monitor"),
         *("class_weights", "balance", "balance_exponent", "loss", "operating_point"),
+        "other_folds",
         *("train_on_valid", "resume", "batch_size", "init", "freeze"),
     ),
     "hardware": (

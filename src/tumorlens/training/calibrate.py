@@ -1,5 +1,6 @@
 """What a finished run learns from its validation images: how sure to be, what is unlike them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,10 @@ NO_OFFSETS = (
 )
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+# (N,) labels of validation images, (N, K) their log-probabilities but for a constant of each image,
+# (N,) what is resampled as a whole.
+Validated = tuple[Integers, Floats, Integers]
 _CPU = torch.device("cpu")
 _CHANGED_AT_MOST = 1000  # validation images that are changed; more would tell little more
 
@@ -61,6 +66,7 @@ def calibrate(
     *,
     operating_point: OperatingPointName = "none",
     outputs: tuple[Floats, Floats] | None = None,
+    others: Sequence[Validated] = (),
     precision: float = PRECISION,
     false_alarms: float = FALSE_ALARMS,
     device: torch.device = _CPU,
@@ -76,6 +82,7 @@ def calibrate(
         data: the images that it was trained and validated with, at its size.
         operating_point: what the offsets are for; "none": none, nor those of before.
         outputs: see `outputs_of`, where its own would be of images that it learned from.
+        others: what networks of other folds say of their validation images, to fit the offsets.
         precision: share of confident answers that are right, for each class, on validation images
             under everyday changes of display; where no threshold has it, nothing is confident.
         false_alarms: share of them that may be farther than the out-of-distribution threshold.
@@ -91,7 +98,8 @@ def calibrate(
     temperature = fit_temperature(labels, logits)
     if operating_point != "none" and not features.shape[1]:
         raise TumorlensError(NO_OFFSETS)
-    point = fit_offsets(labels, logits / temperature, units, operating_point)
+    every = joined([(labels, logits / temperature, units), *others])
+    point = fit_offsets(*every, operating_point)
     offsets = None if operating_point == "none" else point.offsets
     checkpoint = replace(checkpoint, temperature=temperature, offsets=offsets)
     logits = logits + temperature * np.array(point.offsets)
@@ -106,7 +114,7 @@ def calibrate(
         **space,
         conformal=vars(own),
         calibration={
-            "images": {"train": len(train), "valid": len(valid)},
+            "images": {"train": len(train), "valid": len(valid), "offsets": len(every[0])},
             **(asdict(metrics) if metrics else {}),
             "precision_wanted": precision,
             "everyday_images": len(again) // len(CHANGES),
@@ -115,6 +123,14 @@ def calibrate(
             "operating_point": point.to_dict(),
         },
     )
+
+
+def joined(every: Sequence[Validated]) -> Validated:
+    """Validation images of several networks as of one; their patients are others each."""
+    labels, scores, units = zip(*every, strict=True)
+    first = np.cumsum([0, *(one.max(initial=-1) + 1 for one in units[:-1])])
+    shifted = [one + start for one, start in zip(units, first, strict=True)]
+    return np.concatenate(labels), np.concatenate(scores), np.concatenate(shifted)
 
 
 def outputs_of(
@@ -127,7 +143,11 @@ def outputs_of(
 
 
 def write_frontier(
-    checkpoint: Checkpoint, data: Dataset, outputs: tuple[Floats, Floats], folder: Path
+    checkpoint: Checkpoint,
+    data: Dataset,
+    outputs: tuple[Floats, Floats],
+    folder: Path,
+    others: Sequence[Validated] = (),
 ) -> list[OperatingPoint]:
     """What other operating points would do, as `operating_points.json` and a plot in `folder`.
 
@@ -136,15 +156,17 @@ def write_frontier(
         data: as for `calibrate`.
         outputs: of `outputs_of`.
         folder: is there.
+        others: as for `calibrate`.
     """
     train, valid = trained_and_validated(checkpoint, data)
     scores = outputs[0][len(train) :] / (checkpoint.temperature or 1.0)
-    points = frontier(data.labels[valid], scores, data.only(valid).units)
-    content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(valid)}
+    every = joined([(data.labels[valid], scores, data.only(valid).units), *others])
+    points = frontier(*every)
+    content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(every[0])}
     write_json(
         folder / "operating_points.json", content | {"points": [one.to_dict() for one in points]}
     )
-    title = f"{checkpoint.model_name}, operating points on {len(valid)} validation images"
+    title = f"{checkpoint.model_name}, operating points on {len(every[0])} validation images"
     plots.save(frontier_figure(points, title), folder / "operating_points.png")
     return points
 

@@ -147,19 +147,49 @@ def loss_of(recipe: Recipe, data: Dataset) -> nn.Module | None:
     """
     if recipe.loss == "focal":
         return Focal()
-    train, column = data.splits == "train", recipe.balance or CLASS
+    column = recipe.balance or CLASS
     if recipe.loss == "group_dro":
         _, members = np.unique(groups_of(data, column, "--balance"), return_inverse=True)
         return GroupDro(torch.from_numpy(members.astype(np.int64)))
     if recipe.loss != "balanced_softmax":
         return None
-    values = np.array([""] * len(data.labels))
-    if column != CLASS:
-        groups_of(data, column, "--balance")  # refused where there is no such column
-        assert data.patients is not None
-        values = data.patients.columns[column]
-    _, like = np.unique(values, return_inverse=True)
-    counts = np.ones((int(like.max()) + 1, len(data.classes)))  # 1: a share of 0 has no logarithm
-    np.add.at(counts, (like[train], data.labels[train]), 1)
-    prior = recipe.balance_exponent * np.log(counts / counts.sum(axis=1, keepdims=True))
+    _, like, counts = _counts_by(data, column)
+    shares = (counts + 1) / (counts + 1).sum(axis=1, keepdims=True)  # 0 has no logarithm
+    prior = recipe.balance_exponent * np.log(shares)
     return BalancedSoftmax(torch.from_numpy(prior[like]).float())
+
+
+def check_groups(recipe: Recipe, data: Dataset) -> None:
+    """Refuse what cannot be balanced.
+
+    Raises:
+        TumorlensError: no such column; for balanced softmax, a value that one class alone has: the
+            share alone would explain those images, and the network would learn nothing of them.
+    """
+    if recipe.balance is None:
+        return
+    groups_of(data, recipe.balance, "--balance")
+    if recipe.loss != "balanced_softmax":
+        return
+    values, _, counts = _counts_by(data, recipe.balance)
+    for value, those in zip(values, counts, strict=True):
+        if np.count_nonzero(those) == 1:
+            raise TumorlensError(
+                f"--loss balanced_softmax --balance {recipe.balance}: of the training images with "
+                f"{recipe.balance} {value or 'not known'} all are {data.classes[those.argmax()]}, "
+                "so that this loss would learn nothing of them; take --balance class."
+            )
+
+
+def _counts_by(
+    data: Dataset, column: str
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Values of a column, the one that each image has, (V, K) training images of each by class."""
+    train, values = data.splits == "train", np.array([""] * len(data.labels))
+    if column != CLASS:
+        assert data.patients is not None  # see `groups_of`
+        values = data.patients.columns[column]
+    names, like = np.unique(values, return_inverse=True)
+    counts = np.zeros((len(names), len(data.classes)), dtype=np.int64)
+    np.add.at(counts, (like[train], data.labels[train]), 1)
+    return names, like, counts

@@ -11,7 +11,12 @@ from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import ImageChoice, images_of, near_duplicates_of_training
+from tumorlens.checkpoint.session import (
+    ImageChoice,
+    describe,
+    images_of,
+    near_duplicates_of_training,
+)
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
@@ -23,6 +28,7 @@ from tumorlens.settings import CalibrateSettings, primitives
 from tumorlens.training import calibrate as calibration
 from tumorlens.training.class_bias import groups_of
 from tumorlens.training.last_layer import LastLayer, retrain
+from tumorlens.uncertainty.calibration import fit_temperature
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,6 +62,7 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
     data, left_out = images_of_training(loaded, choice, progress=progress)
     with cpu_threads(settings.threads):
         outputs, layer = calibration.outputs_of(loaded, data, device, progress), None
+        others = [_of_other_fold(path, settings, loaded, progress) for path in settings.other_folds]
         if settings.last_layer is not None:
             layer, loaded, outputs = _with_last_layer(settings, loaded, data, outputs)
         found = calibration.calibrate(
@@ -63,6 +70,7 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
             data,
             operating_point=settings.operating_point,
             outputs=outputs,
+            others=others,
             device=device,
             progress=progress,
         )
@@ -71,7 +79,7 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
         told |= {"images": settings.last_layer_images, "strength": layer.strength}
         found = replace(found, calibration=found.calibration | {"last_layer": told})
     out = claim(out, "calibrate")
-    points = calibration.write_frontier(found, data, outputs, out)
+    points = calibration.write_frontier(found, data, outputs, out, others)
     checkpoints.save(found, out / "best_model.pt")
     write_manifest(
         out,
@@ -82,6 +90,46 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
         seed=settings.seed,
     )
     return Finished(found, out / "best_model.pt", data, tuple(points), layer, left_out)
+
+
+def _of_other_fold(
+    path: Path, settings: CalibrateSettings, loaded: Checkpoint, progress: Progress
+) -> calibration.Validated:
+    """What another fold's network says of its validation images; nobody of `loaded`'s test split.
+
+    Raises:
+        TumorlensError: another network or other classes, or faults of the checkpoint or the data.
+    """
+    other = checkpoints.load(path)
+    if (other.model_name, other.classes) != (loaded.model_name, loaded.classes):
+        raise TumorlensError(
+            f"--other_folds {path}: is a {other.model_name} of {', '.join(other.classes)}; "
+            f"expected a {loaded.model_name} of {', '.join(loaded.classes)}."
+        )
+    choice = ImageChoice(settings.data_dir, patients=settings.patients)
+    data, _ = images_of_training(other, choice, progress=progress)
+    valid = data.indices("valid")
+    logits, _ = describe(
+        replace(other, offsets=None).network(),
+        other.preprocessing,
+        data.images,
+        valid,
+        device=pick_device(settings.device),
+        progress=progress,
+    )
+    shown = data.only(valid)
+    scores = logits / fit_temperature(shown.labels, logits)
+    tested = set(loaded.data.test if loaded.data else ())
+    table = loaded.data.patients.rows if loaded.data and loaded.data.patients else {}
+    people = {table[path]["patient"] for path in tested & table.keys()} - {""}
+    names = shown.patients.names if shown.patients else [""] * len(valid)
+    kept = np.array(
+        [
+            path not in tested and name not in people
+            for path, name in zip(shown.paths, names, strict=True)
+        ]
+    )
+    return shown.labels[kept], scores[kept], shown.units[kept]
 
 
 def _with_last_layer(

@@ -34,7 +34,7 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
-from tumorlens.training.class_bias import groups_of, loss_of, times_of, weights_of
+from tumorlens.training.class_bias import check_groups, loss_of, times_of, weights_of
 from tumorlens.training.initial import starting_network
 from tumorlens.training.loggers import logger_of
 from tumorlens.training.module import Classifier, training_batches, validation_batches
@@ -158,8 +158,7 @@ def _images(settings: TrainSettings, recipe: Recipe, progress: Progress) -> Data
         allow_patient_overlap=settings.allow_patient_overlap,
         progress=progress,
     )
-    if settings.balance:
-        groups_of(data, settings.balance, "--balance")  # refused before anything is written
+    check_groups(recipe, data)  # refused before anything is written
     return data
 
 
