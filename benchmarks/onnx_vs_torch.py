@@ -32,8 +32,8 @@ from machine import facts
 from rounds import in_turns
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import COMMANDS
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.export.int8 import quantise
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.files import environment

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.training.module import Batch, Classifier
 from tumorlens.training.recipes import RECIPES

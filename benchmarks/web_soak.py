@@ -34,7 +34,7 @@ from PIL import Image
 from machine import facts
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.files import write_json
 from tumorlens.models.build import build_model
 

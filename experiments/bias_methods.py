@@ -75,7 +75,7 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     methods = {"as it is": kept}
     log_valid = log_of(softmax(valid.logits, test.checkpoint.temperature or 1.0))
     for goal in GOALS:
-        point = fit_offsets(valid.data.labels, log_valid, valid.data.units(), goal)
+        point = fit_offsets(valid.data.labels, log_valid, valid.data.units, goal)
         moved = log_of(kept) + np.array(point.offsets)
         methods[f"offsets for {goal.replace('_', ' ')}"] = softmax(moved)
     layers = {
@@ -84,7 +84,7 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     }
     on_validation = {"as it is": np.exp(log_valid)}
     for name, groups in layers.items():
-        layer = retrain(train.outputs[1], train.data.labels, groups, train.data.units())
+        layer = retrain(train.outputs[1], train.data.labels, groups, train.data.units)
         temperature = fit_temperature(valid.data.labels, logits_by(layer, valid))
         methods[name] = softmax(logits_by(layer, test), temperature)
         on_validation[name] = softmax(logits_by(layer, valid), temperature)
@@ -92,7 +92,7 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
     conformal = scores_of(
         valid.data.labels,
         softmax(valid.logits, test.checkpoint.temperature or 1.0),
-        valid.data.units(),
+        valid.data.units,
         known=True,
     )
     sites = np.array(known.sites) if known.sites else np.full(len(kept), "")
@@ -101,13 +101,13 @@ def of_run(folder: Path, data: Path) -> dict[str, Any]:
         "offsets": {},
         "paths": test.data.paths,
         "labels": test.data.labels,
-        "units": known.units(),
+        "units": known.units,
         "sites": sites,
         "validation": {
             "methods": on_validation,
             "paths": valid.data.paths,
             "labels": valid.data.labels,
-            "units": valid.data.units(),
+            "units": valid.data.units,
             "sites": np.array([one.partition(", ")[2] for one in sites_of(valid)]),
         },
         "classes": test.checkpoint.classes,

@@ -29,7 +29,7 @@ from histogram_matching import histograms, matched
 from tumorlens.checkpoint.session import ImageChoice, open_session
 from tumorlens.data import cache
 from tumorlens.data.augment import Augmentation
-from tumorlens.data.normalisation import crop_like
+from tumorlens.data.preprocessing import crop_like
 from tumorlens.data.tumor_transfer import Donors
 from tumorlens.evaluation.evaluate import predictions_of
 from tumorlens.evaluation.intervals import share_estimate
@@ -254,14 +254,14 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
     device = torch.device("cpu")
     valid = open_session(checkpoint, ImageChoice(data, "valid", splits), device=device)
     predictions = predictions_of(valid)
-    labels, units = predictions.labels, predictions.units()
-    right = (predictions.probabilities.argmax(axis=1) == labels).astype(float)
+    labels, units = predictions.labels, predictions.units
+    right = (predictions.predicted == labels).astype(float)
     changed = stress(valid, predictions, quick=True)
     worst = changed.worst_everyday
     site = open_session(checkpoint, ImageChoice(data, "test", left_out), device=device)
     of_site = predictions_of(site)
-    hits = (of_site.probabilities.argmax(axis=1) == of_site.labels).astype(float)
-    classes = np.bincount(of_site.probabilities.argmax(axis=1), minlength=len(of_site.classes))
+    hits = (of_site.predicted == of_site.labels).astype(float)
+    classes = np.bincount(of_site.predicted, minlength=len(of_site.classes))
     return {
         "validation": {
             "accuracy": share_estimate(right, units).to_dict(),
@@ -279,7 +279,7 @@ def judged(checkpoint: Path, data: Path, splits: Path, left_out: Path) -> dict[s
             "accuracy": {row.change: row.accuracy.value for row in changed.rows},
         },
         "site_out": {
-            "glioma_recall": share_estimate(hits, of_site.units()).to_dict(),
+            "glioma_recall": share_estimate(hits, of_site.units).to_dict(),
             "predicted": dict(zip(of_site.classes, classes.tolist(), strict=True)),
         },
     }

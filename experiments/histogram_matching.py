@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tumorlens.data.augment import uniform
-from tumorlens.data.normalisation import FOREGROUND
+from tumorlens.data.preprocessing import FOREGROUND
 
 _QUANTILES = 17
 

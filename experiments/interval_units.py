@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
         )
         mine = [run for run in mine if run.seed == mine[0].seed]
         predictions = pooled([run.predictions() for run in mine])
-        patients, others = predictions.unit_counts()
+        patients, others = predictions.unit_counts
         metrics = widths(predictions)
         networks[model] = {
             "runs": [run.name for run in mine],

@@ -117,7 +117,7 @@ def of_runs(
         [np.array([u or f"{at}:{g}" for u, g in pairs(one)]) for at, one in enumerate(every)]
     )
     labels = np.concatenate([np.array(one.classes)[one.labels] for one in every])
-    right = np.concatenate([one.probabilities.argmax(axis=1) == one.labels for one in every])
+    right = np.concatenate([one.predicted == one.labels for one in every])
     keep = np.ones(len(paths), dtype=bool)
     if clean:
         # Seeds train on different images: what one of them has seen is left out for all.

@@ -75,7 +75,7 @@ def main() -> None:
             "minutes": round((time.perf_counter() - started) / 60, 1),
             "split": given.split,
             "images": f"{len(session.data.paths)} of {candidates} with a box, drawn with seed 0",
-            "patients": len(np.unique(session.data.units())),
+            "patients": len(np.unique(session.data.units)),
             "interval": f"95%, bootstrap over patients, {given.resamples} resamples",
             "best": _ranked(rows),
             "rows": rows,
@@ -114,7 +114,7 @@ def _row(session: Session, way: Way, regions: list[np.ndarray], resamples: int) 
         {name: np.array([getattr(one, name) for one in fits]) for name in COLUMNS},
         {"all": np.ones(len(fits), dtype=bool)}
         | {str(name): labels == name for name in np.unique(labels)},
-        data.units(),
+        data.units,
         ratios=RATIOS,
         proportions=("pointing_game",),
         resamples=resamples,

@@ -52,7 +52,7 @@ def of_fold(by_method: dict[str, Any]) -> dict[str, Any]:
     return {
         "methods": {name: one.probabilities for name, one in by_method.items()},
         "labels": plain.labels,
-        "units": plain.units(),
+        "units": plain.units,
         "sites": np.array(plain.sites),
     }
 

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.inference.onnx_metadata import FEATURES, LOGITS, SQUARES, ExportedFile
 from tumorlens.models.build import build_model
 from tumorlens.uncertainty.decision import DecisionRule

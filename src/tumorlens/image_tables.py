@@ -135,6 +135,23 @@ def read_table(
     return rows, found
 
 
+def rows_for(
+    paths: Sequence[str], rows: Mapping[str, Mapping[str, str]], name: str
+) -> list[Mapping[str, str]]:
+    """What a table, called `name`, says of each image by path; nothing where it has no row.
+
+    Raises:
+        TumorlensError: it has none of the images.
+    """
+    known = ByPath(rows)
+    if paths and not any(path in known for path in paths):
+        raise TumorlensError(
+            f"{name}: lists none of the images; it has {next(iter(rows), 'no row')}, the data "
+            f"folder has {paths[0]}. Paths are relative to --data_dir."
+        )
+    return [known.get(path, {}) for path in paths]
+
+
 def read_groups(path: Path) -> ByPath[str]:
     """Read a table with columns `path, group`: path to the name of its group.
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.preprocessing import Preprocessing
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, images_of, open_session
 from tumorlens.data import cache
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.models.build import build_model
 
 CLASSES = ("glioma", "notumor")
@@ -74,7 +75,7 @@ def remembering(record_of: Callable[..., Any]) -> Callable[..., Checkpoint]:
     """The session's checkpoint as training would have left it: remembering(session, **changes)."""
 
     def make(session: Session, **changes: Any) -> Checkpoint:
-        record = record_of(load_for_training(session.data.root, 32))
+        record = record_of(load_for_training(resolve(session.data.root), 32))
         return replace(session.checkpoint, data=replace(record, **changes))
 
     return make

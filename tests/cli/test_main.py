@@ -16,8 +16,8 @@ from PIL import Image
 from tumorlens import __version__
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import COMMANDS, main
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 
 

@@ -9,9 +9,10 @@ import pytest
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate
 
@@ -23,7 +24,7 @@ def data(make_folder: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def checkpoint(data: Path, tmp_path: Path) -> Path:
-    loaded = load_for_training(data, 32)
+    loaded = load_for_training(resolve(data), 32)
     bare = Checkpoint("resnet18", loaded.classes, Preprocessing(32, 0.2, 0.2), {}, None, {}, {})
     ready = checkpoints.with_weights(bare, build_model("resnet18", 4, seed=0), {})
     path = tmp_path / "best_model.pt"

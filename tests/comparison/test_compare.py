@@ -9,10 +9,10 @@ from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.comparison.compare import compare_and_write
 from tumorlens.comparison.text import change, metric_title, significant_changes
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.predictions import Predictions, read, table
 from tumorlens.models.build import build_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tumorlens.data.dataset import class_faults, load_for_scoring, load_for_training
+from tumorlens.data.dataset import class_faults, load, load_for_scoring, load_for_training
 from tumorlens.data.folder import scan
 from tumorlens.data.readers import read_grey
 from tumorlens.data.splits import assigned, resolve
@@ -16,7 +16,7 @@ from tumorlens.errors import TumorlensError
 
 
 def test_folders_say_which_image_is_for_what(make_folder: Callable[..., Path]) -> None:
-    data = load_for_training(make_folder({"train": 4, "valid": 2, "test": 1}), 32)
+    data = load_for_training(resolve(make_folder({"train": 4, "valid": 2, "test": 1})), 32)
     assert [len(data.indices(split)) for split in ("train", "valid", "test")] == [16, 8, 4]
     assert data.images.shape == (28, 32, 32)
     assert all(
@@ -27,10 +27,13 @@ def test_folders_say_which_image_is_for_what(make_folder: Callable[..., Path]) -
 
 def test_public_layout_gives_up_a_tenth_of_each_class(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"Training": 20, "Testing": 2})
-    data = load_for_training(root, 32, seed=1)
+    data = load_for_training(resolve(root), 32, seed=1)
     assert np.bincount(data.labels[data.indices("valid")]).tolist() == [2, 2, 2, 2]
     assert len(data.indices("train")) == 72
-    again, other = load_for_training(root, 32, seed=1), load_for_training(root, 32, seed=2)
+    again, other = (
+        load_for_training(resolve(root), 32, seed=1),
+        load_for_training(resolve(root), 32, seed=2),
+    )
     assert data.paths_of("valid") == again.paths_of("valid") != other.paths_of("valid")
 
 
@@ -40,7 +43,7 @@ def test_public_layout_gives_up_a_tenth_of_each_class(make_folder: Callable[...,
 def test_none_is_set_aside_where_validation_images_train(
     make_folder: Callable[..., Path], splits: dict[str, int]
 ) -> None:
-    data = load_for_training(make_folder(splits), 32, train_on_valid=True)
+    data = load_for_training(resolve(make_folder(splits)), 32, train_on_valid=True)
     assert [len(data.indices(split)) for split in ("train", "valid", "test")] == [24, 0, 4]
 
 
@@ -50,8 +53,8 @@ def test_validation_images_that_train_need_not_show_every_class(
     root = make_folder({"train": 4, "valid": 2, "test": 1})
     shutil.rmtree(root / "valid" / "pituitary")
     with pytest.raises(TumorlensError, match="valid"):
-        load_for_training(root, 32)
-    data = load_for_training(root, 32, train_on_valid=True)
+        load_for_training(resolve(root), 32)
+    data = load_for_training(resolve(root), 32, train_on_valid=True)
     assert np.bincount(data.labels[data.indices("train")]).tolist() == [6, 6, 6, 4]
 
 
@@ -59,7 +62,7 @@ def test_training_on_everything_is_refused_where_nothing_is_left_to_score(
     make_folder: Callable[..., Path],
 ) -> None:
     with pytest.raises(TumorlensError, match="has no test split"):
-        load_for_training(make_folder({"train": 4, "valid": 2}), 32, train_on_valid=True)
+        load_for_training(resolve(make_folder({"train": 4, "valid": 2})), 32, train_on_valid=True)
 
 
 def test_mirror_images_are_never_divided_between_training_and_validation(
@@ -69,7 +72,7 @@ def test_mirror_images_are_never_divided_between_training_and_validation(
     for path in sorted((root / "Training").rglob("*.png")):
         mirrored = np.fliplr(read_grey(path))
         Image.fromarray(mirrored).save(path.with_name(f"{path.stem}_mirrored.png"))
-    data = load_for_training(root, 32)
+    data = load_for_training(resolve(root), 32)
     split = dict(zip(data.paths, data.splits, strict=True))
     pairs = [
         (path, path.replace(".png", "_mirrored.png"))
@@ -104,10 +107,10 @@ def test_all_faults_are_listed_at_once_and_skipping_records_them(
     (root / "train/glioma/glioma001.png").write_text("no image")
     (root / "valid/notumor/readme.txt").write_text("hello")
     with pytest.raises(TumorlensError) as refused:
-        load_for_training(root, 32)
+        load_for_training(resolve(root), 32)
     for words in ("3 faults", "glioma000.png", "glioma001.png", "readme.txt", "--on_bad_image"):
         assert words in str(refused.value)
-    data = load_for_training(root, 32, on_bad_image="skip")
+    data = load_for_training(resolve(root), 32, on_bad_image="skip")
     assert set(data.skipped) == {"train/glioma/glioma000.png", "train/glioma/glioma001.png"}
     assert len(data.paths) == 22
     assert data.images.all(axis=0).any()  # rows still belong to their paths
@@ -120,7 +123,7 @@ def test_missing_and_lonely_classes_are_faults(make_folder: Callable[..., Path])
     root = make_folder({"train": 2, "valid": 1})
     (root / "train" / "glioma" / "glioma001.png").unlink()
     (root / "valid" / "pituitary" / "pituitary002.png").unlink()
-    faults = class_faults(scan(root), ["train", "valid"])
+    faults = class_faults(load(resolve(root), 32))
     assert len(faults) == 2
     assert "class glioma has one image only in train" in faults[0]
     assert "class pituitary has no image in valid; found 1 of glioma, 1 of meningioma" in faults[1]
@@ -130,12 +133,12 @@ def test_skipping_does_not_excuse_an_empty_class(make_folder: Callable[..., Path
     root = make_folder({"train": 3, "valid": 1})
     (root / "valid/glioma/glioma003.png").write_text("no image")
     with pytest.raises(TumorlensError, match="class glioma has no image in valid"):
-        load_for_training(root, 32, on_bad_image="skip")
+        load_for_training(resolve(root), 32, on_bad_image="skip")
 
 
 def test_class_folders_alone_need_a_split(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(TumorlensError, match="tumorlens split"):
-        load_for_training(make_folder({".": 3}), 32)
+        load_for_training(resolve(make_folder({".": 3})), 32)
 
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
@@ -148,7 +151,7 @@ def test_scoring_takes_test_else_valid_else_everything(make_folder: Callable[...
         ({".": 2}, "all", 8),
     ):
         root = make_folder(counts, name=split)
-        data = load_for_scoring(root, 32, CLASSES)
+        data = load_for_scoring(resolve(root), 32, CLASSES)
         assert set(data.splits) == {split}
         assert len(data.labels) == images
 
@@ -158,9 +161,9 @@ def test_scoring_refuses_unknown_parts_and_classes(make_folder: Callable[..., Pa
     with pytest.raises(
         TumorlensError, match=r"--split test: .* has no such split, only train, valid"
     ):
-        load_for_scoring(root, 32, CLASSES, split="test")
+        load_for_scoring(resolve(root), 32, CLASSES, split="test")
     with pytest.raises(TumorlensError, match=r"does not know the class pituitary"):
-        load_for_scoring(root, 32, CLASSES[:3])
+        load_for_scoring(resolve(root), 32, CLASSES[:3])
 
 
 def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Path]) -> None:
@@ -176,7 +179,7 @@ def test_scoring_names_listed_files_that_are_gone(make_folder: Callable[..., Pat
 def test_order_of_labels_is_the_checkpoints(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 2, "test": 1})
     backwards = CLASSES[::-1]
-    data = load_for_scoring(root, 32, backwards)
+    data = load_for_scoring(resolve(root), 32, backwards)
     assert [backwards[label] for label in data.labels] == [
         path.split("/")[1] for path in data.paths
     ]
@@ -206,11 +209,11 @@ def test_what_is_not_used_is_said(make_folder: Callable[..., Path]) -> None:
     Image.new("L", (40, 40)).save(root / "others" / "a.png")
     Image.new("L", (40, 40)).save(root / "train/glioma/glioma000_mask.png")
     (root / "train/glioma/notes.txt").touch()
-    data = load_for_training(root, 32, on_bad_image="skip")
+    data = load_for_training(resolve(root), 32, on_bad_image="skip")
     for words in ("masks (1,", "outside the class folders (1,", "files of other kinds (1,"):
         assert words in data.unused
     assert len(data.indices("train")) == 16
-    assert load_for_scoring(root, 32, CLASSES).unused == data.unused
+    assert load_for_scoring(resolve(root), 32, CLASSES).unused == data.unused
 
 
 @pytest.mark.parametrize("split", ["test", "Testing", "valid"])
@@ -218,17 +221,17 @@ def test_one_split_alone_is_scored_and_not_trained_on(
     make_folder: Callable[..., Path], split: str
 ) -> None:
     root = make_folder({split: 2}, classes=("No_Tumor", "Glioma tumor"))
-    data = load_for_scoring(root, 32, CLASSES)
+    data = load_for_scoring(resolve(root), 32, CLASSES)
     assert np.bincount(data.labels, minlength=4).tolist() == [2, 0, 2, 0]
     with pytest.raises(TumorlensError, match=r"found (test|valid)/ alone; expected train/ valid/"):
-        load_for_training(root, 32)
+        load_for_training(resolve(root), 32)
 
 
 def test_training_folder_alone_is_scored_when_asked_for(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 2})
     with pytest.raises(TumorlensError, match="has training images alone"):
-        load_for_scoring(root, 32, CLASSES)
-    assert len(load_for_scoring(root, 32, CLASSES, split="train").paths) == 8
+        load_for_scoring(resolve(root), 32, CLASSES)
+    assert len(load_for_scoring(resolve(root), 32, CLASSES, split="train").paths) == 8
 
 
 @pytest.mark.parametrize(
@@ -243,7 +246,7 @@ def test_training_folder_alone_is_scored_when_asked_for(make_folder: Callable[..
 def test_class_folders_are_known_by_the_checkpoints_names(
     make_folder: Callable[..., Path], folders: tuple[str, ...], classes: tuple[str, ...]
 ) -> None:
-    data = load_for_scoring(make_folder({".": 1}, classes=folders), 32, classes)
+    data = load_for_scoring(resolve(make_folder({".": 1}, classes=folders)), 32, classes)
     assert data.classes == classes
     assert len(set(data.labels.tolist())) == len(folders)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tumorlens.audit.audit import audit
 from tumorlens.data.dataset import load_for_training
 from tumorlens.data.folder import refuse, scan
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 
 
@@ -86,10 +87,10 @@ def test_layouts_not_understood_are_refused_with_the_expected_one(
 def test_split_of_a_data_folder_is_named_as_such(make_folder: Callable[..., Path]) -> None:
     root = make_folder({"train": 2, "valid": 1})
     with pytest.raises(TumorlensError, match=f"is one split of {root}; give --data_dir {root},"):
-        load_for_training(root / "train", 32)
+        load_for_training(resolve(root / "train"), 32)
     (root / "valid").rename(root / "others")
     with pytest.raises(TumorlensError, match="class folders without train/"):
-        load_for_training(root / "train", 32)
+        load_for_training(resolve(root / "train"), 32)
 
 
 def test_images_without_class_folders_are_named_as_such(make_folder: Callable[..., Path]) -> None:

@@ -10,13 +10,11 @@ from tumorlens.data.folder import scan
 from tumorlens.data.patients import (
     FileTable,
     Patients,
+    carried,
     check_overlap,
-    count_units,
     overlaps,
     read_patients,
     record,
-    table_for,
-    unit_words,
     units,
 )
 from tumorlens.data.splits import SplitFolder, resolve
@@ -62,10 +60,10 @@ def test_table_that_lists_none_of_the_images_is_refused(tmp_path: Path) -> None:
 
 def test_splits_file_carries_its_own_patients(tmp_path: Path) -> None:
     splits = _write(tmp_path, "path,split,patient\nx.png,train,anna\n")
-    table = table_for(None, splits, *read_table(splits, "--splits", ("path",)))
+    table = carried(splits, *read_table(splits, "--splits", ("path",)))
     assert table is not None
     assert table.of(("x.png",), None).names.tolist() == ["anna"]
-    assert table_for(None, splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
+    assert carried(splits, [{"path": "x.png", "split": "train"}], ["path"]) is None
 
 
 def test_units_are_patients_and_near_duplicates_of_a_patient_are_the_patient_s() -> None:
@@ -74,15 +72,7 @@ def test_units_are_patients_and_near_duplicates_of_a_patient_are_the_patient_s()
     found = units(groups, Patients("", names))
     # anna: 0, 2 and her near-duplicate 1; bob: 3; a group of unknown patients: 4, 5; one alone: 6.
     assert found.tolist() == [0, 0, 0, 1, 2, 2, 3]
-    assert count_units(found, Patients("", names)) == (2, 2)
-    assert count_units(units(groups, None), None) == (0, 5)
-
-
-def test_units_are_named_with_their_number() -> None:
-    assert unit_words(2, 3, 9) == "2 patients and 3 groups of images whose patient is not known"
-    assert unit_words(2, 0, 9) == "2 patients"
-    assert unit_words(0, 5, 9) == "5 groups of near-duplicates"
-    assert unit_words(0, 9, 9) == "9 images"
+    assert units(groups, None).tolist() == [0, 0, 1, 2, 3, 3, 4]
 
 
 def test_joined_groups_divide_no_group() -> None:

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.data.tumor_transfer import Donors, donors_of, read_outlines, transfer
 from tumorlens.errors import TumorlensError
 
@@ -48,7 +49,7 @@ def test_nothing_is_put_into_air() -> None:
 
 @pytest.fixture
 def data(make_folder: Callable[..., Path]) -> Dataset:
-    return load_for_training(make_folder({"train": 3, "valid": 2}), 32)
+    return load_for_training(resolve(make_folder({"train": 3, "valid": 2})), 32)
 
 
 def _table(folder: Path, *rows: str) -> Path:

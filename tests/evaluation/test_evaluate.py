@@ -13,8 +13,8 @@ import pytest
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import evaluate as evaluation
 from tumorlens.models.build import build_model

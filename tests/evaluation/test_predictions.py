@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.predictions import Predictions, read, table
+from tumorlens.evaluation.predictions import Predictions, read, table, unit_words
 
 
 def _some() -> Predictions:
@@ -51,6 +52,18 @@ def test_some_of_it_by_mask_and_by_index() -> None:
     assert turned.paths == ("y/3.png", "x/1.png")
     assert turned.labels.tolist() == [1, 0]
     assert turned.groups == ("7", "4")
+
+
+def test_units_are_counted_and_named_over_all_tables() -> None:
+    known, grouped = _some(), replace(_some(), patients=None)
+    apart = replace(_some(), groups=None, patients=("", "", ""))
+    assert known.units.tolist() == [0, 0, 1]  # anna's near-duplicate is hers
+    assert (known.unit_counts, grouped.unit_counts, apart.unit_counts) == ((2, 0), (0, 2), (0, 3))
+    assert unit_words([known]) == "2 patients"
+    assert unit_words([grouped]) == "2 groups of near-duplicates"
+    assert unit_words(iter([apart, apart])) == "6 images"
+    both = "2 patients and 3 groups of images whose patient is not known"
+    assert unit_words([known, apart]) == both
 
 
 @pytest.mark.parametrize(

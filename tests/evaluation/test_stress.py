@@ -7,9 +7,9 @@ import pytest
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.display_changes import CHANGES
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.evaluation.intervals import Estimate
 from tumorlens.evaluation.stress import Stress, Stressed, stress_figure
 from tumorlens.models.build import build_model

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.dataset import Dataset
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.models.resnet import ResNet
 

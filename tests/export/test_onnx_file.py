@@ -16,10 +16,11 @@ from PIL import Image
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import ImageChoice, describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.export.onnx_file import graph_of
 from tumorlens.inference.backends import OnnxBackend
@@ -332,7 +333,7 @@ def test_eight_bits_are_never_checked_on_images_that_trained(
     from tumorlens.training.finished import images_of_training
 
     root = make_folder({"Training": 20, "Testing": 2})
-    data = load_for_training(root, SIDE, seed=5)
+    data = load_for_training(resolve(root), SIDE, seed=5)
     train = data.indices("train")
     record = record_of(data)
     loaded = Checkpoint(

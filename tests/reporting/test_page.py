@@ -11,9 +11,10 @@ import pytest
 import tumorlens
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_manifest
 from tumorlens.models.build import build_model
@@ -30,7 +31,7 @@ def run_dir(
     (root / "test" / "glioma" / "copy.png").write_bytes(
         min((root / "train" / "glioma").iterdir()).read_bytes()
     )
-    data = load_for_training(root, 32)
+    data = load_for_training(resolve(root), 32)
     folder = tmp_path / "model" / "runs" / "resnet18-seed0-1"
     trained = Checkpoint(
         model_name="resnet18",

@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.data.augment import augment
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.training.calibrate import calibrate
@@ -25,7 +26,7 @@ from tumorlens.uncertainty.calibration import NEVER
 
 @pytest.fixture
 def data(make_folder: Callable[..., Path]) -> Dataset:
-    return load_for_training(make_folder({"train": 6, "valid": 4}), 32)
+    return load_for_training(resolve(make_folder({"train": 6, "valid": 4})), 32)
 
 
 def _untrained(classes: tuple[str, ...]) -> Checkpoint:

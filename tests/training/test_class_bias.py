@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.folder import scan
 from tumorlens.data.patients import Patients
+from tumorlens.data.splits import SplitFolder
 from tumorlens.errors import TumorlensError
 from tumorlens.settings import TrainSettings
 from tumorlens.training.class_bias import (
@@ -20,6 +22,7 @@ from tumorlens.training.class_bias import (
     groups_of,
     loss_of,
     times_of,
+    weights_of,
 )
 from tumorlens.training.fit import train
 from tumorlens.training.recipes import RECIPES, resolve
@@ -30,13 +33,24 @@ PLAIN = RECIPES["plain"]
 @pytest.fixture
 def data(make_folder: Callable[..., Path]) -> Dataset:
     """6 training images of each of two classes; of class a 5 are of site x, of class b 1."""
-    found = load_for_training(make_folder({"train": 6, "valid": 2}, classes=("a", "b")), 32)
+    found = load_for_training(
+        SplitFolder(scan(make_folder({"train": 6, "valid": 2}, classes=("a", "b")))), 32
+    )
     sites = np.array([""] * len(found.paths), dtype="<U9")
     for label, count in ((0, 5), (1, 1)):
         mine = found.indices("train")[found.labels[found.indices("train")] == label]
         sites[mine], sites[mine[:count]] = "y", "x"
     names = np.array([f"p{number}" for number in range(len(sites))])
     return replace(found, patients=Patients("table.csv", names, {"site": sites}))
+
+
+def test_balanced_weights_are_the_inverse_of_the_share(data: Dataset) -> None:
+    train = data.indices("train")
+    fewer = data.only(np.delete(np.arange(len(data.labels)), train[data.labels[train] == 1][:3]))
+    found = weights_of(replace(PLAIN, class_weights="balanced"), fewer)
+    assert found is not None
+    assert found.tolist() == pytest.approx([9 / 12, 9 / 6])  # 6 images of a, 3 of b
+    assert weights_of(PLAIN, fewer) is None
 
 
 def test_groups_are_classes_or_classes_by_column(data: Dataset) -> None:

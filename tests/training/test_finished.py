@@ -10,11 +10,12 @@ import torch
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.checkpoint.session import describe
 from tumorlens.cli import main
 from tumorlens.data.dataset import load_for_training
 from tumorlens.data.patients import FileTable
+from tumorlens.data.preprocessing import Preprocessing
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.settings import CalibrateSettings
@@ -31,7 +32,7 @@ def folder(make_folder: Callable[..., Path]) -> Path:
 @pytest.fixture
 def checkpoint(folder: Path, tmp_path: Path, record_of: Callable[..., Any]) -> Path:
     """A network that never learned, whose last layer leans to glioma."""
-    data = load_for_training(folder, 32)
+    data = load_for_training(resolve(folder), 32)
     bare = Checkpoint("resnet18", CLASSES, Preprocessing(32, 0.2, 0.2), {}, record_of(data), {}, {})
     network = build_model("resnet18", 2, seed=0)
     with torch.no_grad():
@@ -58,7 +59,7 @@ def test_operating_point_moves_what_the_network_computes_and_is_recorded(
     before, after = checkpoints.load(checkpoint), checkpoints.load(out / "best_model.pt")
     assert before.offsets is None
     assert after.offsets is not None
-    data = load_for_training(folder, 32)
+    data = load_for_training(resolve(folder), 32)
     shift = np.array(after.offsets) * after.temperature
     np.testing.assert_allclose(
         _logits(after, data.images), _logits(before, data.images) + shift, atol=1e-5
@@ -111,7 +112,7 @@ def test_last_layer_is_another_and_the_features_stay(
         if not torch.equal(value, before.weights[name])
     ]
     assert sorted(changed) == ["fc.bias", "fc.weight"]
-    data = load_for_training(folder, 32)
+    data = load_for_training(resolve(folder), 32)
     right = _logits(after, data.images).argmax(axis=1) == data.labels
     assert right.mean() > 0.8
     told = after.calibration["last_layer"]

@@ -372,7 +372,7 @@ _TWO = """
 import sys
 import numpy as np, torch
 from lightning.pytorch import Callback, Trainer
-from tumorlens.checkpoint.preprocessing import Preprocessing
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.augment import Augmentation
 from tumorlens.models.build import build_model
 from tumorlens.training.module import Classifier, training_batches, validation_batches

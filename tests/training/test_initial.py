@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.cli import main
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.models.build import build_model
 from tumorlens.settings import TrainSettings

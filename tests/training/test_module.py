@@ -5,11 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import NONE
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.settings import TrainSettings
-from tumorlens.training.class_bias import balanced_weights
 from tumorlens.training.module import (
     Classifier,
     EpochSampler,
@@ -17,12 +16,6 @@ from tumorlens.training.module import (
     validation_batches,
 )
 from tumorlens.training.recipes import RECIPES, Recipe, resolve
-
-
-def test_balanced_weights_are_the_inverse_of_the_share() -> None:
-    labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 3)
-    assert balanced_weights(labels, 3).tolist() == pytest.approx([12 / 18, 12 / 9, 12 / 9])
-    assert (balanced_weights(labels, 3)[labels]).sum().item() == pytest.approx(12)
 
 
 def _classifier(schedule: str) -> Classifier:

@@ -9,9 +9,11 @@ from lightning.pytorch import Callback
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.data.dataset import Dataset, load_for_training
+from tumorlens.data.splits import resolve
 from tumorlens.errors import TumorlensError
 from tumorlens.files import write_manifest
 from tumorlens.settings import TrainSettings, primitives
+from tumorlens.training import recipes
 from tumorlens.training.fit import TrainingInterruptedError, train
 from tumorlens.training.runs import begin, last_state, new_run_folder
 
@@ -63,29 +65,41 @@ def test_resumed_run_refuses_other_images_than_it_began_with(
     run = tmp_path / "run"
     run.mkdir()
     state = run / "last.ckpt"
-    loaded = load_for_training(data, 32)
+    loaded = load_for_training(resolve(data), 32)
     settings = _settings(data, tmp_path / "model")
     write_manifest(run, "train", complete=False, settings=primitives(settings))
-    assert begin(settings, loaded, run, None) == run
-    assert begin(settings, loaded, run, state) == run  # the same images
+    assert begin(settings, recipes.resolve(settings), loaded, run, None) == run
+    assert begin(settings, recipes.resolve(settings), loaded, run, state) == run  # the same images
     CHANGES[found](data)
     told = "not those that the run began with, found " + found + "; put them back"
     with pytest.raises(TumorlensError, match=told):
-        begin(settings, load_for_training(data, 32), run, state)
+        begin(settings, recipes.resolve(settings), load_for_training(resolve(data), 32), run, state)
     # Where no epoch was finished, nothing was learnt from the others.
-    assert begin(settings, load_for_training(data, 32), run, None) == run
-    assert begin(settings, load_for_training(data, 32), run, state) == run
+    assert (
+        begin(settings, recipes.resolve(settings), load_for_training(resolve(data), 32), run, None)
+        == run
+    )
+    assert (
+        begin(settings, recipes.resolve(settings), load_for_training(resolve(data), 32), run, state)
+        == run
+    )
 
 
 def test_image_in_another_split_is_refused_too(data: Path, tmp_path: Path) -> None:
-    loaded = load_for_training(data, 32)
+    loaded = load_for_training(resolve(data), 32)
     settings = _settings(data, tmp_path / "model")
-    run = begin(settings, loaded, None, None)
+    run = begin(settings, recipes.resolve(settings), loaded, None, None)
     assert run.name == "resnet18-seed0-1"
     splits = loaded.splits.copy()
     splits[:2] = "valid"
     with pytest.raises(TumorlensError, match=r"2 in another split \(test/glioma/glioma005.png\)"):
-        begin(settings, _with_splits(loaded, splits), run, run / "last.ckpt")
+        begin(
+            settings,
+            recipes.resolve(settings),
+            _with_splits(loaded, splits),
+            run,
+            run / "last.ckpt",
+        )
 
 
 def _with_splits(data: Dataset, splits: object) -> Dataset:
@@ -95,7 +109,16 @@ def _with_splits(data: Dataset, splits: object) -> Dataset:
 def test_run_of_an_earlier_version_goes_on(data: Path, tmp_path: Path) -> None:
     settings = _settings(data, tmp_path / "model")
     run = new_run_folder(settings)
-    assert begin(settings, load_for_training(data, 32), run, run / "last.ckpt") == run
+    assert (
+        begin(
+            settings,
+            recipes.resolve(settings),
+            load_for_training(resolve(data), 32),
+            run,
+            run / "last.ckpt",
+        )
+        == run
+    )
 
 
 def test_interrupted_run_is_not_gone_on_with_on_other_images_or_a_damaged_state(

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.preprocessing import Preprocessing
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.models.build import build_model
 from tumorlens.settings import ServeSettings
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from tumorlens import __version__
 from tumorlens.checkpoint import half_precision
 from tumorlens.checkpoint.own_code import refuse_unknown
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.patients import FileTable
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.files import SCHEMA, read_json, replacing, standard_keys, write_json
 from tumorlens.labels import MODEL_NAMES

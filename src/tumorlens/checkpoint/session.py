@@ -17,10 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tumorlens.checkpoint.file import Checkpoint, DataRecord, load
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data import cache
 from tumorlens.data.dataset import Dataset, load_for_scoring
-from tumorlens.data.display_changes import DisplayChange
 from tumorlens.data.duplicates import near_duplicates_in
 from tumorlens.data.patients import check_overlap
 from tumorlens.data.splits import SplitFolder, assigned, resolve
@@ -74,6 +72,23 @@ class Session:
         return str(self.data.splits[0])
 
     @property
+    def split_caveats(self) -> list[str]:
+        """What the split says of metrics of its images: that they are optimistic, or memory."""
+        if self.split == "train":
+            return ["Memory, not skill: these are the images that the network was trained on."]
+        if self.split == "valid" and self.checkpoint.trained_on_valid:
+            return [
+                "Memory, not skill, as far as these are its own validation images: the network was "
+                "trained on those too (--train_on_valid)."
+            ]
+        if self.split == "valid":
+            return [
+                "Optimistic: these are the validation images, which selected the model. Score "
+                "images that had no say in it."
+            ]
+        return []
+
+    @property
     def logits(self) -> Floats:
         """(N, K) float64."""
         return self.outputs[0]
@@ -120,7 +135,7 @@ class Session:
 
     def of_split(self, split: str) -> "Session | None":
         """The same network with another split of the same folder; None: it has no such split."""
-        if self.source is None or not self.source.folder.of_split(split):
+        if self.source is None or split not in self.source.folder.layout.split():
             return None
         choice = replace(self.choice, split=split)
         data, overlap = _decoded(self.checkpoint, self.source, choice, self.progress)
@@ -249,13 +264,6 @@ def _overlap(loaded: Checkpoint, data: Dataset, source: SplitFolder, images: Ima
     splits = np.array(["train"] * len(trained) + [split] * len(data.paths))
     allowed = images.allow_patient_overlap or bool(told)
     return check_overlap(names, splits, data.patients.source, allowed=allowed)
-
-
-def changed_inputs(
-    preprocessing: Preprocessing, change: DisplayChange, value: float
-) -> Callable[[Tensor], Tensor]:
-    """Preprocessing of (n, S, S) uint8 images that were changed before, see `display_changes`."""
-    return lambda images: preprocessing.of_floats(change.apply(images.float() / 255, value))
 
 
 def input_batches(

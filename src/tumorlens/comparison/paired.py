@@ -17,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import t
 
-from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import FEW, bootstrap, paired_interval, percentile_interval
 from tumorlens.evaluation.metrics import Mask
-from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.predictions import Predictions, unit_words
 from tumorlens.evaluation.significance import (
     error_of_runs,
     holm,
@@ -180,7 +179,7 @@ def compare(
     classes = pairs[0].a.classes
     total = np.zeros((len(classes),) * 2)
     for one in (predictions for pair in pairs for predictions in (pair.a, pair.b)):
-        predicted, ones = one.probabilities.argmax(axis=1), np.ones((1, len(one.labels)))
+        predicted, ones = one.predicted, np.ones((1, len(one.labels)))
         total += metrics.confusion(one.labels, predicted, len(classes), ones)[0]
     bias = metrics.bias(total, classes)
     rng = np.random.default_rng(seed)
@@ -206,14 +205,12 @@ def compare(
     adjusted = holm([differences[name].p for name in tested])
     for name, p in zip(tested, adjusted, strict=True):
         differences[name] = replace(differences[name], p_holm=p)
-    images = sum(len(units[0].a.paths) for units in folds)
-    counts = [units[0].a.unit_counts() for units in folds]
     return Comparison(
         a=names[0],
         b=names[1],
         classes=classes,
-        images=images,
-        unit=unit_words(sum(known for known, _ in counts), sum(n for _, n in counts), images),
+        images=sum(len(units[0].a.paths) for units in folds),
+        unit=unit_words(units[0].a for units in folds),
         runs=len(pairs),
         seeds=len({one.seed for one in pairs}),
         folds=len(folds),
@@ -231,7 +228,7 @@ def _resampled(
     point = []
     drawn: dict[str, Floats] = {}
     for index, units in enumerate(folds):
-        members = units[0].a.units()
+        members = units[0].a.units
         networks = [
             (weighted_metrics(two.a, wanted), weighted_metrics(two.b, wanted)) for two in units
         ]
@@ -271,8 +268,8 @@ def _by_fold(pairs: Sequence[Pair]) -> list[list[Pair]]:
 def weighted_metrics(predictions: Predictions, wanted: Sequence[str]) -> Weighted:
     """From (B, N) weights of the images to (B,) values of those metrics wanted that there are."""
     classes, labels = predictions.classes, predictions.labels
-    predicted = predictions.probabilities.argmax(axis=1)
-    tumors = predictions.share("tumor_accuracy")
+    predicted = predictions.predicted
+    tumors = metrics.share("tumor_accuracy", predictions)
 
     def values_of(weights: Floats) -> dict[str, Floats]:
         table = metrics.confusion(labels, predicted, len(classes), weights)
@@ -316,10 +313,10 @@ def _difference(
     p = two_sided(draws)
     # A precision is of other images for each network.
     pair = () if single is None or name.startswith("precision_") else (single.a, single.b)
-    shares = [one for one in (network.share(name) for network in pair) if one is not None]
+    shares = [one for one in (metrics.share(name, network) for network in pair) if one is not None]
     if single is not None and shares:
         (asked, before), (_, after) = shares
-        members = single.a.units()[asked]
+        members = single.a.units[asked]
         ahead, behind = votes(members, after[asked].astype(int) - before[asked])
         p, test = sign_test(ahead, behind), "exact McNemar"
         if ahead + behind < FEW and asked.any():
@@ -347,9 +344,9 @@ def _difference(
 
 def _mcnemar(one: Pair) -> dict[str, Any]:
     found: dict[str, Any] = {"fold": one.fold, "seed": one.seed}
-    before, after = (each.probabilities.argmax(axis=1) == each.labels for each in (one.a, one.b))
+    before, after = (each.predicted == each.labels for each in (one.a, one.b))
     gain = after.astype(int) - before
-    members = one.a.units()
+    members = one.a.units
     masks = {"all": np.ones(len(gain), dtype=bool)}
     masks |= {name: one.a.labels == index for index, name in enumerate(one.a.classes)}
     for name, mask in masks.items():

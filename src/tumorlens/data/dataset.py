@@ -13,8 +13,9 @@ Where the validation images train too, none choose the epoch.
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,10 +24,10 @@ import numpy.typing as npt
 
 from tumorlens.data import cache
 from tumorlens.data.duplicates import duplicate_groups
-from tumorlens.data.folder import SPLIT_NAMES, DataFolder, ImageFile, refuse
+from tumorlens.data.folder import SPLIT_NAMES, ImageFile, refuse
 from tumorlens.data.patients import Patients, check_overlap, units
 from tumorlens.data.readers import ImageFacts
-from tumorlens.data.splits import SplitFolder, hold_out, resolve
+from tumorlens.data.splits import SplitFolder, hold_out
 from tumorlens.errors import TumorlensError
 from tumorlens.labels import same_class
 from tumorlens.progress import Progress, silent
@@ -70,9 +71,15 @@ class Dataset:
             whole.update(f"{path}\0{self.classes[label]}\0{split}\0".encode() + digest.tobytes())
         return whole.hexdigest()
 
+    @cached_property
+    def groups(self) -> npt.NDArray[np.int64]:
+        """(N,) near-duplicate group of each image."""
+        return duplicate_groups(self.fingerprints)
+
+    @cached_property
     def units(self) -> npt.NDArray[np.int64]:
         """(N,) what is resampled as a whole: patients where known, else near-duplicate groups."""
-        return units(duplicate_groups(self.fingerprints), self.patients)
+        return units(self.groups, self.patients)
 
     def only(self, keep: npt.NDArray[np.int64]) -> "Dataset":
         """Some of its images, by index."""
@@ -137,7 +144,7 @@ def load(
 
 
 def load_for_training(
-    source: SplitFolder | Path,
+    source: SplitFolder,
     size: int,
     *,
     on_bad_image: Literal["stop", "skip"] = "stop",
@@ -149,7 +156,7 @@ def load_for_training(
     """Check and decode the whole folder, and give every image its split.
 
     Args:
-        source: the data folder, with its splits and patients or as its folders say.
+        source: the data folder, with its splits and patients.
         size: side of the square, pixels.
         on_bad_image: "stop" lists every fault and raises; "skip" leaves undecodable files out.
         seed: decides which training images are set aside where the folder has no validation split.
@@ -161,7 +168,6 @@ def load_for_training(
         TumorlensError: the folder's faults, all of them at once; nothing left to score; a patient
             in more than one split.
     """
-    source = resolve(source) if isinstance(source, Path) else source
     root, there = source.folder.root, source.folder.layout.split()
     if not source.source:
         _refuse_untrainable(root, there)
@@ -192,9 +198,7 @@ def _refuse_faults(
     source: SplitFolder, data: Dataset, on_bad_image: Literal["stop", "skip"]
 ) -> Dataset:
     """Raise with every fault of folder, splits and images; the same with what is left out said."""
-    whole = source.folder.without(data.skipped)
-    needed = [split for split in ("train", "valid", "test") if split in whole.layout.split()]
-    faults = class_faults(whole, needed)
+    faults = class_faults(data)
     if on_bad_image == "stop":
         faults = [
             *source.folder.faults,
@@ -235,25 +239,19 @@ def _refuse_untrainable(root: Path, there: Sequence[str]) -> None:
     )
 
 
-def class_faults(folder: DataFolder, needed: Iterable[str]) -> list[str]:
-    """What is wrong with the classes of the splits in `needed`: missing, or one image only."""
-    faults = []
-    if len(folder.classes) < 2:
-        faults.append(
-            f"{folder.root}: only the class {', '.join(folder.classes)}; a classifier needs two."
-        )
-    for split in needed:
-        counts = Counter(file.label for file in folder.of_split(split))
+def class_faults(data: Dataset) -> list[str]:
+    """What is wrong with the classes of each split that there is: missing, or one image only."""
+    faults, root, classes = [], data.root, data.classes
+    if len(classes) < 2:
+        faults.append(f"{root}: only the class {', '.join(classes)}; a classifier needs two.")
+    for split in data.layout.split():
+        counts = Counter(classes[label] for label in data.labels[data.splits == split])
         found = ", ".join(f"{counts[name]} of {name}" for name in sorted(counts)) or "none"
-        for label in folder.classes:
+        for label in classes:
             if counts[label] == 0:
-                faults.append(
-                    f"{folder.root}: class {label} has no image in {split}; found {found}."
-                )
+                faults.append(f"{root}: class {label} has no image in {split}; found {found}.")
             elif split == "train" and counts[label] == 1:
-                faults.append(
-                    f"{folder.root}: class {label} has one image only in train; add more."
-                )
+                faults.append(f"{root}: class {label} has one image only in train; add more.")
     return faults
 
 
@@ -274,7 +272,7 @@ def _with_validation(data: Dataset, seed: int) -> Dataset:
 
 
 def load_for_scoring(
-    source: SplitFolder | Path,
+    source: SplitFolder,
     size: int,
     classes: tuple[str, ...],
     *,
@@ -285,7 +283,7 @@ def load_for_scoring(
     """Check and decode the images of one split.
 
     Args:
-        source: the data folder, with its splits and patients or as its folders say.
+        source: the data folder, with its splits and patients.
         size: side of the square, pixels.
         classes: those that the network knows; labels become indices into them.
         split: "train", "valid", "test", or "auto": test where there is one, else valid, else, where
@@ -296,7 +294,6 @@ def load_for_scoring(
     Raises:
         TumorlensError: the folder's faults, all of them at once.
     """
-    source = resolve(source) if isinstance(source, Path) else source
     folder = source.folder
     root, there = folder.root, {file.split for file in folder.files}
     if split == "auto":

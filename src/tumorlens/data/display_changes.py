@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tumorlens.data.normalisation import crop_to_head
+from tumorlens.data.preprocessing import Preprocessing, crop_to_head
 
 EVERYDAY = 3  # the highest grade that happens every day
 
@@ -32,6 +32,10 @@ class DisplayChange:
         """Grade to value."""
         first = 1 if len(self.values) > 1 else EVERYDAY
         return dict(enumerate(self.values, start=first))
+
+    def before(self, preprocessing: Preprocessing, value: float) -> Callable[[Tensor], Tensor]:
+        """`preprocessing` of (N, S, S) uint8 images that are changed first."""
+        return lambda images: preprocessing.of_floats(self.apply(images.float() / 255, value))
 
 
 def _darker(images: Tensor, share: float) -> Tensor:

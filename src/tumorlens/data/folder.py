@@ -15,7 +15,7 @@ once. Masks beside the images are no images.
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -105,11 +105,6 @@ class DataFolder:
         splits = {file.split for file in files}
         layout = " ".join(name for name in SPLITS if name in splits)
         return replace(self, files=files, layout=layout)
-
-    def without(self, paths: Iterable[str]) -> "DataFolder":
-        """The same folder without the files of these paths."""
-        gone = set(paths)
-        return replace(self, files=tuple(file for file in self.files if file.path not in gone))
 
     def unused_sentence(self, *, faults: bool = True) -> str:
         """What is not used, counted by reason; with `faults` also what they name; "" if all is."""

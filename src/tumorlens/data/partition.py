@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.data.dataset import load
-from tumorlens.data.duplicates import THUMBNAIL, duplicate_groups, find_pairs, joined
+from tumorlens.data.duplicates import THUMBNAIL, find_pairs, joined
 from tumorlens.data.folder import SPLITS, refuse
 from tumorlens.data.patients import Patients, units
 from tumorlens.data.splits import hold_out, resolve
@@ -116,7 +116,7 @@ def partition(settings: SplitSettings, progress: Progress = silent) -> Partition
     labels, count = data.labels, len(data.paths)
     # By the audit and by fingerprints alone: neither finds a near-duplicate across these groups.
     pairs = find_pairs(data.images, data.fingerprints, data.digests, np.full(count, ""), progress)
-    groups = joined(pairs.groups(count), duplicate_groups(data.fingerprints))
+    groups = joined(pairs.groups(count), data.groups)
     groups = units(groups, data.patients)
     notes = [note for note in (data.unused, data.note) if note]
     if data.patients is not None:

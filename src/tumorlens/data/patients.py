@@ -18,7 +18,7 @@ from tumorlens.data import public_patients
 from tumorlens.data.duplicates import joined
 from tumorlens.data.folder import SPLITS
 from tumorlens.errors import TumorlensError
-from tumorlens.image_tables import ByPath, read_table
+from tumorlens.image_tables import read_table, rows_for
 
 PUBLIC = "public"
 # Columns of an image that are no property of it.
@@ -72,14 +72,8 @@ class FileTable:
         Raises:
             TumorlensError: it knows none of the images.
         """
-        known = ByPath(self.rows)
-        if paths and not any(path in known for path in paths):
-            raise TumorlensError(
-                f"--patients {self.source}: lists none of the images; it has "
-                f"{next(iter(self.rows), 'no row')}, the data folder has {paths[0]}. Paths are "
-                "relative to --data_dir."
-            )
-        return _patients(self.source, [known.get(path) for path in paths], self.columns)
+        found = rows_for(paths, self.rows, f"--patients {self.source}")
+        return _patients(self.source, found, self.columns)
 
 
 @dataclass(frozen=True)
@@ -106,7 +100,7 @@ class PublicTable:
                 "MRI Dataset. Name a CSV with the columns path, patient."
             )
         rows = [
-            table.rows[row] if known else None
+            table.rows[row] if known else {}
             for row, known in zip(found.rows.tolist(), found.known.tolist(), strict=True)
         ]
         return _patients(PUBLIC, rows, table.columns)
@@ -123,7 +117,7 @@ def read_patients(name: Path) -> PatientTable:
     """
     if str(name) == PUBLIC:
         return PublicTable()
-    found = _carried(name, *read_table(name, "--patients", ("path",)))
+    found = carried(name, *read_table(name, "--patients", ("path",)))
     if found is None:
         raise TumorlensError(
             f"--patients {name}: has no column `patient`; expected a CSV with the columns path, "
@@ -144,35 +138,17 @@ def record(paths: Sequence[str], patients: Patients) -> FileTable:
     return FileTable(patients.source, rows, tuple(columns))
 
 
-def table_for(
-    patients: Path | None, splits: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
-) -> PatientTable | None:
-    """The table that --patients names, else the one that --splits carries in `rows`, if any.
-
-    Raises:
-        TumorlensError: see `read_patients`.
-    """
-    if patients is not None:
-        return read_patients(patients)
-    if str(splits) in public_patients.NAMES:
-        return PublicTable()
-    return _carried(splits, rows, columns)
-
-
-def _carried(
-    path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]
-) -> FileTable | None:
+def carried(path: Path, rows: Sequence[dict[str, str]], columns: Sequence[str]) -> FileTable | None:
+    """The table that the rows of another, such as a splits file, carry; None: they name nobody."""
     if "patient" not in columns:
         return None
     kept = tuple(column for column in columns if column not in ("path", "label", "split"))
     return FileTable(path.as_posix(), {row["path"]: row for row in rows}, kept)
 
 
-def _patients(
-    source: str, rows: Sequence[Mapping[str, str] | None], columns: Sequence[str]
-) -> Patients:
+def _patients(source: str, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> Patients:
     def column(name: str) -> Names:
-        return np.array([row.get(name, "") if row else "" for row in rows], dtype=np.str_)
+        return np.array([row.get(name, "") for row in rows], dtype=np.str_)
 
     others = {name: column(name) for name in columns if name not in ("path", "hash", "patient")}
     return Patients(source, column("patient"), others)
@@ -194,24 +170,6 @@ def units(groups: Indices, patients: Patients | None) -> Indices:
     _, member = np.unique(patients.names, return_inverse=True)
     alone = np.arange(len(groups)) + int(member.max(initial=-1)) + 1
     return joined(groups, np.where(known, member, alone).astype(np.int64))
-
-
-def count_units(units: Indices, patients: Patients | None) -> tuple[int, int]:
-    """How many of the units that `units` made are patients, and how many are not."""
-    whole = len(np.unique(units))
-    if patients is None:
-        return 0, whole
-    known = len(np.unique(units[patients.names != ""]))
-    return known, whole - known
-
-
-def unit_words(patients: int, groups: int, images: int) -> str:
-    """What intervals resample: known patients, else near-duplicate groups, of so many images."""
-    if patients and groups:
-        return f"{patients} patients and {groups} groups of images whose patient is not known"
-    if patients:
-        return f"{patients} patients"
-    return f"{images} images" if groups == images else f"{groups} groups of near-duplicates"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tumorlens.data import public_patients
 from tumorlens.data.duplicates import joined
 from tumorlens.data.folder import SPLIT_NAMES, DataFolder, scan
-from tumorlens.data.patients import PatientTable, read_patients, table_for
+from tumorlens.data.patients import PatientTable, PublicTable, carried, read_patients
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath, read_table
 from tumorlens.progress import Progress, silent
@@ -104,17 +104,19 @@ def resolve(
     """
     refuse_withdrawn(splits)
     folder = scan(root, any_folder=every_file)
+    table = None if patients is None else read_patients(patients)
     if splits is None:
-        return SplitFolder(folder, None if patients is None else read_patients(patients))
+        return SplitFolder(folder, table)
     known, source = "", f"--splits {splits}"
     if str(splits) in public_patients.NAMES:
         _check_fold(source, fold, range(public_patients.FOLDS))
         assert fold is not None
         rows, known = public_patients.rows_of(str(splits), fold, folder, size, progress)
         columns = list(public_patients.table().columns)
+        table = table or PublicTable()
     else:
         rows, columns = read_table(splits, "--splits", ("path",))
-    table = table_for(patients, splits, rows, columns)
+        table = table or carried(splits, rows, columns)
     found = splits_in(source, rows, columns, fold)
     result = assigned(folder, found, source, table, every_file=every_file)
     return replace(result, note=f"{source}, fold {fold}: {known}") if known else result

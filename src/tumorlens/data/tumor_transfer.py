@@ -8,7 +8,6 @@ nothing (after Dwibedi et al. 2017, "Cut, paste and learn", and Ghiasi et al. 20
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,21 +18,12 @@ from torch import Tensor
 
 from tumorlens.data.augment import uniform
 from tumorlens.data.dataset import Dataset
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.errors import TumorlensError
 from tumorlens.image_tables import ByPath, read_table
 
 _EDGE = 2  # pixels of 96 that the outline is widened by, and the width of its soft edge
 _LEAST_INSIDE = 0.15  # of the grey range: where a tumor is put there must be tissue
-
-
-class Framing(Protocol):
-    """What `checkpoint.preprocessing.Preprocessing` does with images before training."""
-
-    def frame(self, images: Tensor, heads: Tensor | None = None) -> Tensor:
-        """(N, S, S) float."""
-
-    def prepared(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(N, S, S) uint8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +63,7 @@ def read_outlines(path: Path) -> ByPath[list[tuple[float, float]]]:
     return ByPath(found)
 
 
-def donors_of(path: Path, data: Dataset, preprocessing: Framing) -> Donors:
+def donors_of(path: Path, data: Dataset, preprocessing: Preprocessing) -> Donors:
     """Of the training images, those with an outline and those without a tumor.
 
     Args:

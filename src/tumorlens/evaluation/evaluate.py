@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.checkpoint import file as checkpoints
-from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import ImageChoice, Session, open_session
 from tumorlens.data.dataset import Dataset
-from tumorlens.data.duplicates import duplicate_groups
 from tumorlens.data.readers import read_grey
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.evaluation import plots
@@ -29,7 +27,7 @@ from tumorlens.image_tables import Tabular, read_groups
 from tumorlens.phantom.notice import is_phantom
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import EvaluateSettings, primitives
-from tumorlens.uncertainty.calibration import Calibrated, calibrated, probability_words
+from tumorlens.uncertainty.calibration import Calibrated, calibrated
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ class Report(Tabular):
     @property
     def how_sure(self) -> str:
         """Whether the probabilities are calibrated, in words."""
-        return probability_words(self.calibrated.temperature if self.calibrated else None)
+        if self.calibrated is None:
+            return "probabilities not calibrated"
+        return f"calibrated probabilities (temperature {self.calibrated.temperature:.3g})"
 
     @property
     def by_site(self) -> tuple[SubgroupRecall, ...]:
@@ -189,34 +189,16 @@ def predictions_of(session: Session) -> Predictions:
         labels=data.labels,
         probabilities=session.probabilities,
         duplicates=session.duplicates,
-        groups=tuple(map(str, duplicate_groups(data.fingerprints).tolist())),
+        groups=tuple(map(str, data.groups.tolist())),
         patients=tuple(shown.names.tolist()) if shown else None,
         sites=None if sites is None else tuple(sites.tolist()),
     )
 
 
-def split_caveats(loaded: Checkpoint, split: str) -> list[str]:
-    """What the split's name says of metrics of its images: that they are optimistic, or memory."""
-    if split == "train":
-        return ["Memory, not skill: these are the images that the network was trained on."]
-    if split == "valid" and loaded.trained_on_valid:
-        return [
-            "Memory, not skill, as far as these are its own validation images: the network was "
-            "trained on those too (--train_on_valid)."
-        ]
-    if split == "valid":
-        return [
-            "Optimistic: these are the validation images, which selected the model. Score images "
-            "that had no say in it."
-        ]
-    return []
-
-
 def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     loaded, data = session.checkpoint, session.data
-    predicted = predictions.probabilities.argmax(axis=1)
     caveats = [session.overlap] if session.overlap else []
-    caveats += split_caveats(loaded, session.split)
+    caveats += session.split_caveats
     if loaded.data is None:
         caveats.append(
             "The checkpoint keeps no fingerprints of its training images: near-duplicates of them "
@@ -237,7 +219,7 @@ def _caveats(session: Session, predictions: Predictions) -> tuple[str, ...]:
     never = [
         name
         for index, name in enumerate(data.classes)
-        if (data.labels == index).any() and not (predicted == index).any()
+        if (data.labels == index).any() and not (predictions.predicted == index).any()
     ]
     if never:
         caveats.append(
@@ -254,7 +236,7 @@ def _write(report: Report, settings: EvaluateSettings) -> None:
     write_text(out / "predictions.csv", table(report.predictions))
     write_json(out / "subgroups.json", report.subgroups.to_dict())
     write_text(out / "subgroups.csv", report.subgroups.table())
-    predicted = report.probabilities.argmax(axis=1)
+    predicted = report.predictions.predicted
     network = f"{report.model_name}, {report.split} images"
     what = f"{network} (n = {len(data.labels)})"
     figures = {

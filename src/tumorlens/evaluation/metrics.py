@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tumorlens.evaluation.predictions import Predictions
 from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
@@ -150,21 +151,19 @@ def correct_among_tumors(
     return tumor, tumor & (without.argmax(axis=1) == labels)
 
 
-def share(
-    metric: str, labels: Labels, probabilities: Floats, classes: Sequence[str]
-) -> tuple[Mask, Mask] | None:
+def share(metric: str, shown: Predictions) -> tuple[Mask, Mask] | None:
     """A metric that is a share of images: (N,) of which, and (N,) which of these count.
 
     Args:
         metric: "accuracy", "tumor_accuracy", "recall_CLASS", "precision_CLASS",
             "specificity_CLASS" or "TRUE->PREDICTED"; None is returned for any other.
-        labels, probabilities, classes: see `compute`.
+        shown: the N images.
     """
-    predicted = probabilities.argmax(axis=1)
+    labels, predicted, classes = shown.labels, shown.predicted, shown.classes
     if metric == "accuracy":
         return np.ones(len(labels), dtype=bool), predicted == labels
     if metric == "tumor_accuracy" and tells_tumors(classes):
-        return correct_among_tumors(labels, probabilities, classes)
+        return correct_among_tumors(labels, shown.probabilities, classes)
     kind, _, name = metric.partition("_")
     if name in classes:
         index = classes.index(name)

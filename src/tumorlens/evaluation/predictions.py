@@ -6,15 +6,15 @@ near_duplicate ("", "exact" or "near"), group (near-duplicates), patient and sit
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.patients import Patients, PatientTable, count_units, units
+from tumorlens.data.patients import Patients, PatientTable, units
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation import metrics
 from tumorlens.files import csv_text
 from tumorlens.image_tables import read_table
 
@@ -38,6 +38,11 @@ class Predictions:
     patients: tuple[str, ...] | None = None
     # (N,) where each image was made, "" for not known; None: of none
     sites: tuple[str, ...] | None = None
+
+    @cached_property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """(N,) indices into `classes`."""
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     def only(self, keep: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> "Predictions":
         """The images that `keep` names, by mask or by index, in its order."""
@@ -72,26 +77,35 @@ class Predictions:
         """The same with the near-duplicates of `named`, which has every path."""
         return replace(self, duplicates=np.array([named[path] for path in self.paths]))
 
-    def share(self, metric: str) -> tuple[metrics.Mask, metrics.Mask] | None:
-        """`metrics.share` of these images."""
-        return metrics.share(metric, self.labels, self.probabilities, self.classes)
-
     def group_indices(self) -> npt.NDArray[np.int64]:
         """(N,) near-duplicate group of each image; each for itself where groups are not known."""
         if self.groups is None:
             return np.arange(len(self.paths))
         return np.unique(np.array(self.groups), return_inverse=True)[1].astype(np.int64)
 
+    @cached_property
     def units(self) -> npt.NDArray[np.int64]:
         """(N,) what is resampled as a whole: patients where known, else groups, else images."""
-        return units(self.group_indices(), self._shown())
+        shown = Patients("", np.array(self.patients)) if self.patients is not None else None
+        return units(self.group_indices(), shown)
 
+    @property
     def unit_counts(self) -> tuple[int, int]:
         """How many of the units are patients, and how many are not."""
-        return count_units(self.units(), self._shown())
+        known = np.array(self.patients or ("",) * len(self.paths)) != ""
+        patients = len(np.unique(self.units[known]))
+        return patients, len(np.unique(self.units)) - patients
 
-    def _shown(self) -> Patients | None:
-        return Patients("", np.array(self.patients)) if self.patients is not None else None
+
+def unit_words(every: Iterable[Predictions]) -> str:
+    """What is resampled of all these: known patients, else near-duplicate groups, else images."""
+    counts = [(*one.unit_counts, len(one.paths)) for one in every]
+    patients, groups, images = map(sum, zip(*counts, strict=True))
+    if patients and groups:
+        return f"{patients} patients and {groups} groups of images whose patient is not known"
+    if patients:
+        return f"{patients} patients"
+    return f"{images} images" if groups == images else f"{groups} groups of near-duplicates"
 
 
 def near_duplicates_of_any(predictions: Iterable[Predictions]) -> dict[str, str] | None:
@@ -117,7 +131,7 @@ def absent_caveats(every: Sequence[Predictions]) -> list[str]:
     absent = np.flatnonzero(counts == 0)
     if not len(absent):
         return []
-    predicted = np.concatenate([one.probabilities.argmax(axis=1) for one in every])
+    predicted = np.concatenate([one.predicted for one in every])
     return [
         f"No image of {' or '.join(classes[index] for index in absent)} is among these: metrics of "
         "such a class have no value, and means over classes are of the others. "
@@ -139,7 +153,7 @@ def columns(predictions: Predictions) -> dict[str, list[Any]]:
     return {
         "path": list(predictions.paths),
         "label": [classes[index] for index in predictions.labels],
-        "prediction": [classes[index] for index in predictions.probabilities.argmax(axis=1)],
+        "prediction": [classes[index] for index in predictions.predicted],
         **{
             f"{_PROBABILITY}{name}": values
             for name, values in zip(classes, predictions.probabilities.T.tolist(), strict=True)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tumorlens.data.patients import unit_words
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
 from tumorlens.evaluation.intervals import (
@@ -21,7 +20,7 @@ from tumorlens.evaluation.intervals import (
     share_estimate,
     with_width,
 )
-from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.predictions import Predictions, unit_words
 from tumorlens.evaluation.subgroups import (
     LEAST,
     Gap,
@@ -107,7 +106,7 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
     What `Predictions.units` has is resampled together.
     """
     labels, classes = predictions.labels, predictions.classes
-    units, duplicates = predictions.units(), predictions.duplicates
+    units, duplicates = predictions.units, predictions.duplicates
     masks = {"all": np.ones(len(labels), dtype=bool)}
     counts = None
     if duplicates is not None:
@@ -156,7 +155,7 @@ def score(predictions: Predictions, *, resamples: int = 2000, seed: int = 0) -> 
         extremes=extremes,
         bias_pair=metrics.bias(whole.confusion.astype(np.float64), classes),
         resamples=resamples,
-        unit=unit_words(*predictions.unit_counts(), len(labels)),
+        unit=unit_words([predictions]),
     )
 
 
@@ -164,11 +163,11 @@ def tumor_accuracy(
     predictions: Predictions, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate | None:
     """`metrics.correct_among_tumors` as a share, with its 95% interval; None where not asked."""
-    share = predictions.share("tumor_accuracy")
+    share = metrics.share("tumor_accuracy", predictions)
     if share is None or not share[0].any():
         return None
     tumor, right = share
-    hits, units = right[tumor].astype(np.float64), predictions.units()[tumor]
+    hits, units = right[tumor].astype(np.float64), predictions.units[tumor]
     return share_estimate(hits, units, resamples=resamples, seed=seed)
 
 
@@ -180,8 +179,8 @@ def _subset(
     resampled: dict[str, Floats],
 ) -> Subset:
     labels, classes = predictions.labels, predictions.classes
-    predicted, ones = predictions.probabilities.argmax(axis=1), np.ones((1, len(labels)))
-    table = metrics.confusion(labels, predicted, len(classes), ones)[0].astype(np.int64)
+    table = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    np.add.at(table, (labels, predictions.predicted), 1)
     estimates = {}
     for key, values in point.items():
         subset, metric = key.split("/", 1)
@@ -189,7 +188,7 @@ def _subset(
             continue
         value = float(values[0])
         low, high = percentile_interval(resampled[key])
-        share = predictions.share(metric)
+        share = metrics.share(metric, predictions)
         n = len(labels) if share is None else int(share[0].sum())
         if share is not None:
             low, high = proportion_interval(value, resampled[key], units[share[0]])
@@ -276,7 +275,7 @@ class Bias:
 def bias(scores: Scores, subgroups: Subgroups) -> Bias:
     """Class-wise bias of all images."""
     found, worst, gap = scores.all.metrics, subgroups.worst, subgroups.largest_gap
-    rates = [name for name in metrics.confusion_rates(scores.classes) if found[name].value > 0]
+    rates = [name for name, one in found.items() if "->" in name and one.value > 0]
     main = max(rates, key=lambda name: found[name].value, default=None)
     words = {f"recall_{name}": f"recall of {name}" for name in scores.classes}
     if scores.extremes:

@@ -11,16 +11,15 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from tumorlens.checkpoint.session import Session, changed_inputs, describe
+from tumorlens.checkpoint.session import Session, describe
 from tumorlens.data.display_changes import CHANGES, EVERYDAY, DisplayChange
-from tumorlens.data.patients import unit_words
 from tumorlens.evaluation.intervals import (
     Estimate,
     percentile_interval,
     proportion_interval,
     resampled_weights,
 )
-from tumorlens.evaluation.predictions import Predictions
+from tumorlens.evaluation.predictions import Predictions, unit_words
 
 Floats = npt.NDArray[np.float64]
 _ALL_UP_TO = 500  # images; of more, every second is changed
@@ -104,7 +103,7 @@ def stress(
     """
     every = len(session.data.labels)
     keep = _every(4 if quick else 1 if every <= _ALL_UP_TO else 2, session.data.labels)
-    some, units = session.only(keep), predictions.units()[keep]
+    some, units = session.only(keep), predictions.units[keep]
     plan = [
         (name, change, grade, value)
         for name, change in CHANGES.items()
@@ -129,7 +128,7 @@ def stress(
         return Estimate(value, *percentile_interval(spread), len(labels))
 
     there = [(name, labels == at) for at, name in enumerate(some.data.classes)]
-    unit = unit_words(*predictions.only(keep).unit_counts(), len(labels))
+    unit = unit_words([predictions.only(keep)])
     decides = some.checkpoint.uncertainty_threshold is not None
     rows = []
     for at, ((name, change, grade, value), answer) in enumerate(zip(plan, answers, strict=True), 1):
@@ -164,7 +163,7 @@ def _answers(
     rule = session.checkpoint.decision()
     logits, features = describe(
         session.network,
-        changed_inputs(session.checkpoint.preprocessing, change, value),
+        change.before(session.checkpoint.preprocessing, value),
         session.data.images,
         device=session.device,
         batch_size=session.batch_size,
@@ -208,7 +207,8 @@ def stress_figure(found: Stress, title: str) -> Figure:
             )
     axes.set_yticks(range(len(names)), names, fontsize=11)
     several = len(grades) > 1
-    axes.set_xticks(range(len(grades)) if several else [], grades if several else [], fontsize=11)
+    shown = [str(grade) for grade in grades] if several else []
+    axes.set_xticks(range(len(shown)), shown, fontsize=11)
     words = "strength of the change" if several else "one everyday change of each kind"
     axes.set_xlabel(words, fontsize=11)
     if grades[-1] > EVERYDAY:

@@ -22,7 +22,7 @@ from tumorlens.evaluation.intervals import (
 from tumorlens.evaluation.predictions import Predictions
 from tumorlens.evaluation.significance import holm, permutation_test
 from tumorlens.files import SCHEMA, csv_text
-from tumorlens.image_tables import ByPath, read_table
+from tumorlens.image_tables import read_table, rows_for
 from tumorlens.uncertainty.calibration import expected_calibration_error
 
 Floats = npt.NDArray[np.float64]
@@ -173,8 +173,7 @@ def recall_by(
         return ()
     names = np.array(subgroups)
     if hits is None:
-        right = predictions.probabilities.argmax(axis=1) == predictions.labels
-        hits = right.astype(np.float64)
+        hits = (predictions.predicted == predictions.labels).astype(np.float64)
     found = []
     for index, label in enumerate(predictions.classes):
         for name in sorted(set(names.tolist()) - {""}):
@@ -182,8 +181,8 @@ def recall_by(
             if not len(inside):
                 continue
             part = predictions.only(inside)
-            recall = share_estimate(hits[inside], part.units(), resamples=resamples, seed=seed)
-            found.append(SubgroupRecall(label, name, recall, *part.unit_counts()))
+            recall = share_estimate(hits[inside], part.units, resamples=resamples, seed=seed)
+            found.append(SubgroupRecall(label, name, recall, *part.unit_counts))
     return tuple(found)
 
 
@@ -224,21 +223,18 @@ def _scored(
     one: SubgroupRecall, column: str, names: Names, shown: Predictions, resamples: int, seed: int
 ) -> SubgroupScores:
     label, inside = shown.classes.index(one.label), names == one.subgroup
-    part = shown.only(inside & (shown.probabilities.argmax(axis=1) == label))
+    own = shown.only(inside & (shown.labels == label))
+    named = shown.only(inside & (shown.predicted == label))
     precision = Estimate(np.nan, np.nan, np.nan, 0)
-    if len(part.labels):
-        right = (part.labels == label).astype(np.float64)
-        precision = share_estimate(right, part.units(), resamples=resamples, seed=seed)
-    part = shown.only(inside & (shown.labels == label))
-    of = part.labels, part.probabilities
+    if len(named.labels):
+        right = (named.labels == label).astype(np.float64)
+        precision = share_estimate(right, named.units, resamples=resamples, seed=seed)
+    of = own.labels, own.probabilities
     value = float(expected_calibration_error(*of)[0])
     drawn = bootstrap(
-        lambda weights: {"": expected_calibration_error(*of, weights)},
-        part.units(),
-        resamples,
-        seed,
+        lambda weights: {"": expected_calibration_error(*of, weights)}, own.units, resamples, seed
     )
-    ece = Estimate(value, *ece_interval(value, drawn[""]), len(part.labels))
+    ece = Estimate(value, *ece_interval(value, drawn[""]), len(own.labels))
     return SubgroupScores(**vars(one), column=column, precision=precision, ece=ece)
 
 
@@ -257,7 +253,7 @@ def _compared(
     mine = predictions.labels == predictions.classes.index(of[1])
     mine &= np.isin(names, list(asked))
     part = predictions.only(mine)
-    units, hits = part.units(), (part.probabilities.argmax(axis=1) == part.labels) * 1.0
+    units, hits = part.units, (part.predicted == part.labels) * 1.0
     inside = (names[mine, None] == np.array(list(asked))) * 1.0
     order = sorted(asked, key=lambda name: asked[name].value)
     worst, best = (list(asked).index(name) for name in (order[0], order[-1]))
@@ -324,16 +320,8 @@ def subgroup_columns(data: Dataset, file: Path | None) -> tuple[dict[str, Names]
 
 def _read(file: Path, paths: Sequence[str]) -> dict[str, Names]:
     rows, columns = read_table(file, "--subgroups", ("path",))
-    known = ByPath({row["path"]: row for row in rows})
-    if not any(path in known for path in paths):
-        raise TumorlensError(
-            f"--subgroups {file}: lists none of the images; it has {next(iter(known), 'no row')}, "
-            f"the data folder has {paths[0]}. Paths are relative to --data_dir."
-        )
-    return {
-        name: np.array([known.get(path, {}).get(name, "") for path in paths], dtype=np.str_)
-        for name in columns
-    }
+    found = rows_for(paths, {row["path"]: row for row in rows}, f"--subgroups {file}")
+    return {name: np.array([row.get(name, "") for row in found], dtype=np.str_) for name in columns}
 
 
 def _colour(mode: str) -> str:

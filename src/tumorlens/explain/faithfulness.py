@@ -16,10 +16,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from tumorlens.checkpoint.session import Session
-from tumorlens.data.readers import resize
 from tumorlens.explain import plots
 from tumorlens.explain.gradcam import Maps, Sample
-from tumorlens.explain.map_metrics import centre_map, frame, head
+from tumorlens.explain.map_metrics import centre_map, head
 from tumorlens.explain.overlay import on_image
 from tumorlens.models.build import memory_format
 from tumorlens.uncertainty.calibration import softmax
@@ -142,11 +141,9 @@ def areas_below(curves: Floats) -> Floats:
 
 def _centre(image: npt.NDArray[np.uint8]) -> Floats:
     """The centre prior at the network's own size."""
-    size = image.shape[0]
-    height, width = frame(size, size)
-    return centre_map(head(resize(image, height, width)))[
-        np.ix_(*(np.arange(size) * side // size for side in (height, width)))
-    ]
+    inside, size = head(image), image.shape[0]
+    places = (np.arange(size) * side // size for side in inside.shape)
+    return centre_map(inside)[np.ix_(*places)]
 
 
 def _rank(relevance: Floats, rng: np.random.Generator) -> npt.NDArray[np.int64]:

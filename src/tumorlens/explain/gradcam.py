@@ -24,11 +24,10 @@ from tumorlens.checkpoint.file import Checkpoint
 from tumorlens.checkpoint.session import Session, input_batches
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation.intervals import estimates, primitives
-from tumorlens.explain.regions import Boxes
 from tumorlens.models.build import map_layer, memory_format
 from tumorlens.models.resnet import ResNet
 from tumorlens.progress import Progress, silent
-from tumorlens.settings import MAP_METHOD, METHOD_NAMES, GradcamSettings, MapMethod
+from tumorlens.settings import MAP_METHOD, METHOD_NAMES, MapMethod
 
 Maps = npt.NDArray[np.float32]
 
@@ -316,45 +315,5 @@ class Sample:
         """Mean of each column, (N,) values: name to value, low, high, n."""
         data = self.session.data
         whole = {"all": np.ones(len(data.paths), dtype=bool)}
-        found = estimates(columns, whole, data.units(), resamples=self.resamples, seed=self.seed)
+        found = estimates(columns, whole, data.units, resamples=self.resamples, seed=self.seed)
         return primitives(found)["all"]
-
-
-def draw(
-    name: str,
-    session: Session,
-    way: Way,
-    settings: GradcamSettings,
-    boxes: Boxes | None,
-    maps: Maps | None,
-) -> Sample:
-    """Draw a sample; the same for each network of the same split.
-
-    Args:
-        settings: `sample`, `seed` and `resamples` count.
-        boxes: where there are any, images with a box alone.
-
-    Raises:
-        TumorlensError: fewer than two images.
-    """
-    paths, split = session.data.paths, session.split
-    candidates = np.flatnonzero([boxes is None or path in boxes for path in paths])
-    which = "" if boxes is None else " with a box"
-    rng = np.random.default_rng(settings.seed)
-    drawn = np.sort(rng.permutation(candidates)[: settings.sample])
-    if len(drawn) < 2:
-        raise TumorlensError(
-            f"--split {split}: {len(drawn)} image, expected two or more to measure on; name "
-            "another split."
-        )
-    some = session.only(drawn)
-    return Sample(
-        name=name,
-        session=some,
-        way=way,
-        maps=maps_of(some, way) if maps is None else maps[drawn],
-        how=f"{len(drawn)} of {len(candidates)} {split} images{which}, drawn with seed "
-        f"{settings.seed}; maps of the true class",
-        resamples=settings.resamples,
-        seed=settings.seed,
-    )

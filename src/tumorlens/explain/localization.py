@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tumorlens.checkpoint.session import Session
-from tumorlens.data.readers import read_grey, resize
+from tumorlens.data.readers import read_grey
 from tumorlens.errors import TumorlensError
-from tumorlens.evaluation.evaluate import split_caveats
 from tumorlens.evaluation.intervals import Estimates, estimates, primitives
 from tumorlens.explain.gradcam import Maps, Way, maps_of
 from tumorlens.explain.map_metrics import (
@@ -27,7 +26,6 @@ from tumorlens.explain.map_metrics import (
     attribution,
     centre_map,
     fit,
-    frame,
     head,
 )
 from tumorlens.explain.overlay import on_image
@@ -95,11 +93,16 @@ def localize(
             "split."
         )
     known = {} if scenes is None else scenes
-    maps = maps_of(session, way, session.progress)
-    measured = _measure(session, maps, way, boxes, known)
-    cuts, why = _thresholds(session, boxes, way, known)
+    valid, why = _validation(session, boxes)
+    maps, measured = _measure(session, way, boxes, known)
+    cuts: dict[str, float | None] = {"": None, CENTRE: None}
+    if valid is not None:  # the highest mean IoU of these decides
+        _, of_valid = _measure(valid, way, boxes, known)
+        for prefix in cuts:
+            means = np.mean([one.fits[prefix].overlap for one in of_valid], axis=0)
+            cuts[prefix] = float(THRESHOLDS[means.argmax()].round(2))
     rows = _rows(session, measured, cuts)
-    caveats = split_caveats(checkpoint, session.split)
+    caveats = session.split_caveats
     if checkpoint.data is None:
         caveats.append("The checkpoint does not say which images it was trained on.")
     metrics = {
@@ -135,14 +138,13 @@ class _Measured:
 
 
 def _measure(
-    session: Session, maps: Maps, way: Way, boxes: Boxes, scenes: dict[Path, Scene]
-) -> list[_Measured]:
-    measured = []
+    session: Session, way: Way, boxes: Boxes, scenes: dict[Path, Scene]
+) -> tuple[Maps, list[_Measured]]:
+    maps, measured = maps_of(session, way, session.progress), []
     for index, path in enumerate(session.data.paths):
         file = session.data.root / path
         if file not in scenes:
-            grey = read_grey(file)
-            head_mask = head(resize(grey, *frame(*grey.shape)))
+            head_mask = head(read_grey(file))
             scenes[file] = Scene(head_mask, attribution(np.zeros(head_mask.shape), head_mask))
         scene = scenes[file]
         height, width = scene.head.shape
@@ -153,37 +155,27 @@ def _measure(
             fits = {"": fit(relevance, region), CENTRE: fit(centre_map(scene.head), region)}
         measured.append(_Measured(scene, lies, fits, float(maps[index].max(initial=0))))
         session.progress("measuring", index + 1, len(maps))
-    return measured
+    return maps, measured
 
 
-def _thresholds(
-    session: Session, boxes: Boxes, way: Way, scenes: dict[Path, Scene]
-) -> tuple[dict[str, float | None], str]:
-    """Where the maps of network and centre prior are cut, for IoU; and what chose it.
-
-    Validation images with a box do, by the highest mean IoU.
-    """
-    none: dict[str, float | None] = {"": None, CENTRE: None}
+def _validation(session: Session, boxes: Boxes) -> tuple[Session | None, str]:
+    """The validation images with a box, on which maps are cut for IoU; and what chose the cut."""
     if session.split == "valid":
-        return none, "nothing: the validation images are those scored, so IoU is left out"
+        return None, "nothing: the validation images are those scored, so IoU is left out"
     valid = session.of_split("valid")
     if valid is None:
-        return none, "nothing: there is no validation split, so IoU is left out"
+        return None, "nothing: there is no validation split, so IoU is left out"
     keep = np.flatnonzero([path in boxes for path in valid.data.paths])
     if len(keep) == 0:
-        return none, "nothing: no validation image has a box, so IoU is left out"
-    valid = valid.only(keep)
-    measured = _measure(valid, maps_of(valid, way, session.progress), way, boxes, scenes)
-    means = {prefix: np.mean([one.fits[prefix].overlap for one in measured], 0) for prefix in none}
-    best = {prefix: float(THRESHOLDS[mean.argmax()].round(2)) for prefix, mean in means.items()}
-    return {**best}, f"the {len(keep)} validation images with a box"
+        return None, "nothing: no validation image has a box, so IoU is left out"
+    return valid.only(keep), f"the {len(keep)} validation images with a box"
 
 
 def _rows(
     session: Session, measured: Sequence[_Measured], thresholds: Mapping[str, float | None]
 ) -> tuple[Row, ...]:
     data, classes = session.data, session.checkpoint.classes
-    probabilities, groups = session.probabilities, data.units()
+    probabilities, groups = session.probabilities, data.units
     areas = [one.fits[""].box_area_share if one.fits else np.nan for one in measured]
     thirds = np.nanquantile(areas, [1 / 3, 2 / 3])
     rows = []

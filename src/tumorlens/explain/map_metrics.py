@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from tumorlens.data.readers import resize
+
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
@@ -99,15 +101,16 @@ class Attribution:
 
 
 def head(grey: npt.NDArray[np.uint8]) -> Mask:
-    """(H, W) uint8 to (H, W) bool: the head, brighter than the dark around it, one piece, no holes.
+    """The head in a (H, W) uint8 image, as a mask in the image's frame: one piece, no holes.
 
     Otsu's threshold (1979) divides the image's brightness in two; half of it, since bright fat
     would draw it up into the brain. Of what is above, the largest piece, holes filled; all True
     where nothing stands out from the dark.
     """
-    smooth = ndimage.gaussian_filter(grey.astype(np.float64), max(grey.shape) / SIDE)
+    grey = resize(grey, *frame(*grey.shape))
+    smooth = ndimage.gaussian_filter(grey.astype(np.float64), 1)
     bright = smooth > 0.5 * _otsu(smooth)
-    bright = ndimage.binary_opening(bright, iterations=max(1, round(2 * max(grey.shape) / SIDE)))
+    bright = ndimage.binary_opening(bright, iterations=2)
     pieces, count = ndimage.label(bright)
     if count == 0:
         return np.ones(grey.shape, dtype=bool)

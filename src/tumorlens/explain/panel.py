@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
@@ -24,7 +23,7 @@ from tumorlens.explain import report
 from tumorlens.explain.gradcam import Way, common_layer, grad_cam
 from tumorlens.explain.overlay import Explained, Tile, blend, panel
 from tumorlens.explain.regions import read_boxes
-from tumorlens.files import claim, replacing, write_json, write_manifest
+from tumorlens.files import claim, replacing, write_image, write_json, write_manifest
 from tumorlens.labels import canonical_class
 from tumorlens.progress import Progress, silent
 from tumorlens.settings import GradcamSettings, primitives
@@ -76,22 +75,30 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
     names = distinct_names(loaded)
     seeds = _seeds(settings.agree, loaded[0])
     boxes = read_boxes(settings.boxes) if settings.boxes else None
-    device = pick_device(settings.device)
-    networks = [one.network().to(device) for one in loaded]
-    # Before anything is decoded.
-    settings = replace(settings, layer=common_layer(networks, settings.layer))
     measures = boxes or settings.faithfulness or settings.sanity or settings.agree
+    device = pick_device(settings.device)
     with cpu_threads(settings.threads):
+        networks = [one.network().to(device) for one in loaded]
+        # Before anything is decoded.
+        settings = replace(settings, layer=common_layer(networks, settings.layer))
         # Each network has the split that it remembers; without measures, the first's counts alone.
         needed = 0 if settings.images else len(loaded) if measures else 1
+        choice = ImageChoice(
+            settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
+        )
         sessions = {
-            name: _opened(settings, one, network, progress)
+            name: open_session(
+                one,
+                choice,
+                device=device,
+                batch_size=settings.batch_size,
+                progress=progress,
+                network=network,
+            )
             for name, one, network in list(zip(names, loaded, networks, strict=True))[:needed]
         }
         chosen = _choose(settings, sessions[names[0]]) if sessions else _named(settings.images)
-        out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
-        for name in report.FILES:
-            (out_dir / name).unlink(missing_ok=True)
+        out_dir = _claimed(settings)
         views = [
             _views(one, network, name, chosen, settings, progress)
             for one, network, name in zip(loaded, networks, names, strict=True)
@@ -110,30 +117,12 @@ def gradcam(settings: GradcamSettings, progress: Progress = silent) -> Explanati
         )
         way = Way(settings.layer, settings.method, settings.map_size)
         shown = tiles[: settings.count]
-        title = f"{way.title}: {len(shown)} {chosen.what}"
-        save(panel(shown, title), out_dir / "panel.png", dpi=100)
+        save(panel(shown, f"{way.title}: {len(shown)} {chosen.what}"), out_dir / "panel.png", 100)
         measured = None
         if measures:
             measured = report.measure(settings, way, sessions, boxes, seeds, out_dir)
     _write(tiles, settings, way, out_dir, chosen)
     return Explanation(out_dir, out_dir / "panel.png", tiles, chosen.how, chosen.skipped, measured)
-
-
-def _opened(
-    settings: GradcamSettings, loaded: Checkpoint, network: nn.Module, progress: Progress
-) -> Session:
-    choice = ImageChoice(
-        settings.data_dir, settings.split, allow_patient_overlap=True, on_bad_image="skip"
-    )
-    device = next(network.parameters()).device
-    return open_session(
-        loaded,
-        choice,
-        device=device,
-        batch_size=settings.batch_size,
-        progress=progress,
-        network=network,
-    )
 
 
 def _checked(settings: GradcamSettings, networks: Sequence[Checkpoint]) -> GradcamSettings:
@@ -254,6 +243,16 @@ def _decoded(files: Mapping[str, Path], labels: Mapping[str, str], what: str) ->
     return _Chosen([*images.values()], [*images], known, what, f"{len(images)} {what}", skipped)
 
 
+def _claimed(settings: GradcamSettings) -> Path:
+    """The folder to write in, without what an earlier run left in it."""
+    out_dir = claim(settings.out_dir or settings.checkpoint.parent / "gradcam", "gradcam")
+    for name in report.FILES:
+        (out_dir / name).unlink(missing_ok=True)
+    for name in ("overlays", "maps"):
+        shutil.rmtree(out_dir / name, ignore_errors=True)
+    return out_dir
+
+
 def _views(
     loaded: Checkpoint,
     network: nn.Module,
@@ -318,17 +317,13 @@ def _targets(
 def _write(
     tiles: Sequence[Tile], settings: GradcamSettings, way: Way, out_dir: Path, chosen: _Chosen
 ) -> None:
-    for leftover in ("overlays", "maps"):  # of an earlier run into the same folder
-        shutil.rmtree(out_dir / leftover, ignore_errors=True)
     rows = []
     for number, tile in enumerate(tiles):
         placed, hottest = tile.placed()
         for which, (view, heat) in enumerate(zip(tile.views, placed, strict=True)):
             suffix = f"-{which + 1}-{_short(view.name)}" if len(tile.views) > 1 else ""
             name = f"{number:03d}-{_short(Path(tile.path).stem)}{suffix}"
-            overlay = blend(tile.grey, heat, hottest)
-            with replacing(out_dir / "overlays" / f"{name}.png") as beside:
-                Image.fromarray(overlay).save(beside, format="PNG")
+            write_image(out_dir / "overlays" / f"{name}.png", blend(tile.grey, heat, hottest))
             if settings.save_maps:
                 with replacing(out_dir / "maps" / f"{name}.npy") as beside:
                     np.save(beside, view.map, allow_pickle=False)

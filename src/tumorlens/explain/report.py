@@ -16,7 +16,7 @@ from tumorlens.evaluation.intervals import Estimate, estimates, primitives
 from tumorlens.evaluation.plots import save
 from tumorlens.explain import overlay, plots
 from tumorlens.explain.faithfulness import of_faithfulness
-from tumorlens.explain.gradcam import Way, draw
+from tumorlens.explain.gradcam import Maps, Sample, Way, maps_of
 from tumorlens.explain.localization import (
     ATTRIBUTION,
     METRICS,
@@ -80,7 +80,7 @@ def measure(
         # The seeds are the first's alone.
         several = settings.faithfulness or settings.sanity
         samples = [
-            draw(name, session, way, settings, boxes, found[name].maps if found else None)
+            _drawn(name, session, way, settings, boxes, found[name].maps if found else None)
             for name, session in list(sessions.items())[: None if several else 1]
         ]
         if settings.faithfulness:
@@ -93,6 +93,46 @@ def measure(
         save(figure, out_dir / f"{name}.png", dpi=100 if name == "gallery" else 150)
     write_json(out_dir / "explain.json", content)
     return content
+
+
+def _drawn(
+    name: str,
+    session: Session,
+    way: Way,
+    settings: GradcamSettings,
+    boxes: Boxes | None,
+    maps: Maps | None,
+) -> Sample:
+    """Draw a sample; the same for each network of the same split.
+
+    Args:
+        settings: `sample`, `seed` and `resamples` count.
+        boxes: where there are any, images with a box alone.
+
+    Raises:
+        TumorlensError: fewer than two images.
+    """
+    paths, split = session.data.paths, session.split
+    candidates = np.flatnonzero([boxes is None or path in boxes for path in paths])
+    which = "" if boxes is None else " with a box"
+    rng = np.random.default_rng(settings.seed)
+    drawn = np.sort(rng.permutation(candidates)[: settings.sample])
+    if len(drawn) < 2:
+        raise TumorlensError(
+            f"--split {split}: {len(drawn)} image, expected two or more to measure on; name "
+            "another split."
+        )
+    some = session.only(drawn)
+    return Sample(
+        name=name,
+        session=some,
+        way=way,
+        maps=maps_of(some, way) if maps is None else maps[drawn],
+        how=f"{len(drawn)} of {len(candidates)} {split} images{which}, drawn with seed "
+        f"{settings.seed}; maps of the true class",
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
 
 
 def _figures(

@@ -12,7 +12,7 @@ from tumorlens.comparison.compare import pairs_of_study
 from tumorlens.comparison.paired import Comparison, Pair, Weighted, compare, weighted_metrics
 from tumorlens.comparison.run_files import RunFiles
 from tumorlens.comparison.text import sentence, significant_changes
-from tumorlens.data.patients import PatientTable, unit_words
+from tumorlens.data.patients import PatientTable
 from tumorlens.data.public_patients import is_testing
 from tumorlens.errors import TumorlensError
 from tumorlens.evaluation import metrics
@@ -23,7 +23,7 @@ from tumorlens.evaluation.intervals import (
     proportion_interval,
     with_width,
 )
-from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any
+from tumorlens.evaluation.predictions import Predictions, near_duplicates_of_any, unit_words
 from tumorlens.evaluation.significance import run_draws
 from tumorlens.progress import Progress, silent
 
@@ -247,7 +247,7 @@ def networks_of(models: Iterable[str]) -> list[str]:
 
 def over_runs(
     runs: Sequence[tuple[int | None, Predictions]],
-    metrics: Sequence[str],
+    names: Sequence[str],
     *,
     resamples: int = RESAMPLES,
 ) -> tuple[dict[str, Estimate], dict[str, tuple[float, ...]]]:
@@ -258,7 +258,7 @@ def over_runs(
 
     Args:
         runs: fold and predictions of each run; those of one fold answer the same images.
-        metrics: names; those that the classes do not have are left out.
+        names: of metrics; those that the classes do not have are left out.
 
     Returns:
         Estimates by metric, their `n` the images asked; the values of the runs, fold by fold.
@@ -266,19 +266,19 @@ def over_runs(
     folds: dict[int | None, list[Predictions]] = {}
     for fold, predictions in runs:
         folds.setdefault(fold, []).append(predictions)
-    wanted = [name for name in metrics if _asked(name, runs[0][1].classes)]
+    wanted = [name for name in names if _asked(name, runs[0][1].classes)]
     point: dict[str, list[list[float]]] = {name: [] for name in wanted}  # fold by fold
     drawn = {name: np.zeros(resamples) for name in wanted}
     counts = dict.fromkeys(wanted, 0)
     independent = dict.fromkeys(wanted, 0)  # groups, over all folds
     for index, answered in enumerate(folds.values()):
-        members = answered[0].units()
+        members = answered[0].units
         ones = np.ones((1, len(members)))
         values_of = [weighted_metrics(one, wanted) for one in answered]
         values = [of(ones) for of in values_of]
         for name in wanted:
             point[name].append([float(value[name][0]) for value in values])
-            share = answered[0].share(name)
+            share = metrics.share(name, answered[0])
             asked = ones[0] if share is None else share[0]
             counts[name] += int(asked.sum())
             independent[name] += len(np.unique(members[asked.ravel() > 0]))
@@ -294,9 +294,9 @@ def over_runs(
         if len(every) > 1:
             draws = draws + run_draws(point[name], resamples, rng)
         low, high = percentile_interval(draws)
-        share = runs[0][1].share(name)
+        share = metrics.share(name, runs[0][1])
         if len(every) == 1 and share is not None:
-            low, high = proportion_interval(value, draws, runs[0][1].units()[share[0]])
+            low, high = proportion_interval(value, draws, runs[0][1].units[share[0]])
         low, high = with_width(value, (low, high), independent[name])
         found[name] = Estimate(value, max(0.0, low), min(1.0, high), counts[name])
     return found, {name: tuple(v for fold in point[name] for v in fold) for name in wanted}
@@ -318,12 +318,7 @@ def _asked(name: str, classes: Sequence[str]) -> bool:
 def unit_of(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions], protocol: str) -> str:
     """What is resampled over all folds of a protocol, in words."""
     tests = {run.fold: predictions[run.name] for run in runs if run.protocol == protocol}
-    counts = [one.unit_counts() for one in tests.values()]
-    return unit_words(
-        sum(patients for patients, _ in counts),
-        sum(groups for _, groups in counts),
-        sum(len(one.paths) for one in tests.values()),
-    )
+    return unit_words(tests.values())
 
 
 def on_public_testing(runs: Sequence[RunFiles], predictions: Mapping[str, Predictions]) -> bool:

@@ -67,7 +67,7 @@ def _pooled(
     hits: dict[tuple[int | None, str], list[bool]] = {}
     shown: dict[tuple[int | None, str], tuple[str, str, str]] = {}
     for run, one in zip(runs, of_runs, strict=True):
-        right = (one.probabilities.argmax(axis=1) == one.labels).tolist()
+        right = (one.predicted == one.labels).tolist()
         labels = [one.classes[label] for label in one.labels]
         known = zip(one.patients or (), labels, one.sites or (), strict=True)
         for path, hit, facts in zip(one.paths, right, known, strict=True):

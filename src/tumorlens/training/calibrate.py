@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import changed_inputs, describe
+from tumorlens.checkpoint.session import describe
 from tumorlens.data.dataset import Dataset
 from tumorlens.data.display_changes import CHANGES, EVERYDAY
 from tumorlens.errors import TumorlensError
@@ -94,7 +94,7 @@ def calibrate(
     """
     train, valid = trained_and_validated(checkpoint, data)
     logits, features = outputs or outputs_of(checkpoint, data, device, progress)
-    labels, units, logits = data.labels[valid], data.only(valid).units(), logits[len(train) :]
+    labels, units, logits = data.labels[valid], data.only(valid).units, logits[len(train) :]
     temperature = fit_temperature(labels, logits)
     if operating_point != "none" and not features.shape[1]:
         raise TumorlensError(NO_OFFSETS)
@@ -160,7 +160,7 @@ def write_frontier(
     """
     train, valid = trained_and_validated(checkpoint, data)
     scores = outputs[0][len(train) :] / (checkpoint.temperature or 1.0)
-    every = joined([(data.labels[valid], scores, data.only(valid).units()), *others])
+    every = joined([(data.labels[valid], scores, data.only(valid).units), *others])
     points = frontier(*every)
     content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(every[0])}
     write_json(
@@ -215,7 +215,7 @@ def _under_everyday_changes(
     some = valid[:: -(-len(valid) // _CHANGED_AT_MOST)]
     network, found = checkpoint.network(), []
     for done, change in enumerate(CHANGES.values()):
-        inputs = changed_inputs(checkpoint.preprocessing, change, change.grades[EVERYDAY])
+        inputs = change.before(checkpoint.preprocessing, change.grades[EVERYDAY])
         found.append(describe(network, inputs, data.images[some], device=device)[0])
         progress("changing display", done + 1, len(CHANGES))
     return np.concatenate(found), np.tile(data.labels[some], len(CHANGES))

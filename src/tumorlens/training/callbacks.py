@@ -136,9 +136,9 @@ class KeptWeights(Callback):
 
     NOTHING = "no epoch had a finite validation metric"  # why there may be no file at the end
 
-    def __init__(self, template: checkpoints.Checkpoint, path: Path) -> None:
-        self.template = template
-        self.path = path
+    def __init__(self, template: checkpoints.Checkpoint) -> None:
+        assert template.path is not None  # where it is written
+        self.template, self.path = template, template.path
         self.kept: checkpoints.Checkpoint | None = None  # what this process wrote last
 
     def keep(self, trainer: Trainer, network: nn.Module, metrics: Mapping[str, float]) -> None:
@@ -154,8 +154,8 @@ class BestWeights(KeptWeights):
     Best is by `monitor`: "valid_macro_f1" (higher is better) or "valid_loss" (lower is better).
     """
 
-    def __init__(self, template: checkpoints.Checkpoint, path: Path, monitor: str) -> None:
-        super().__init__(template, path)
+    def __init__(self, template: checkpoints.Checkpoint, monitor: str) -> None:
+        super().__init__(template)
         self.monitor = monitor
         self.sign = -1.0 if monitor == "valid_loss" else 1.0
         self.best = -inf

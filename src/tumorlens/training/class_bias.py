@@ -45,18 +45,12 @@ def groups_of(data: Dataset, column: str, flag: str) -> npt.NDArray[np.str_]:
     return np.array([f"{one}, {other}" for one, other in zip(names, values, strict=True)])
 
 
-def balanced_weights(labels: Tensor, classes: int) -> Tensor:
-    """N / (K n_k) for each class k (King and Zeng 2001), so that each class weighs alike in sum.
-
-    Args:
-        labels: (N,) int64 of the training images.
-        classes: K.
-
-    Returns:
-        (K,) float32.
-    """
-    counts = torch.bincount(labels, minlength=classes).clamp(min=1)
-    return len(labels) / (classes * counts.float())
+def weights_of(recipe: Recipe, data: Dataset) -> Tensor | None:
+    """(K,) float32, N / (K n_k) of each class k (King and Zeng 2001); None: classes weigh alike."""
+    if recipe.class_weights != "balanced":
+        return None
+    labels, classes = torch.from_numpy(data.labels[data.indices("train")]), len(data.classes)
+    return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1).float())
 
 
 def times_of(recipe: Recipe, data: Dataset) -> npt.NDArray[np.float64] | None:

@@ -129,7 +129,7 @@ def _of_other_fold(
             for path, name in zip(shown.paths, names, strict=True)
         ]
     )
-    return shown.labels[kept], scores[kept], shown.units()[kept]
+    return shown.labels[kept], scores[kept], shown.units[kept]
 
 
 def _with_last_layer(
@@ -147,7 +147,7 @@ def _with_last_layer(
     train = len(data.indices("train"))
     mine = slice(train, None) if split == "valid" else slice(0, train)
     shown = data.only(data.indices(split))
-    groups, units = groups_of(shown, settings.last_layer, "--last_layer"), shown.units()
+    groups, units = groups_of(shown, settings.last_layer, "--last_layer"), shown.units
     for name in np.unique(groups):
         if len(np.unique(units[groups == name])) < 2:
             raise TumorlensError(

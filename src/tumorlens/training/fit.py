@@ -15,10 +15,10 @@ from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint, DataRecord
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.data.folder import SPLITS
 from tumorlens.data.patients import record
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.splits import resolve as resolve_splits
 from tumorlens.data.tumor_transfer import donors_of
 from tumorlens.device import Computed, cpu_threads, pick_device, pick_precision
@@ -34,7 +34,7 @@ from tumorlens.training.callbacks import (
     LastState,
     LastWeights,
 )
-from tumorlens.training.class_bias import balanced_weights, check_groups, loss_of, times_of
+from tumorlens.training.class_bias import check_groups, loss_of, times_of, weights_of
 from tumorlens.training.initial import starting_network
 from tumorlens.training.loggers import logger_of
 from tumorlens.training.module import Classifier, training_batches, validation_batches
@@ -46,6 +46,7 @@ from tumorlens.training.runs import (
     publish,
     published_run,
     settings_of_run,
+    told_at_start,
 )
 
 
@@ -102,14 +103,14 @@ def train(
     settings = replace(settings, precision=precision)  # the record says which it was
     recipe = resolve(settings)
     data = _images(settings, recipe, progress)
-    going_on = resumed if last else None
-    network, told = starting_network(settings, len(data.classes), recipe.image_size, going_on)
+    network, told = starting_network(settings, len(data.classes), recipe.image_size, last)
+    told = told_at_start(resumed) if resumed and last else told
     share, steps = _share(recipe.batch_size, settings, len(data.indices("train")))
     with _quiet_lightning():
         trainer = _trainer(settings, recipe.epochs, steps, device, precision)
     lead, run_dir = trainer.is_global_zero, resumed or settings.out_dir
     if lead:
-        run_dir = begin(settings, data, resumed, last, told)
+        run_dir = begin(settings, recipe, data, resumed, last, told)
         _tell_start(data, told, progress)
     history = History(run_dir, progress, f"valid_{settings.monitor}")
     template = _template(settings, recipe, data, run_dir, told)
@@ -191,10 +192,6 @@ def _prepared(
     template: Checkpoint,
 ) -> tuple[Classifier, list[Any]]:
     """What is trained; and the callbacks that keep weights, first of all, and stop early."""
-    weights = None
-    if recipe.class_weights == "balanced":
-        labels = data.labels[data.indices("train")]
-        weights = balanced_weights(torch.from_numpy(labels), len(data.classes))
     module = Classifier(
         network,
         len(data.classes),
@@ -202,19 +199,18 @@ def _prepared(
         recipe,
         total_steps=steps * recipe.epochs,
         seed=settings.seed,
-        class_weights=weights,
+        class_weights=weights_of(recipe, data),
     )
-    assert template.path is not None  # `_template` names it
-    path, monitor = template.path, f"valid_{settings.monitor}"
     if settings.train_on_valid:
-        return module, [LastWeights(template, path)]
+        return module, [LastWeights(template)]
+    monitor = f"valid_{settings.monitor}"
     stopping = EarlyStopping(
         monitor,
         mode="min" if settings.monitor == "loss" else "max",
         patience=recipe.patience,
         check_on_train_epoch_end=False,
     )
-    return module, [BestWeights(template, path, monitor), stopping]
+    return module, [BestWeights(template, monitor), stopping]
 
 
 def _fit(
@@ -301,9 +297,12 @@ def _finish(
     )
     if not found.trained_on_valid:
         point = found.settings.get("operating_point", "none")
-        found = calibrate(found, data, operating_point=point, device=device, progress=progress)
+        outputs = outputs_of(found, data, device, progress)
+        found = calibrate(
+            found, data, operating_point=point, outputs=outputs, device=device, progress=progress
+        )
         if point != "none":
-            write_frontier(found, data, outputs_of(found, data, device), keeping.path.parent)
+            write_frontier(found, data, outputs, keeping.path.parent)
         checkpoints.save(found, keeping.path)
     return found
 

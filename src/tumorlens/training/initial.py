@@ -19,7 +19,6 @@ from tumorlens.labels import MODEL_NAMES
 from tumorlens.models.build import build_and_tell, check_output, last_linear
 from tumorlens.settings import TrainSettings
 from tumorlens.training.calibrate import NO_OFFSETS
-from tumorlens.training.runs import told_at_start
 
 # Under which keys, and behind which prefixes, training scripts save a state dict.
 _WRAPPINGS = ("state_dict", "model_state_dict", "model")
@@ -27,7 +26,7 @@ _PREFIXES = ("module.", "_orig_mod.")
 
 
 def starting_network(
-    settings: TrainSettings, num_classes: int, size: int, going_on: Path | None = None
+    settings: TrainSettings, num_classes: int, size: int, last: Path | None = None
 ) -> tuple[nn.Module, list[str]]:
     """The network before its first step, and sentences on what is unusual about it.
 
@@ -35,8 +34,7 @@ def starting_network(
         settings: `model`, `seed`, `init` and `freeze` count.
         num_classes: K.
         size: side of its input, pixels.
-        going_on: folder of the run whose last state follows; that has the weights of `init`, and
-            the sentences are those of its start.
+        last: the state that follows, of a run that goes on; it has the weights of `init`.
 
     Raises:
         TumorlensError: its code or its weights are faulty, or nothing is left to train.
@@ -49,11 +47,11 @@ def starting_network(
         if settings.operating_point != "none" and last_linear(network) is None:
             raise TumorlensError(NO_OFFSETS)
     sentences = [told] if told else []
-    if settings.init is not None and going_on is None:
+    if settings.init is not None and last is None:
         sentences.append(load_weights(network, settings.init))
     if settings.freeze:
         sentences.append(freeze(network, settings.freeze))
-    return network, told_at_start(going_on) if going_on else sentences
+    return network, sentences
 
 
 def load_weights(network: nn.Module, source: Path) -> str:

@@ -21,8 +21,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
 from tumorlens.data.augment import augment
+from tumorlens.data.preprocessing import Preprocessing
 from tumorlens.data.tumor_transfer import Donors, transfer
 from tumorlens.models.build import memory_format
 from tumorlens.training.class_bias import drawn

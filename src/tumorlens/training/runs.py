@@ -21,7 +21,7 @@ from tumorlens.files import MANIFEST, read_json, replacing, write_manifest, writ
 from tumorlens.labels import in_file_name
 from tumorlens.settings import RECIPE_FLAGS, TrainSettings, primitives
 from tumorlens.settings.recipe_files import write_recipe
-from tumorlens.training.recipes import keys_of, resolve
+from tumorlens.training.recipes import Recipe, keys_of, resolve
 
 # What a resumed run takes from the command line; everything else is the run's own, or its result
 # would not be that of an uninterrupted run.
@@ -175,6 +175,7 @@ def last_state(folder: Path) -> Path | None:
 
 def begin(
     settings: TrainSettings,
+    recipe: Recipe,
     data: Dataset,
     resumed: Path | None,
     last: Path | None,
@@ -183,7 +184,7 @@ def begin(
     """The folder of a run, which says what images the run begins with.
 
     Args:
-        settings, data: of the run.
+        settings, recipe, data: of the run.
         resumed: its folder where it was begun before.
         last: its state where it has finished an epoch; the images must be the same ones then.
         told: what is unusual about its network.
@@ -203,7 +204,7 @@ def begin(
             write_manifest(folder, "train", complete=False, **kept)
     else:
         write_text(folder / _IMAGES, json.dumps(images))
-        write_text(folder / RECIPE, write_recipe(keys_of(resolve(settings)), _beside(settings)))
+        write_text(folder / RECIPE, write_recipe(keys_of(recipe), _beside(settings)))
     for left in folder.glob(".*"):  # by a process that was killed while it wrote
         left.unlink()
     return folder

@@ -83,13 +83,6 @@ def softmax(logits: npt.NDArray[np.float64], temperature: float = 1.0) -> npt.ND
     return probabilities
 
 
-def probability_words(temperature: float | None) -> str:
-    """What a plot or a file says of its probabilities."""
-    if temperature is None:
-        return "probabilities not calibrated"
-    return f"calibrated probabilities (temperature {temperature:.3g})"
-
-
 def negative_log_likelihood(
     labels: npt.NDArray[np.int64], logits: npt.NDArray[np.float64], temperature: float = 1.0
 ) -> float:

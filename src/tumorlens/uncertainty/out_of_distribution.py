@@ -64,10 +64,6 @@ class FeatureSpace:
         nearest: Floats = np.sqrt(np.min(squares, axis=0) / features.shape[1])
         return nearest
 
-    def is_out_of_distribution(self, features: Floats) -> npt.NDArray[np.bool_]:
-        """(N, D) features to (N,): farther than the threshold."""
-        return ~(self.distances(features) <= self.threshold)  # NaN is out_of_distribution too
-
 
 def spread(
     features: Floats, labels: npt.NDArray[np.int64], classes: Sequence[str]

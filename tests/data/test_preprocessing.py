@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from tumorlens.checkpoint.preprocessing import Preprocessing
-from tumorlens.data.normalisation import crop_to_head, own_scale, standardised, undo_crop
+from tumorlens.data.preprocessing import (
+    Preprocessing,
+    crop_to_head,
+    own_scale,
+    standardised,
+    undo_crop,
+)
 
 
 def _head(side: int = 64, x: int = 20, y: int = 30, radius: int = 12) -> torch.Tensor:
