@@ -68,7 +68,6 @@ def calibrate(
     outputs: tuple[Floats, Floats] | None = None,
     others: Sequence[Validated] = (),
     precision: float = PRECISION,
-    false_alarms: float = FALSE_ALARMS,
     device: torch.device = _CPU,
     progress: Progress = silent,
 ) -> Checkpoint:
@@ -85,9 +84,7 @@ def calibrate(
         others: what networks of other folds say of their validation images, to fit the offsets.
         precision: share of confident answers that are right, for each class, on validation images
             under everyday changes of display; where no threshold has it, nothing is confident.
-        false_alarms: share of them that may be farther than the out-of-distribution threshold.
-        device: where to compute.
-        progress: told of the stage "describing".
+        device, progress: where to compute; told of the stage "describing".
 
     Raises:
         TumorlensError: no training or no validation images, or these trained too.
@@ -105,7 +102,7 @@ def calibrate(
     logits = logits + temperature * np.array(point.offsets)
     changed, again = _under_everyday_changes(checkpoint, data, valid, device, progress)
     threshold = threshold_for_precision(again, softmax(changed, temperature), precision)
-    space, facts = _space(features, data, false_alarms)
+    space, facts = _space(features, data)
     metrics = calibrated(labels, logits, temperature, threshold)
     own = scores_of(labels, softmax(logits, temperature), units, known=bool(data.patients))
     return replace(
@@ -171,9 +168,7 @@ def write_frontier(
     return points
 
 
-def _space(
-    features: Floats, data: Dataset, false_alarms: float
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _space(features: Floats, data: Dataset) -> tuple[dict[str, Any], dict[str, Any]]:
     """A checkpoint's entries of where the features lie, None where there are none or too many.
 
     And how they were found.
@@ -187,14 +182,14 @@ def _space(
         return none, {"ood_not_available": why}
     means, covariance, shrinkage = spread(features[: len(labels)], labels, data.classes)
     distances = FeatureSpace(means, covariance, np.inf).distances(features[len(labels) :])
-    threshold, alarmed = threshold_for_false_alarms(distances, false_alarms)
+    threshold, alarmed = threshold_for_false_alarms(distances, FALSE_ALARMS)
     entries = {
         "feature_covariance": torch.from_numpy(covariance).float(),
         "class_means": torch.from_numpy(means).float(),
         "ood_threshold": threshold,
     }
     return entries, {
-        "false_alarms_wanted": false_alarms,
+        "false_alarms_wanted": FALSE_ALARMS,
         "false_alarms": alarmed,
         "ood_threshold": threshold,
         "shrinkage": shrinkage,
