@@ -176,7 +176,7 @@ def test_other_folds_fit_the_offsets_without_the_test_split_and_its_people(
     argv = [*words, "--threads", "1", "--device", "cpu", "--other_folds", str(other)]
     assert main(argv) == 0
     out = checkpoint.parent / "calibration"
-    assert "24 of them fitted the offsets" in capsys.readouterr().out.replace("\n", " ")
+    assert "Offsets: fitted on 24 validation images" in capsys.readouterr().out
     images = checkpoints.load(out / "best_model.pt").calibration["images"]
     assert images == {"train": 16, "valid": 16, "offsets": 16 + 8}
     assert json.loads((out / "operating_points.json").read_text())["images"] == 24

@@ -18,7 +18,7 @@ def run(argv: Sequence[str], prog: str) -> int:
     print(f"Images: {len(data.indices('train'))} train, {len(data.indices('valid'))} valid.")
     if settings.other_folds:
         count = found.checkpoint.calibration["images"]["offsets"]
-        print(f"With the validation images of other folds, {count} of them fitted the offsets.")
+        print(f"Offsets: fitted on {count:,} validation images, with those of the other folds.")
     if found.left_out:
         print(f"Left out: {found.left_out} validation images that show training images.")
     for sentence in filter(None, (data.overlap, data.unused, data.note)):
