@@ -275,6 +275,7 @@ def calibrate(
     *,
     checkpoint: str | Path,
     operating_point: Literal["none", "accuracy", "balanced_accuracy", "worst_class"] = "none",
+    other_folds: Sequence[str | Path] = (),
     last_layer: str | None = None,
     last_layer_images: Literal["valid", "train"] = "valid",
     data_dir: str | Path | None = None,
