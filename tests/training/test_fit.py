@@ -548,7 +548,8 @@ def test_recipe_of_a_run_folder_alone_repeats_the_run(data: Path, tmp_path: Path
 
 def test_logger_of_csv_keeps_the_metrics_and_the_recipe(data: Path, tmp_path: Path) -> None:
     result = train(replace(_settings(data, tmp_path / "model"), logger="csv"))
-    rows = list(csv.DictReader((result.run_dir / "csv/metrics.csv").open(encoding="utf-8")))
+    table = (result.run_dir / "csv/metrics.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(table.splitlines()))
     kept = [float(row["valid_macro_f1"]) for row in rows if row["valid_macro_f1"]]
     assert max(kept) == pytest.approx(result.selected["valid_macro_f1"], abs=1e-4)
     assert "label_smoothing" in (result.run_dir / "csv/hparams.yaml").read_text(encoding="utf-8")
