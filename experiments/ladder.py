@@ -27,7 +27,7 @@ from tumorlens.labels import title
 # Recipe to its result files: official split, patient folds, trial without a site, stress, external.
 RECIPES = {
     "fast": ("official_fast", "patients", "fast", "stress_fast", "external_fast"),
-    "robust": ("weights", "robust", "scanner", "stress_robust", "external_robust"),
+    "robust": ("weights", "robust", "robust scanner", "stress_robust", "external_robust"),
 }
 STEPS = {
     "official": "official\ntest split",
