@@ -27,7 +27,7 @@ from tumorlens.labels import title
 # Recipe to its result files: official split, patient folds, trial without a site, stress, external.
 RECIPES = {
     "fast": ("official_fast", "patients", "fast", "stress_fast", "external_fast"),
-    "robust": ("weights", "robust", "robust scanner", "stress_robust", "external_robust"),
+    "robust": ("weights", "robust", "robust", "stress_robust", "external_robust"),
 }
 STEPS = {
     "official": "official\ntest split",
@@ -78,8 +78,8 @@ def steps(
         found["folds"] = sorted(run.fold or 0 for run in of_patients)
         found["patients"] = of_runs(of_patients, "apart")
         found["site"] = of_runs(of_patients, "apart", site="digits")
-    trials = [results / "display_recipe_search" / f"{one}-{model}-fold0.json" for one in out.split()]
-    for trial in [one for one in trials if one.is_file()][:1]:
+    trial = results / "display_recipe_search" / f"{out}-{model}-fold0.json"
+    if trial.is_file():
         of_site = json.loads(trial.read_text(encoding="utf-8"))["site_out"]
         found["site_out"] = {"glioma_recall": of_site["glioma_recall"]}
     stressed = of_model(results / "ladder" / f"{stress}.json", "runs", model)
