@@ -5,6 +5,7 @@ comes from sources of its own. After matching, the histogram says nothing (after
 1999, with an image of another class in place of a standard scale).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,29 +21,39 @@ _QUANTILES = 17
 
 
 @dataclass(frozen=True, eq=False)
-class Histograms:
-    """Quantiles of the training images' foregrounds.
+class Described:
+    """What is borrowed of each image of a data set, such as its histogram.
 
     Attributes:
-        quantiles: (N, Q) float32, 0..1, rising; of every image of the data set.
+        values: (N, ...) float32, of every image.
         labels: (N,) int64.
         donors: which of them are for training.
     """
 
-    quantiles: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int64]
     donors: npt.NDArray[np.int64]
 
 
-def histograms(
-    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], donors: npt.NDArray[np.int64]
-) -> Histograms:
-    """Of (N, S, S) images on their own scales."""
+def described(
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    donors: npt.NDArray[np.int64],
+    describe: Callable[[Tensor], Tensor],
+) -> Described:
+    """Of (N, S, S) images on their own scales; `describe` takes (n, S, S) float in 0..1."""
     found = [
-        foreground_quantiles(torch.from_numpy(images[start : start + 256]).float() / 255)
+        describe(torch.from_numpy(images[start : start + 256]).float() / 255)
         for start in range(0, len(images), 256)
     ]
-    return Histograms(torch.cat(found).numpy(), labels, donors)
+    return Described(torch.cat(found).numpy(), labels, donors)
+
+
+def histograms(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], donors: npt.NDArray[np.int64]
+) -> Described:
+    """Quantiles of the foregrounds."""
+    return described(images, labels, donors, foreground_quantiles)
 
 
 def foreground_quantiles(images: Tensor) -> Tensor:
@@ -59,18 +70,13 @@ def foreground_quantiles(images: Tensor) -> Tensor:
 
 
 def partners_of(
-    indices: Tensor,
-    labels: npt.NDArray[np.int64],
-    donors: npt.NDArray[np.int64],
-    probability: float,
-    seed: int,
-    epoch: int,
+    indices: Tensor, table: Described, probability: float, seed: int, epoch: int
 ) -> tuple[npt.NDArray[np.int64], list[int]]:
     """Which images of a batch are changed, and for each a training image of another class.
 
     An image is drawn by its index in the data set; one whose class has no other is not changed.
     """
-    places = indices.cpu().numpy()
+    labels, donors, places = table.labels, table.donors, indices.cpu().numpy()
     drawn = uniform(seed + 3, epoch, places, 2)
     rows = np.flatnonzero(drawn[:, 0] < probability)
     others = {label: donors[labels[donors] != label] for label in np.unique(labels[places[rows]])}
@@ -85,7 +91,7 @@ def partners_of(
 def matched(
     images: Tensor,
     indices: Tensor,
-    table: Histograms,
+    table: Described,
     probability: float,
     seed: int,
     epoch: int,
@@ -103,13 +109,13 @@ def matched(
     Returns:
         (N, S, S) float, 0..1; an image whose class has no other keeps its histogram.
     """
-    rows, partners = partners_of(indices, table.labels, table.donors, probability, seed, epoch)
+    rows, partners = partners_of(indices, table, probability, seed, epoch)
     if not len(rows):
         return images
     at = torch.as_tensor(rows, device=images.device)
     some = images[at]
     own = F.pad(foreground_quantiles(some), (1, 1))
-    theirs = F.pad(torch.as_tensor(table.quantiles[partners], device=images.device), (1, 1))
+    theirs = F.pad(torch.as_tensor(table.values[partners], device=images.device), (1, 1))
     own[:, -1] = theirs[:, -1] = 1
     flat = some.flatten(1)
     above = torch.searchsorted(own.contiguous(), flat.contiguous()).clamp(1, own.shape[1] - 1)

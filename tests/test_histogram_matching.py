@@ -60,8 +60,8 @@ def test_image_gets_the_amplitude_of_another_class_and_keeps_its_phase() -> None
     table = amplitudes(IMAGES, LABELS, np.arange(8))
     found = mixed(_floats()[:4], torch.arange(4), table, 1.0, 0, 0)
     # The amplitude at zero frequency is the sum of the pixels.
-    middle = table.low.shape[1] // 2
-    sums = table.low[4:, middle, middle]
+    middle = table.values.shape[1] // 2
+    sums = table.values[4:, middle, middle]
     assert (found.sum(dim=(1, 2)).numpy() > sums.min() * 0.95).all()
     before, after = torch.fft.fft2(_floats()[:4]), torch.fft.fft2(found)
     assert (

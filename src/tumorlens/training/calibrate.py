@@ -95,7 +95,7 @@ def calibrate(
     temperature = fit_temperature(labels, logits)
     if operating_point != "none" and not features.shape[1]:
         raise TumorlensError(NO_OFFSETS)
-    every = joined([(labels, logits / temperature, units), *others])
+    every = pooled([(labels, logits / temperature, units), *others])
     point = fit_offsets(*every, operating_point)
     offsets = None if operating_point == "none" else point.offsets
     checkpoint = replace(checkpoint, temperature=temperature, offsets=offsets)
@@ -122,7 +122,7 @@ def calibrate(
     )
 
 
-def joined(every: Sequence[Validated]) -> Validated:
+def pooled(every: Sequence[Validated]) -> Validated:
     """Validation images of several networks as of one; their patients are others each."""
     labels, scores, units = zip(*every, strict=True)
     first = np.cumsum([0, *(one.max(initial=-1) + 1 for one in units[:-1])])
@@ -131,12 +131,20 @@ def joined(every: Sequence[Validated]) -> Validated:
 
 
 def outputs_of(
-    checkpoint: Checkpoint, data: Dataset, device: torch.device, progress: Progress = silent
+    checkpoint: Checkpoint,
+    data: Dataset,
+    device: torch.device,
+    progress: Progress = silent,
+    chosen: Integers | None = None,
 ) -> tuple[Floats, Floats]:
-    """Logits (M, K) and features (M, D) of the training images, then of the validation images."""
-    both = np.concatenate(trained_and_validated(checkpoint, data))
+    """Logits (M, K), without offsets, and features (M, D) of the images that `chosen` names.
+
+    None: of the training images, then of the validation images.
+    """
+    if chosen is None:
+        chosen = np.concatenate(trained_and_validated(checkpoint, data))
     network, prepare = replace(checkpoint, offsets=None).network(), checkpoint.preprocessing
-    return describe(network, prepare, data.images, both, device=device, progress=progress)
+    return describe(network, prepare, data.images, chosen, device=device, progress=progress)
 
 
 def write_frontier(
@@ -157,7 +165,7 @@ def write_frontier(
     """
     train, valid = trained_and_validated(checkpoint, data)
     scores = outputs[0][len(train) :] / (checkpoint.temperature or 1.0)
-    every = joined([(data.labels[valid], scores, data.only(valid).units), *others])
+    every = pooled([(data.labels[valid], scores, data.only(valid).units), *others])
     points = frontier(*every)
     content = {"schema": SCHEMA, "classes": list(checkpoint.classes), "images": len(every[0])}
     write_json(

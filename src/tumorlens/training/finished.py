@@ -11,12 +11,7 @@ from torch import nn
 
 from tumorlens.checkpoint import file as checkpoints
 from tumorlens.checkpoint.file import Checkpoint
-from tumorlens.checkpoint.session import (
-    ImageChoice,
-    describe,
-    images_of,
-    near_duplicates_of_training,
-)
+from tumorlens.checkpoint.session import ImageChoice, images_of, near_duplicates_of_training
 from tumorlens.data.dataset import Dataset, load_for_training
 from tumorlens.device import cpu_threads, pick_device
 from tumorlens.errors import TumorlensError
@@ -62,7 +57,10 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
     data, left_out = images_of_training(loaded, choice, progress=progress)
     with cpu_threads(settings.threads):
         outputs, layer = calibration.outputs_of(loaded, data, device, progress), None
-        others = [_of_other_fold(path, settings, loaded, progress) for path in settings.other_folds]
+        others = [
+            _of_other_fold(path, settings, loaded, device, progress)
+            for path in settings.other_folds
+        ]
         if settings.last_layer is not None:
             layer, loaded, outputs = _with_last_layer(settings, loaded, data, outputs)
         found = calibration.calibrate(
@@ -93,7 +91,11 @@ def calibrate(settings: CalibrateSettings, progress: Progress = silent) -> Finis
 
 
 def _of_other_fold(
-    path: Path, settings: CalibrateSettings, loaded: Checkpoint, progress: Progress
+    path: Path,
+    settings: CalibrateSettings,
+    loaded: Checkpoint,
+    device: torch.device,
+    progress: Progress,
 ) -> calibration.Validated:
     """What another fold's network says of its validation images; nobody of `loaded`'s test split.
 
@@ -109,14 +111,7 @@ def _of_other_fold(
     choice = ImageChoice(settings.data_dir, patients=settings.patients)
     data, _ = images_of_training(other, choice, progress=progress)
     valid = data.indices("valid")
-    logits, _ = describe(
-        replace(other, offsets=None).network(),
-        other.preprocessing,
-        data.images,
-        valid,
-        device=pick_device(settings.device),
-        progress=progress,
-    )
+    logits, _ = calibration.outputs_of(other, data, device, progress, valid)
     shown = data.only(valid)
     scores = logits / fit_temperature(shown.labels, logits)
     tested = set(loaded.data.test if loaded.data else ())
